@@ -1,0 +1,126 @@
+"""Settings: from `ALLQ_…` variables, an `.env` file in the working directory, or defaults that need neither."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from allq.errors import SettingsError
+
+
+def default_operator() -> str:
+    """Who runs this: `login@host`, the identity that stands in the ledger."""
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a container's bare user id has no name
+        login = f"uid{os.getuid()}"
+    return f"{login}@{socket.gethostname()}"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Without any of it, the embedded default in `home` is used."""
+
+    model_config = SettingsConfigDict(env_prefix="ALLQ_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("allq")),
+        description="Folder of the embedded database, broker, caches and own models.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL, e.g. postgresql+psycopg://user@host/allq. Default: SQLite in home."
+    )
+    broker_url: SecretStr | None = Field(
+        default=None, description="redis://, rediss:// or redis+socket:// URL. Default: a Valkey that allq runs itself."
+    )
+    roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="Folders that may be read, separated by ':'. Default: just the folder that was submitted.",
+    )
+    operator: str = Field(default_factory=default_operator, description="Identity recorded in the ledger.")
+
+    model: str | None = Field(
+        default=None, description="Name or id of the model to screen with. Default: the active one."
+    )
+    models_dir: Path | None = Field(
+        default=None, description="More models, one folder each, beside those that come with allq."
+    )
+    engine: Literal["auto", "openvino", "torch"] = Field(default="auto", description="What runs the network.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the network runs.")
+    inference_batch: int = Field(default=32, ge=1, le=1024, description="Fields per network call.")
+    readers: int = Field(
+        default=2, ge=1, le=64, description="Threads per worker process that read, decode and segment ahead."
+    )
+
+    chunk_size: int = Field(default=256, ge=1, le=256, description="Fields per unit of work.")
+    lease_seconds: float = Field(
+        default=60, gt=0, description="A chunk not renewed for so long is given to another worker."
+    )
+    housekeeping_seconds: float = Field(
+        default=5, gt=0, description="How often workers look for lost or unpublished chunks."
+    )
+    republish_seconds: float = Field(
+        default=30, gt=0, description="A chunk published so long ago that no queue holds any more is published again."
+    )
+    task_seconds: int = Field(default=1800, ge=10, description="Hard limit for one chunk.")
+
+    max_pixels: int = Field(
+        default=200_000_000, gt=0, description="Images with more pixels are refused before decoding."
+    )
+    max_file_bytes: int = Field(default=1 << 30, gt=0, description="Files larger than this are refused unread.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("roots", mode="after")
+    @classmethod
+    def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path.expanduser().resolve() for path in value)
+
+    @field_validator("home", "models_dir", mode="after")
+    @classmethod
+    def _resolve_folder(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value is not None else None
+
+    @property
+    def embedded_database(self) -> bool:
+        """True when the database is the SQLite file that allq keeps itself."""
+        return self.database_url is None
+
+    @property
+    def embedded_broker(self) -> bool:
+        """True when the broker is the Valkey that allq starts itself."""
+        return self.broker_url is None
+
+    @property
+    def database(self) -> str:
+        """The database's URL with its password: for connecting, never for printing."""
+        return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.home / 'allq.db'}"
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings, or raise SettingsError with one sentence that names the first wrong one."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "ALLQ_" + "_".join(str(part) for part in first["loc"][:1]).upper()
+        raise SettingsError(f"{name} can't be used: {first['msg']}. Correct it or unset it.") from None
+
+
+@cache
+def current() -> Settings:
+    """The settings of this process, read once."""
+    return load()

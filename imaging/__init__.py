@@ -1,0 +1,1 @@
+"""Pixels in, pixels out: decode, quality checks, leukocyte segmentation, synthetic smears."""

@@ -1,0 +1,1 @@
+"""The classifier as an artefact: architectures, training, evaluation, calibration, weights, engines."""

@@ -1,0 +1,1 @@
+"""Celery application, tasks, claims, the screening pipeline, housekeeping. Only this room imports Celery."""
