@@ -1,0 +1,345 @@
+"""What goes into the database and what comes out of it, as values: no connection, no SQL, no other import of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+Queue = Literal["routine", "stat"]
+BatchState = Literal["registering", "waiting", "running", "done", "cancelled"]
+FieldState = Literal["waiting", "screened", "failed", "cancelled"]
+Probabilities = tuple[float, float, float, float]
+"""One for each of `allq.classes.CLASSES`, in that order."""
+
+DUPLICATE = "duplicate"
+"""The flag that the database itself raises: identical bytes lie under two slides."""
+
+WORKER_CRASHED = "the worker died each time it tried this field"
+
+
+# ---------------------------------------------------------------------------------------------- what is handed in
+
+
+class NewField(NamedTuple):
+    """One file, as `submit` saw it. A tuple rather than a dataclass: there are 200,000 of them in ten seconds.
+
+    `path` is relative to the batch's root, `/`-separated, as text that any database takes; `raw_path` its bytes where the
+    text can't give them back (`allq.text.storable`).
+    """
+
+    path: str
+    raw_path: bytes | None
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewSlide:
+    """A folder of fields. With `complete=False` more fields of a slide of this name come with a later call."""
+
+    name: str
+    raw_name: bytes | None = None
+    fields: Sequence[NewField]
+    complete: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRecord:
+    """A model as the database remembers it. `id` is its SHA-256 in hexadecimal; a second telling of the same is ignored."""
+
+    id: str
+    name: str
+    architecture: str
+    synthetic: bool
+    configuration: Mapping[str, Any]
+    code_version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewFinding:
+    """What one model says of one file's bytes. Floats must be finite; `sha256` is 32 bytes.
+
+    `quality` is any JSON-able mapping; `leukocyte_data` is opaque here (imaging.outlines packs it).
+    """
+
+    sha256: bytes
+    call: str | None
+    confidence: float
+    probabilities: Probabilities
+    suspicion: float
+    novelty: float
+    flags: tuple[str, ...]
+    leukocytes: int
+    suspects: int
+    width: int
+    height: int
+    quality: Mapping[str, Any]
+    leukocyte_data: bytes
+    engine: str
+    code_version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why a field can't be screened: a stable `code` (allq.errors.FailureCode) and a sentence for the reader."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldOutcome:
+    """How the work on one field ended: failed, or screened with a new finding, or linked to the one that exists.
+
+    `finding=None` without `failure` means: link to the existing finding of (sha256, model). `sha256` may be None only
+    for a failure. A new finding for bytes that meanwhile have one is dropped, and the field linked to the older.
+    """
+
+    field_id: int
+    sha256: bytes | None
+    failure: Failure | None = None
+    finding: NewFinding | None = None
+
+
+# ------------------------------------------------------------------------------------------------- the worker's side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimedField:
+    """A field to screen. `path` and `raw_path` as in NewField, relative to the claim's root."""
+
+    id: int
+    slide_id: int
+    path: str
+    raw_path: bytes | None
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A chunk that is ours until the lease ends. `owner` and `attempt` together are the fence of `record`."""
+
+    chunk_id: int
+    batch_id: int
+    root: str
+    raw_root: bytes | None
+    model_id: str
+    queue: Queue
+    owner: str
+    attempt: int
+    fields: tuple[ClaimedField, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldRow:
+    """A screened or failed field of a slide whose call is to be made. Cancelled fields are left out.
+
+    For a failed field `call` and `probabilities` are None, the numbers 0, and `failure` its code.
+    """
+
+    id: int
+    path: str
+    state: FieldState
+    failure: str | None
+    call: str | None
+    confidence: float
+    probabilities: Probabilities | None
+    suspicion: float
+    novelty: float
+    flags: tuple[str, ...]
+    leukocytes: int
+    suspects: int
+
+    @property
+    def failed(self) -> bool:
+        """True when the field has no finding."""
+        return self.state == "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlideCallRow:
+    """The sum over a slide, as it is recorded."""
+
+    call: str
+    confidence: float
+    probabilities: Probabilities
+    flags: tuple[str, ...]
+    leukocytes: int
+    suspects: int
+    upper_bound: float | None
+
+    @property
+    def suspicion(self) -> float:
+        """By which the worklist is ranked: the probability of anything but benign."""
+        return min(1.0, sum(self.probabilities[1:]))
+
+
+CallSlide = Callable[[Sequence[FieldRow]], SlideCallRow]
+"""How `record` asks for the call of a slide whose last field it has just recorded."""
+
+CallSlideOf = Callable[[str, Sequence[FieldRow]], "SlideCallRow | None"]
+"""The same for any batch: (model id, fields). None when that model isn't at hand; the slide then stays due."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordResult:
+    """What `record` wrote. `inferred` findings are new; `linked` fields point to a finding that existed."""
+
+    screened: int
+    failed: int
+    inferred: int
+    linked: int
+    slides_called: tuple[int, ...]
+
+
+# ----------------------------------------------------------------------------------------------- the operator's side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryResult:
+    """What `retry` set to waiting again, and in which new chunks."""
+
+    fields: int
+    chunk_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchStatus:
+    """A batch with its counters: `fields = waiting + screened + failed + cancelled` at any moment.
+
+    Rate and time left are None when there is nothing to compute them from.
+    """
+
+    batch: int
+    state: BatchState
+    queue: Queue
+    root: str
+    note: str | None
+    operator: str
+    model_id: str
+    model_name: str
+    synthetic: bool
+    slides: int
+    fields: int
+    waiting: int
+    screened: int
+    failed: int
+    cancelled: int
+    findings_linked: int
+    skipped: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    fields_per_second: float | None
+    seconds_left: float | None
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more will happen by itself."""
+        return self.state in {"done", "cancelled"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlideResult:
+    """A slide with its latest call; `call` and what belongs to it are None (or empty, or 0) before there is one."""
+
+    batch: int
+    slide_id: int
+    slide: str
+    call: str | None
+    confidence: float | None
+    probabilities: Probabilities | None
+    suspicion: float | None
+    flags: tuple[str, ...]
+    fields: int
+    waiting: int
+    screened: int
+    failed: int
+    cancelled: int
+    leukocytes: int
+    suspects: int
+    upper_bound: float | None
+    model: str
+    synthetic: bool
+
+
+class FieldResult(NamedTuple):
+    """A field with its finding; everything of the finding is None (or empty, or 0) where there is none.
+
+    A tuple rather than a dataclass: exports stream millions. `failure` is the code, `failure_sentence` its sentence.
+    """
+
+    batch: int
+    slide: str
+    field_id: int
+    field: str
+    sha256: str | None
+    state: FieldState
+    call: str | None
+    confidence: float | None
+    probabilities: Probabilities | None
+    suspicion: float | None
+    novelty: float | None
+    flags: tuple[str, ...]
+    leukocytes: int
+    suspects: int
+    width: int | None
+    height: int | None
+    linked: bool
+    model: str
+    failure: str | None
+    failure_sentence: str | None
+
+
+class LeukocyteResult(NamedTuple):
+    """The packed leukocytes of one screened field (`imaging.outlines.unpack(data)`)."""
+
+    batch: int
+    slide: str
+    field_id: int
+    field: str
+    count: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldFailure:
+    """A failed field and why."""
+
+    batch: int
+    slide: str
+    field_id: int
+    field: str
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedItem:
+    """Something under the submitted folder that is no field, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryParameter:
+    """A `:name` of a named query. `kind` is integer, real or text; without a default it must be given."""
+
+    name: str
+    kind: Literal["integer", "real", "text"]
+    default: str | None
+    required: bool
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryInfo:
+    """A named query: what it answers and what it takes."""
+
+    name: str
+    description: str
+    parameters: tuple[QueryParameter, ...]
