@@ -1,0 +1,68 @@
+"""What can be asked of training and of evaluation. Importing this imports neither torch nor OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total): `progress("fold 2 of 5, epoch", 3, 8)`."""
+
+Protocol = Literal["random", "group", "stream", "folder"]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A Progress that tells nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """How a network is trained, calibrated and packed. The defaults are those of the model that comes with allq."""
+
+    name: str = "field-model"
+    architecture: str = "efficientnet-lite0"
+    input_size: int = 192
+    frozen_blocks: int = 6
+    """Blocks from the first on that keep their ImageNet weights: cheaper, and generic for the novelty score."""
+    epochs: int = 8
+    batch: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.02
+    warmup: float = 0.1
+    """Share of all steps in which the rate rises, before it falls along a cosine."""
+    ema: float = 0.99
+    """Decay per step of the averaged weights, which are the ones that are kept."""
+    seed: int = 0
+    threads: int | None = None
+    """Threads for the network; None: one per core."""
+    groups: Path | None = None
+    """CSV with columns file, group and, if wanted, stream. None: `groups.csv` in the data folder, if it is there."""
+    calibration: Path | None = None
+    """Folder of an evaluation by group of this architecture on this data: its held-out fields calibrate the model,
+    which is then trained on all fields. None: `holdout` of the groups is kept from training and calibrates."""
+    holdout: float = 0.15
+    synthetic: bool = False
+    """Marks the model as one that knows synthetic smears only."""
+    work: Path | None = None
+    """Folder of checkpoints, for resuming. None: `<out>.work` beside the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """What is measured, and how."""
+
+    protocol: Protocol = "group"
+    """random | group: k folds; stream: each stream left out in turn; folder: a model given, nothing is trained."""
+    model: str | None = None
+    """Name or id of the model; for protocol `folder` only. None: the active model."""
+    folds: int = 5
+    seed: int = 0
+    groups: Path | None = None
+    work: Path | None = None
+    """Folder of checkpoints and of held-out outputs. None: `allq-evaluation` in the working directory."""
+    bootstrap: int = 1000
+    """Resamplings of the groups for the 95 % intervals."""
+    training: TrainOptions = field(default_factory=TrainOptions)
