@@ -1,0 +1,59 @@
+"""Slide calls: from the database's rows to the models' rule and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from db.database import Database
+from models.aggregate import FieldSummary, call_slide
+from models.artefact import ModelConfiguration
+
+from allq.errors import ModelError
+from allq.logging import logger
+from allq.settings import Settings
+from db import slidecalls
+from db.records import FieldRow, SlideCallRow
+from models import artefact
+
+log = logger(__name__)
+
+
+def slide_call_of(rows: Sequence[FieldRow], configuration: ModelConfiguration) -> SlideCallRow:
+    """The call of a slide by the rule of the model that screened its fields."""
+    found = call_slide([_summary(row) for row in rows], configuration)
+    return SlideCallRow(
+        call=found.call,
+        confidence=found.confidence,
+        probabilities=found.probabilities,
+        flags=found.flags,
+        leukocytes=found.leukocytes,
+        suspects=found.suspects,
+        upper_bound=found.upper_bound,
+    )
+
+
+def call_due_slides(database: Database, settings: Settings, *, worker: str) -> int:
+    """Call the slides that ended without one. Those of a model that isn't installed here are left to others."""
+
+    def call(model_id: str, rows: Sequence[FieldRow]) -> SlideCallRow | None:
+        try:
+            model = artefact.find(settings, model_id)
+        except ModelError as error:
+            log.warning("slide not called here", problem=str(error))
+            return None
+        return slide_call_of(rows, model.configuration)
+
+    with database.begin() as connection:
+        return slidecalls.call_due(connection, call, worker=worker)
+
+
+def _summary(row: FieldRow) -> FieldSummary:
+    return FieldSummary(
+        call=row.call,
+        probabilities=row.probabilities,
+        suspicion=row.suspicion,
+        flags=row.flags,
+        leukocytes=row.leukocytes,
+        suspects=row.suspects,
+        failed=row.failed,
+    )

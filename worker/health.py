@@ -1,0 +1,158 @@
+"""`allq doctor`: does this installation have what it needs, and if not, what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from db.database import Database
+
+from allq.errors import AllqError, ModelError
+from allq.settings import Settings
+from db import health as store
+from models import artefact
+from worker import embedded, presence
+from worker.app import make_app
+from worker.publish import queue_lengths
+
+_DISK_WANTED = 1 << 30
+_CLOCK_TOLERANCE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing looked at. `ok` is None where there is nothing to judge; `advice` says what to do when it is False."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    advice: str | None = None
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Look at everything the work needs, in the order in which it is needed."""
+    yield _guarded("home", lambda: _home(settings))
+    yield _guarded("disk", lambda: _disk(settings))
+    try:
+        database = Database.open(settings, upgrade=False if not settings.embedded_database else None)
+    except AllqError as error:
+        yield Check(
+            name="database", ok=False, detail=str(error), advice="Correct ALLQ_DATABASE_URL, or start the server."
+        )
+    else:
+        try:
+            yield Check(name="database", ok=True, detail=f"{database.dialect}, {database.url}")
+            yield _guarded("clock", lambda: _clock(database))
+        finally:
+            database.close()
+    yield _guarded("broker", lambda: _broker(settings))
+    yield _guarded("workers", lambda: _workers(settings))
+    yield _guarded("roots", lambda: _roots(settings))
+    yield _guarded("model", lambda: _model(settings))
+    yield _guarded("engine", lambda: _engine(settings))
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    """A check that can't be made is a failed check, with its error as the detail."""
+    try:
+        return look()
+    except (AllqError, OSError) as error:
+        return Check(name=name, ok=False, detail=str(error), advice="See the message.")
+
+
+def _home(settings: Settings) -> Check:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    writable = os.access(settings.home, os.W_OK)
+    advice = None if writable else "Give this account write permission, or set ALLQ_HOME to a folder of its own."
+    return Check(name="home", ok=writable, detail=str(settings.home), advice=advice)
+
+
+def _disk(settings: Settings) -> Check:
+    free = shutil.disk_usage(settings.home).free
+    advice = None if free >= _DISK_WANTED else "Free some space: the database and the broker's log need room."
+    return Check(name="disk", ok=free >= _DISK_WANTED, detail=f"{free / (1 << 30):.1f} GiB free in home", advice=advice)
+
+
+def _clock(database: Database) -> Check:
+    before = time.time()
+    with database.read() as connection:
+        theirs = store.now(connection).timestamp()
+    off = theirs - (before + time.time()) / 2
+    ok = abs(off) <= _CLOCK_TOLERANCE
+    advice = (
+        None
+        if ok
+        else "Leases go by the database's clock and stay right; set both clocks by NTP so that times can be read."
+    )
+    return Check(name="clock", ok=ok, detail=f"{abs(off):.1f} s apart from the database's", advice=advice)
+
+
+def _broker(settings: Settings) -> Check:
+    if settings.embedded_broker and not embedded.is_running(settings):
+        with embedded.in_use(settings):
+            return Check(
+                name="broker", ok=True, detail="embedded Valkey: starts with the first worker (tried: it does)"
+            )
+    lengths = queue_lengths(make_app(settings))
+    waiting = ", ".join(f"{name} {count}" for name, count in lengths.items())
+    kind = "embedded Valkey" if settings.embedded_broker else "answers"
+    return Check(name="broker", ok=True, detail=f"{kind}; messages waiting: {waiting}")
+
+
+def _workers(settings: Settings) -> Check:
+    if settings.embedded_broker and not embedded.is_running(settings):
+        found: list[str] = []
+    else:
+        found = presence.present(make_app(settings))
+    if not found:
+        return Check(name="workers", ok=None, detail="none running", advice="Start one with `allq worker`.")
+    return Check(
+        name="workers", ok=True, detail=f"{len(found)} running: " + ", ".join(name.split("/")[0] for name in found)
+    )
+
+
+def _roots(settings: Settings) -> Check:
+    if not settings.roots:
+        return Check(
+            name="roots", ok=None, detail="ALLQ_ROOTS is not set: each batch may read the folder that was submitted"
+        )
+    for root in settings.roots:
+        if not os.access(root, os.R_OK | os.X_OK):
+            return Check(
+                name="roots",
+                ok=False,
+                detail=f"{root} can't be read",
+                advice="Mount it, or give this account permission.",
+            )
+    return Check(name="roots", ok=True, detail=", ".join(str(root) for root in settings.roots))
+
+
+def _model(settings: Settings) -> Check:
+    model = artefact.find(settings, None)
+    note = "; knows synthetic smears only" if model.configuration.synthetic else ""
+    return Check(name="model", ok=True, detail=f"{model.name} ({model.id[:12]}){note}")
+
+
+def _engine(settings: Settings) -> Check:
+    import numpy as np  # noqa: PLC0415  # the checks above must work where these can't be loaded
+    from models.classifier import Classifier  # noqa: PLC0415
+
+    try:
+        started = time.perf_counter()
+        classifier = Classifier.load(artefact.find(settings, None), settings)
+        side = classifier.model.configuration.input_size
+        classifier.infer(np.full((settings.inference_batch, side, side, 3), 230, np.uint8))
+        seconds = time.perf_counter() - started
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a driver throws is the answer
+        return Check(
+            name="engine",
+            ok=False,
+            detail=f"{settings.engine}: {type(error).__name__}: {error}"[:200],
+            advice="Try ALLQ_ENGINE=torch or ALLQ_DEVICE=cpu.",
+        )
+    return Check(name="engine", ok=True, detail=f"{classifier.engine_name}, loaded and tried in {seconds:.1f} s")

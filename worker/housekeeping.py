@@ -1,0 +1,140 @@
+"""What keeps every batch moving whatever the broker or a worker does.
+
+Every worker's main process does this every few seconds, between messages, in its own event loop. All of it is
+idempotent: any number of workers may do it at once.
+
+1. Chunks whose lease ran out, or whose process on this machine has died, become claimable again.
+2. Slides that ended outside a worker's transaction (a cancelled batch, a field that kills its worker) get their call.
+3. Chunks never published are published: those of a `submit` that found no broker, halves of a split chunk.
+4. Chunks published long ago that no queue holds any more (the broker was emptied) are published again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, bootsteps
+from db.database import Database
+
+from allq.errors import AllqError, BrokerUnreachable
+from allq.logging import logger
+from allq.settings import Settings, current
+from db import chunks
+from worker import embedded, presence
+from worker.app import QUEUES
+from worker.calling import call_due_slides
+from worker.identity import is_dead, owner
+from worker.publish import publish_all, publish_waiting, queue_lengths
+
+log = logger(__name__)
+
+
+def reclaim(database: Database) -> int:
+    """Make claimable again what was left by workers that died or stalled. Returns how many chunks."""
+    with database.read() as connection:
+        dead = [name for name in chunks.running_owners(connection) if is_dead(name)]
+    with database.begin() as connection:
+        freed = chunks.reclaim_expired(connection)
+        if dead:
+            freed += chunks.reclaim_owner(connection, dead)
+    if freed:
+        log.warning("chunks of dead or stalled workers are claimable again", chunks=len(freed))
+    return len(freed)
+
+
+def republish_lost(app: Celery, database: Database, *, after_seconds: float) -> int:
+    """Publish again what SQL says is published and waiting but no queue holds. Returns how many chunks.
+
+    A queue shorter than the number of chunks that wait for it has lost messages. Queues are first in, first out, so the
+    lost ones are among the oldest. One published twice is claimed once.
+    """
+    lengths = queue_lengths(app)
+    with database.read() as connection:
+        waiting = chunks.waiting_by_queue(connection)
+    total = 0
+    for queue in QUEUES:
+        missing = waiting.get(queue, 0) - lengths[queue]
+        if missing > 0:
+            total += publish_waiting(app, database, queue, older_than_seconds=after_seconds, at_most=missing)
+    if total:
+        log.info("chunks that no queue held were published again", chunks=total)
+    return total
+
+
+class Housekeeper:
+    """One worker's share of the housekeeping."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._broker_was_down = False
+
+    def tick(self) -> None:
+        """Do all of it once. Problems are logged, and tried again at the next tick."""
+        try:
+            # Opened and closed each time: the pool forks from this process, and no connection may live in both.
+            database = Database.open(self._settings, upgrade=False)
+            try:
+                reclaim(database)
+                call_due_slides(database, self._settings, worker=owner())
+                self._deliver(database)
+            finally:
+                database.close()
+        except BrokerUnreachable as error:
+            if not self._broker_was_down:
+                log.warning("broker away; work waits in SQL", problem=str(error))
+            self._broker_was_down = True
+        except AllqError as error:
+            log.error("housekeeping failed", problem=str(error))
+        except Exception:
+            log.exception("housekeeping failed")
+
+    def _deliver(self, database: Database) -> None:
+        if self._settings.embedded_broker:
+            embedded.ensure_running(self._settings)
+        published = publish_all(self._app, database)
+        published += republish_lost(self._app, database, after_seconds=self._settings.republish_seconds)
+        presence.announce(self._app, self._settings)
+        if self._broker_was_down or published:
+            log.info("chunks published", chunks=published)
+        self._broker_was_down = False
+
+
+class HousekeepingStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs the housekeeper from the worker's timer, in the process that never screens."""
+
+    requires = {"celery.worker.components:Timer"}
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        self._entry: Any = None
+        super().__init__(parent, **options)
+
+    def start(self, parent: Any) -> None:
+        """Begin, with a first round at once."""
+        settings = current()
+        housekeeper = Housekeeper(parent.app, settings)
+        self._entry = parent.timer.call_repeatedly(settings.housekeeping_seconds, _unhurried(housekeeper.tick))
+        parent.timer.call_after(0.1, housekeeper.tick)
+
+    def stop(self, parent: Any) -> None:
+        """End."""
+        if self._entry is not None:
+            self._entry.cancel()
+
+
+def _unhurried(tick: Callable[[], None]) -> Callable[[], None]:
+    """Leave at least a round's own length between two rounds, so that a slow database is not asked without pause."""
+    resume_at = 0.0
+
+    def rested() -> None:
+        nonlocal resume_at
+        started = time.monotonic()
+        if started < resume_at:
+            return
+        tick()
+        ended = time.monotonic()
+        resume_at = ended + (ended - started)
+
+    return rested

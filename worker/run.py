@@ -1,0 +1,88 @@
+"""`allq worker`: a Celery worker with the right settings."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from celery import signals
+from db.database import Database
+
+from allq import logging as allq_logging
+from allq.errors import UsageError
+from allq.settings import Settings
+from worker import embedded
+from worker.app import QUEUES
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def run_worker(settings: Settings, *, concurrency: int | None = None, queues: Sequence[str] = QUEUES) -> int:
+    """Work until told to stop (SIGTERM or Ctrl-C: the chunks in hand are finished first). Returns the exit code.
+
+    `concurrency` is the number of processes: on a CPU one a core, on a GPU one. Raises StoreError or BrokerUnreachable
+    when it makes no sense to start.
+    """
+    unknown = sorted(set(queues) - set(QUEUES))
+    if unknown:
+        raise UsageError(f"There is no queue {unknown[0]!r}; the queues are {' and '.join(QUEUES)}.")
+    Database.open(
+        settings
+    ).close()  # refuses an outdated schema, upgrades the embedded database, before any pool starts
+    allq_logging.configure(settings)
+    signals.setup_logging.connect(_keep_our_logging, weak=False)
+    signals.worker_process_init.connect(_begin_process, weak=False)
+    on_gpu = settings.device == "cuda" or (settings.device == "auto" and _has_gpu())
+    # CUDA does not survive a fork: on a card the one process that holds it is the worker itself.
+    arguments = ["--pool", "solo"] if on_gpu else ["--pool", "prefork", "--concurrency", str(concurrency or _cores())]
+    if not on_gpu:
+        # Set before any library that reads them is loaded: processes fill the cores, threads would only queue for them.
+        os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
+    with embedded.in_use(settings) if settings.embedded_broker else contextlib.nullcontext():
+        return _work(["worker", *arguments, "--queues", ",".join(queues), *_QUIET])
+
+
+_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
+
+
+def _work(arguments: list[str]) -> int:
+    from worker.housekeeping import HousekeepingStep  # noqa: PLC0415  # after the environment is set
+    from worker.tasks import app  # noqa: PLC0415
+
+    app.steps["worker"].add(HousekeepingStep)
+    try:
+        app.worker_main(arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    return 0
+
+
+def _keep_our_logging(**_: Any) -> None:
+    """Tell Celery that logging is set up: allq's own format, ids only."""
+    logging.getLogger("celery").setLevel(logging.INFO)
+
+
+def _begin_process(**_: Any) -> None:
+    """In each pool process: OpenCV must not start threads of its own."""
+    import cv2  # noqa: PLC0415  # only the pool's processes need it
+
+    cv2.setNumThreads(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_gpu() -> bool:
+    """Whether a CUDA card is there, found out without loading torch into the process that forks."""
+    from ctypes import CDLL, byref, c_int  # noqa: PLC0415
+
+    try:
+        cuda = CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = c_int()
+    return cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(byref(count)) == 0 and count.value > 0

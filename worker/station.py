@@ -1,0 +1,121 @@
+"""What a worker process keeps between tasks: database, classifiers, reader threads; and how it does one chunk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from time import perf_counter
+
+from db.database import Database
+from models.classifier import Classifier
+
+from allq.logging import logger
+from allq.settings import Settings, current
+from db import chunks, findings
+from db.records import Claim, FieldOutcome, FieldRow, RecordResult, SlideCallRow
+from models import artefact
+from worker.calling import call_due_slides, slide_call_of
+from worker.identity import owner
+from worker.lease import Lease, LeaseLost
+from worker.pipeline import Pipeline
+
+log = logger(__name__)
+
+_KEPT_CLASSIFIERS = 2
+"""A worker that serves batches of several models keeps the two it used last."""
+
+
+class Station:
+    """One process's means to screen. Made at its first task, after the pool has forked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database.open(settings)
+        self.owner = owner()
+        self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="reader")
+        self._classifiers: dict[str, Classifier] = {}
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self._readers.shutdown(wait=True, cancel_futures=True)
+        self.database.close()
+
+    def screen_chunk(self, chunk_id: int) -> RecordResult | None:
+        """Claim, compute, record one chunk. None when there was nothing to do or it was taken from us meanwhile.
+
+        Whatever stops the computing short of a crash (shutdown, a time limit, a missing model, an unreachable
+        database) gives the chunk back, to be claimed again without being held against its fields.
+        """
+        with self.database.begin() as connection:
+            claim = chunks.claim(connection, chunk_id, self.owner, self.settings.lease_seconds)
+        if claim is None:
+            log.debug("chunk not claimed", chunk=chunk_id)
+            call_due_slides(self.database, self.settings, worker=self.owner)
+            return None
+        started = perf_counter()
+        try:
+            with Lease(self.database, claim, self.settings.lease_seconds) as lease:
+                outcomes = self._compute(claim, lease)
+                result = self._record(claim, outcomes)
+        except LeaseLost:
+            log.info("chunk dropped: cancelled, or taken over by another worker", chunk=chunk_id, attempt=claim.attempt)
+            return None
+        except BaseException:
+            with self.database.begin() as connection:
+                returned = chunks.release(connection, claim)
+            log.warning("chunk given back", chunk=chunk_id, attempt=claim.attempt, returned=returned)
+            raise
+        if result is None:
+            log.info("chunk fenced off: another worker owns it", chunk=chunk_id, attempt=claim.attempt)
+            return None
+        seconds = perf_counter() - started
+        log.info(
+            "chunk recorded",
+            chunk=chunk_id,
+            batch=claim.batch_id,
+            screened=result.screened,
+            failed=result.failed,
+            seconds=round(seconds, 2),
+            fields_per_second=round(len(claim.fields) / seconds, 1),
+        )
+        return result
+
+    def classifier(self, model_id: str) -> Classifier:
+        """The classifier of a model, loaded once. Raises ModelNotFound or ModelDamaged."""
+        found = self._classifiers.pop(model_id, None)
+        if found is None:
+            started = perf_counter()
+            found = Classifier.load(artefact.find(self.settings, model_id), self.settings)
+            log.info("model loaded", model=found.model.name, engine=found.engine_name, seconds=perf_counter() - started)
+        self._classifiers[model_id] = found
+        while len(self._classifiers) > _KEPT_CLASSIFIERS:
+            del self._classifiers[next(iter(self._classifiers))]
+        return found
+
+    def _compute(self, claim: Claim, lease: Lease) -> list[FieldOutcome]:
+        def known(digests: Collection[bytes]) -> Collection[bytes]:
+            if not digests:
+                return ()
+            with self.database.read() as connection:
+                return findings.existing(connection, digests, claim.model_id)
+
+        pipeline = Pipeline(self.classifier(claim.model_id), self.settings, self._readers)
+        return list(pipeline.screen(claim, known=known, checkpoint=lease.check))
+
+    def _record(self, claim: Claim, outcomes: Sequence[FieldOutcome]) -> RecordResult | None:
+        configuration = self.classifier(claim.model_id).model.configuration
+
+        def call_slide(rows: Sequence[FieldRow]) -> SlideCallRow:
+            return slide_call_of(rows, configuration)
+
+        with self.database.begin() as connection:
+            return chunks.record(connection, claim, outcomes, call_slide=call_slide, worker=self.owner)
+
+
+@cache
+def current_station() -> Station:
+    """This process's station. The cache is per process: a forked child starts with its own."""
+    os.register_at_fork(after_in_child=current_station.cache_clear)
+    return Station(current())

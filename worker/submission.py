@@ -1,0 +1,263 @@
+"""Submitting a folder: rows first, messages after."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from db.artefacts import remember_model
+from db.database import Database
+from models.artefact import Model
+from sqlalchemy import Connection
+
+from allq.errors import BrokerUnreachable, SubmissionError
+from allq.logging import logger
+from allq.settings import Settings
+from allq.text import plural, printable, storable
+from db import batches, reads
+from db.records import ModelRecord, NewField, NewSlide, Queue
+from worker import embedded
+from worker.app import make_app
+from worker.publish import publish_all
+from worker.walk import FoundFile, FoundFolder, check_folder, walk
+
+log = logger(__name__)
+
+Progress = Callable[[int, int, int], None]
+"""Called with the slides, fields and skipped files found so far."""
+
+_SLICE_FIELDS: Final = 5_000
+"""Fields registered in one transaction: few enough that workers on SQLite hardly wait, many enough to be fast."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """What a submission asks for. `queue` is `routine` or `stat`."""
+
+    model: Model
+    operator: str
+    queue: Queue = "routine"
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What was submitted. `fields` and `slides` are the batch's, `bytes` those of its files registered now.
+
+    `broker_problem` says why the work could not be published; it waits in SQL and is published by the next worker.
+    """
+
+    batch: int
+    resumed: bool
+    slides: int
+    fields: int
+    skipped: int
+    bytes: int
+    published: bool
+    broker_problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """How many failed fields wait again, and why their chunks could not be published, if so."""
+
+    fields: int
+    broker_problem: str | None
+
+
+@dataclass(slots=True)
+class _Tally:
+    slides: int = 0
+    fields: int = 0
+    skipped: int = 0
+    bytes: int = 0
+
+
+def submit(
+    database: Database,
+    settings: Settings,
+    path: Path,
+    options: SubmitOptions,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Submission:
+    """Register every image below `path` as a batch and publish its chunks.
+
+    Work becomes claimable slice by slice while the folder is still being walked. A submission that was cut short is
+    completed: slides that its batch has already are left as they are. With `resume`, so is the newest batch of the same
+    folder and model that has not ended: nothing is registered anew, it only goes on.
+
+    Raises SubmissionError when the folder can't be used or holds no image. A broker that is away is no error.
+    """
+    real, roots = check_folder(path, settings.roots)
+    root, raw_root = storable(str(real))
+    tally = _Tally()
+    with _only_one(settings, root):
+        with database.read() as connection:
+            batch = batches.open_batch(connection, root=root, model_id=options.model.id)
+            status = reads.batch_status(connection, batch) if batch is not None else None
+            # Another operator's unfinished submission is not ours to complete: it may be under way on another machine.
+            cut_short = status is not None and status.state == "registering" and status.operator == options.operator
+            known = batches.registered_paths(connection, batch) if batch is not None and cut_short else set()
+        if batch is not None and not cut_short and resume and status is not None and status.state != "registering":
+            return _submission(database, settings, batch, tally, resumed=True)
+        folders = walk(real, roots)
+        if batch is None or not cut_short:
+            folders = _with_an_image(folders, path)
+            batch = _create(database, options, root, raw_root)
+        for piece in _slices(folders):
+            with database.begin() as connection:
+                _register(connection, settings, batch, piece, known)
+            _count(tally, piece)
+            if progress is not None:
+                progress(tally.slides, tally.fields, tally.skipped)
+        with database.begin() as connection:
+            batches.finish_registration(connection, batch)
+    return _submission(database, settings, batch, tally, resumed=cut_short)
+
+
+def retry(database: Database, settings: Settings, batch: int) -> Retried:
+    """Let the failed fields of a batch, and only those, be screened again. Raises NotFound."""
+    with database.begin() as connection:
+        result = batches.retry(connection, batch, settings.operator, chunk_size=settings.chunk_size)
+    return Retried(fields=result.fields, broker_problem=publish(database, settings) if result.fields else None)
+
+
+def cancel(database: Database, settings: Settings, batch: int) -> int:
+    """Stop a batch: fields not yet screened end as cancelled. Returns how many. Raises NotFound."""
+    with database.begin() as connection:
+        return batches.cancel(connection, batch, settings.operator)
+
+
+def publish(database: Database, settings: Settings) -> str | None:
+    """Publish what was never published. Returns None, or why that has to wait for a worker's housekeeping.
+
+    The embedded broker lives with the workers: when none runs, the first one that starts publishes.
+    """
+    if settings.embedded_broker and not embedded.is_running(settings):
+        return "no worker is running yet; start one with `allq worker`"
+    try:
+        publish_all(make_app(settings), database)
+    except BrokerUnreachable as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _only_one(settings: Settings, root: str) -> Iterator[None]:
+    """Hold off a second submission of the same folder on this machine until the first is registered."""
+    locks = settings.home / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(root.encode()).hexdigest()[:2]
+    with (locks / f"submit-{digest}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _create(database: Database, options: SubmitOptions, root: str, raw_root: bytes | None) -> int:
+    model = options.model
+    with database.begin() as connection:
+        remember_model(
+            connection,
+            ModelRecord(
+                id=model.id,
+                name=model.name,
+                architecture=model.configuration.architecture,
+                synthetic=model.configuration.synthetic,
+                configuration=model.configuration.as_json(),
+                code_version=model.configuration.code_version,
+            ),
+        )
+        return batches.create_batch(
+            connection,
+            root=root,
+            raw_root=raw_root,
+            queue=options.queue,
+            note=options.note,
+            model_id=model.id,
+            operator=options.operator,
+        )
+
+
+def _submission(database: Database, settings: Settings, batch: int, tally: _Tally, *, resumed: bool) -> Submission:
+    problem = publish(database, settings)
+    with database.read() as connection:
+        status = reads.batch_status(connection, batch)
+    log.info("batch submitted", batch=batch, slides=status.slides, fields=status.fields, resumed=resumed)
+    return Submission(
+        batch=batch,
+        resumed=resumed,
+        slides=status.slides,
+        fields=status.fields,
+        skipped=tally.skipped,
+        bytes=tally.bytes,
+        published=problem is None,
+        broker_problem=problem,
+    )
+
+
+def _with_an_image(folders: Iterator[FoundFolder], path: Path) -> Iterator[FoundFolder]:
+    """The same folders, once it is certain that one of them holds an image. Raises SubmissionError when none does."""
+    seen: list[FoundFolder] = []
+    for folder in folders:
+        seen.append(folder)
+        if folder.files:
+            return chain(seen, folders)
+    skipped = [reason for folder in seen for _, reason in folder.skipped]
+    shown = printable(str(path))
+    if not skipped:
+        raise SubmissionError(f"{shown} is empty. Name a folder that holds images, or folders of images.")
+    common = ", ".join(f"{count} {reason}" for reason, count in Counter(skipped).most_common(3))
+    raise SubmissionError(
+        f"There is no image in {shown} ({plural(len(skipped), 'entry', 'entries')} left out: {common})."
+    )
+
+
+def _slices(folders: Iterable[FoundFolder]) -> Iterator[list[FoundFolder]]:
+    """Group folders into slices of about `_SLICE_FIELDS` files. A folder, being a slide, is never cut."""
+    piece: list[FoundFolder] = []
+    size = 0
+    for folder in folders:
+        piece.append(folder)
+        size += len(folder.files) + len(folder.skipped)
+        if size >= _SLICE_FIELDS:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _register(
+    connection: Connection, settings: Settings, batch: int, piece: Sequence[FoundFolder], known: Collection[str]
+) -> None:
+    slides = []
+    for folder in piece:
+        fields = [_new_field(file) for file in folder.files if file.path not in known]
+        if fields:
+            name, raw_name = storable(folder.name)
+            slides.append(NewSlide(name=name, raw_name=raw_name, fields=fields))
+    if slides:
+        batches.register(connection, batch, slides, chunk_size=settings.chunk_size)
+    skipped = [(storable(path)[0], reason) for folder in piece for path, reason in folder.skipped]
+    if skipped:
+        batches.skip(connection, batch, skipped)
+
+
+def _new_field(file: FoundFile) -> NewField:
+    path, raw_path = storable(file.path)
+    return NewField(path=path, raw_path=raw_path, size=file.size, modified_ns=file.modified_ns)
+
+
+def _count(tally: _Tally, piece: Sequence[FoundFolder]) -> None:
+    tally.slides += sum(1 for folder in piece if folder.files)
+    tally.fields += sum(len(folder.files) for folder in piece)
+    tally.skipped += sum(len(folder.skipped) for folder in piece)
+    tally.bytes += sum(file.size for folder in piece for file in folder.files)

@@ -1,0 +1,29 @@
+"""The one Celery task: screen a chunk. All it carries is the chunk's id; what that means stands in SQL."""
+
+from __future__ import annotations
+
+from celery.exceptions import SoftTimeLimitExceeded
+from structlog.contextvars import bound_contextvars
+
+from allq.errors import AllqError
+from allq.logging import logger
+from worker.app import SCREEN_TASK, current_app
+from worker.station import current_station
+
+log = logger(__name__)
+
+app = current_app()
+
+
+@app.task(name=SCREEN_TASK)
+def screen(chunk_id: int) -> None:
+    """Screen one chunk. Never raises: SQL tells what became of it, and housekeeping delivers it again if need be."""
+    with bound_contextvars(chunk=chunk_id):
+        try:
+            current_station().screen_chunk(chunk_id)
+        except SoftTimeLimitExceeded:
+            log.error("chunk took longer than ALLQ_TASK_SECONDS; it was given back")
+        except AllqError as error:
+            log.error("chunk not screened", problem=str(error))
+        except Exception:
+            log.exception("chunk not screened")

@@ -1,0 +1,154 @@
+"""Walking a folder of slides: which files are fields, which are left out and why."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from allq.errors import SubmissionError
+from allq.text import printable
+from imaging.formats import sniff
+from worker.files import within
+
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
+_DIGITS = re.compile(r"(\d+)")
+_HEAD_BYTES = 32
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """An image file. `path` is relative to the folder that was submitted; sizes in bytes, times in ns since 1970."""
+
+    path: str
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFolder:
+    """One folder with everything in it: its images in natural order, and what was left out, each with a reason.
+
+    `name` is the path relative to the submitted folder, or the submitted folder's own name for images directly in it.
+    """
+
+    name: str
+    files: list[FoundFile] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which `field-2` comes before `field-10`."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in _DIGITS.split(name) if part]
+
+
+def check_folder(path: Path, roots: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
+    """Return the real path of the folder to submit and the roots its files must lie under.
+
+    Raises SubmissionError when it does not exist, is no folder, can't be read, or lies outside `roots` (if any are set).
+    """
+    shown = printable(str(path))
+    try:
+        real = path.resolve(strict=True)
+        mode = real.stat().st_mode
+    except FileNotFoundError:
+        raise SubmissionError(f"There is no folder {shown}. Check the path.") from None
+    except RuntimeError:
+        raise SubmissionError(f"{shown} is a loop of symbolic links. Name the real folder.") from None
+    except OSError as error:
+        reason = "is a loop of symbolic links" if error.errno == errno.ELOOP else f"can't be opened ({error.strerror})"
+        raise SubmissionError(f"{shown} {reason}. Name a folder that this account can read.") from None
+    if not stat.S_ISDIR(mode):
+        raise SubmissionError(f"{shown} is a file. Name the folder that it is in: {printable(str(path.parent))}")
+    if roots and not within(str(real), roots):
+        allowed = ", ".join(printable(str(root)) for root in roots)
+        raise SubmissionError(f"{shown} lies outside the folders that may be read ({allowed}). See ALLQ_ROOTS.")
+    try:
+        os.scandir(real).close()
+    except OSError as error:
+        raise SubmissionError(
+            f"The folder {shown} can't be read ({error.strerror}). Give this account permission to read it."
+        ) from None
+    return real, tuple(roots) or (real,)
+
+
+def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
+    """Yield each folder below `root` (real path), depth first in natural order, with its images and what was left out.
+
+    Nothing is decoded: a file is an image when its first bytes say so, whatever its name. Links are followed while they
+    stay under `roots`; a folder reached twice is left out the second time.
+    """
+    visited: set[tuple[int, int]] = set()
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        folder = FoundFolder(name=relative or root.name or "/")
+        absolute = os.path.join(root, relative) if relative else str(root)  # noqa: PTH118  # called per file: str is faster
+        try:
+            status = os.stat(absolute)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in visited:
+                folder.skipped.append((relative, "the folder was already visited through another path"))
+                yield folder
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(absolute) as listing:
+                entries = sorted(listing, key=lambda entry: natural(entry.name))
+        except OSError as error:
+            folder.skipped.append((relative, f"the folder can't be read: {error.strerror}"))
+            yield folder
+            continue
+        subfolders = []
+        for entry in entries:
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            outcome = _look(entry, path, roots)
+            if isinstance(outcome, FoundFile):
+                folder.files.append(outcome)
+            elif outcome is None:
+                subfolders.append(path)
+            else:
+                folder.skipped.append((path, outcome))
+        yield folder
+        pending.extend(reversed(subfolders))
+
+
+def _look(entry: os.DirEntry[str], path: str, roots: Sequence[Path]) -> FoundFile | str | None:
+    """An image, or the reason why not, or None for a folder to go into."""
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.name.casefold() in _SYSTEM_FILES:
+        return "a file of the operating system, not an image"
+    try:
+        if entry.is_symlink():
+            real = os.path.realpath(entry.path, strict=True)
+            if not within(real, roots):
+                return "a symbolic link out of the folders that may be read"
+        if entry.is_dir():
+            return None
+        if not entry.is_file():
+            return "not a regular file"
+        return _look_inside(entry.path, path)
+    except FileNotFoundError:
+        return "a symbolic link to nothing" if entry.is_symlink() else "vanished while the folder was read"
+    except OSError as error:
+        return "a loop of symbolic links" if error.errno == errno.ELOOP else f"can't be read: {error.strerror}"
+
+
+def _look_inside(absolute: str, path: str) -> FoundFile | str:
+    descriptor = os.open(absolute, _OPEN)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        head = os.read(descriptor, _HEAD_BYTES)
+    finally:
+        os.close(descriptor)
+    if not head:
+        return "empty file"
+    if sniff(head) is None:
+        return "not an image"
+    return FoundFile(path, status.st_size, status.st_mtime_ns)
