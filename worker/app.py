@@ -9,24 +9,14 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from allq.settings import Settings, current
-from worker import embedded
-
-QUEUES: Final = ("stat", "routine")
-"""In the order in which a worker empties them."""
+from worker.broker import KEY_PREFIX, QUEUES, url
 
 SCREEN_TASK: Final = "allq.screen"
-KEY_PREFIX: Final = "allq:"
-"""Every key that allq makes in Redis begins so; a Redis shared with others stays legible."""
-
-
-def broker_url(settings: Settings) -> str:
-    """The broker's URL, its password included: the operator's, or the embedded one's."""
-    return settings.broker_url.get_secret_value() if settings.broker_url else embedded.url(settings)
 
 
 def make_app(settings: Settings) -> Celery:
     """A Celery application on the broker of `settings`. Connects to nothing yet."""
-    app = Celery("allq", broker=broker_url(settings), include=["worker.tasks"], set_as_current=False)
+    app = Celery("allq", broker=url(settings), include=["worker.tasks"], set_as_current=False)
     app.conf.update(
         # What is delivered: ids, as JSON, to two queues that exist beforehand.
         accept_content=["json"],

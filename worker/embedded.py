@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from allq.errors import BrokerUnreachable
 from allq.settings import Settings
@@ -50,7 +52,7 @@ def folder(settings: Settings) -> Path:
 
 
 def socket_path(settings: Settings) -> Path:
-    """The unix socket: in the broker's folder, or in a private folder under the temporary one if that path is too long."""
+    """The unix socket: in the broker's folder, or in a private temporary one where that path is too long."""
     usual = folder(settings) / "valkey.sock"
     if len(os.fsencode(usual)) <= _LONGEST_SOCKET:
         return usual
@@ -65,7 +67,7 @@ def url(settings: Settings) -> str:
 
 def is_running(settings: Settings) -> bool:
     """True when the embedded broker answers."""
-    client = redis.Redis(unix_socket_path=str(socket_path(settings)), socket_timeout=2)
+    client = _client(settings)
     try:
         return bool(client.ping())
     except redis.BusyLoadingError:
@@ -74,6 +76,11 @@ def is_running(settings: Settings) -> bool:
         return False
     finally:
         client.close()
+
+
+def _client(settings: Settings) -> redis.Redis:
+    # Without retries: the library's own would wait for seconds on a socket that nobody listens at.
+    return redis.Redis(unix_socket_path=str(socket_path(settings)), socket_timeout=10, retry=Retry(NoBackoff(), 0))
 
 
 def ensure_running(settings: Settings, *, timeout: float = 15.0) -> None:
@@ -163,7 +170,7 @@ def in_use(settings: Settings) -> Iterator[None]:
 
 def stop(settings: Settings) -> None:
     """Shut the embedded broker down, its queue written to disk. Nothing happens when it does not run."""
-    client = redis.Redis(unix_socket_path=str(socket_path(settings)), socket_timeout=10)
+    client = _client(settings)
     with contextlib.suppress(redis.RedisError, OSError):
-        client.shutdown(save=True)
+        client.shutdown(nosave=True)  # the queue is in the append-only file, which this writes out
     client.close()

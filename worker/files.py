@@ -1,7 +1,7 @@
 """Reading files only where the operator allows it.
 
-A path is checked after it is opened, on the open descriptor: whatever a symlink pointed at a moment ago, the bytes that are
-read come from a regular file whose real path lies under an allowed root.
+A path is checked after it is opened, on the open descriptor: whatever a symlink pointed at a moment ago, the bytes that
+are read come from a regular file whose real path lies under an allowed root.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def real_path(descriptor: int) -> bytes:
 
         found: bytes = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))
         return found.rstrip(b"\0")
-    return os.readlink(f"/proc/self/fd/{descriptor}".encode())
+    return os.fsencode(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 def read_file(path: bytes, roots: Sequence[Path], *, max_bytes: int) -> bytes:

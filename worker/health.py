@@ -14,9 +14,7 @@ from allq.errors import AllqError, ModelError
 from allq.settings import Settings
 from db import health as store
 from models import artefact
-from worker import embedded, presence
-from worker.app import make_app
-from worker.publish import queue_lengths
+from worker import broker, embedded
 
 _DISK_WANTED = 1 << 30
 _CLOCK_TOLERANCE = 5.0
@@ -96,7 +94,7 @@ def _broker(settings: Settings) -> Check:
             return Check(
                 name="broker", ok=True, detail="embedded Valkey: starts with the first worker (tried: it does)"
             )
-    lengths = queue_lengths(make_app(settings))
+    lengths = broker.queue_lengths(settings)
     waiting = ", ".join(f"{name} {count}" for name, count in lengths.items())
     kind = "embedded Valkey" if settings.embedded_broker else "answers"
     return Check(name="broker", ok=True, detail=f"{kind}; messages waiting: {waiting}")
@@ -106,7 +104,7 @@ def _workers(settings: Settings) -> Check:
     if settings.embedded_broker and not embedded.is_running(settings):
         found: list[str] = []
     else:
-        found = presence.present(make_app(settings))
+        found = broker.present(settings)
     if not found:
         return Check(name="workers", ok=None, detail="none running", advice="Start one with `allq worker`.")
     return Check(

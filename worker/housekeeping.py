@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from celery import Celery, bootsteps
 from db.database import Database
@@ -22,11 +22,10 @@ from allq.errors import AllqError, BrokerUnreachable
 from allq.logging import logger
 from allq.settings import Settings, current
 from db import chunks
-from worker import embedded, presence
-from worker.app import QUEUES
+from worker import broker, embedded
 from worker.calling import call_due_slides
 from worker.identity import is_dead, owner
-from worker.publish import publish_all, publish_waiting, queue_lengths
+from worker.publish import publish_all, publish_waiting
 
 log = logger(__name__)
 
@@ -44,20 +43,22 @@ def reclaim(database: Database) -> int:
     return len(freed)
 
 
-def republish_lost(app: Celery, database: Database, *, after_seconds: float) -> int:
+def republish_lost(app: Celery, database: Database, settings: Settings) -> int:
     """Publish again what SQL says is published and waiting but no queue holds. Returns how many chunks.
 
     A queue shorter than the number of chunks that wait for it has lost messages. Queues are first in, first out, so the
     lost ones are among the oldest. One published twice is claimed once.
     """
-    lengths = queue_lengths(app)
+    lengths = broker.queue_lengths(settings)
     with database.read() as connection:
         waiting = chunks.waiting_by_queue(connection)
     total = 0
-    for queue in QUEUES:
+    for queue in broker.QUEUES:
         missing = waiting.get(queue, 0) - lengths[queue]
         if missing > 0:
-            total += publish_waiting(app, database, queue, older_than_seconds=after_seconds, at_most=missing)
+            total += publish_waiting(
+                app, database, queue, older_than_seconds=settings.republish_seconds, at_most=missing
+            )
     if total:
         log.info("chunks that no queue held were published again", chunks=total)
     return total
@@ -94,9 +95,9 @@ class Housekeeper:
     def _deliver(self, database: Database) -> None:
         if self._settings.embedded_broker:
             embedded.ensure_running(self._settings)
+        broker.announce(self._settings)
         published = publish_all(self._app, database)
-        published += republish_lost(self._app, database, after_seconds=self._settings.republish_seconds)
-        presence.announce(self._app, self._settings)
+        published += republish_lost(self._app, database, self._settings)
         if self._broker_was_down or published:
             log.info("chunks published", chunks=published)
         self._broker_was_down = False
@@ -105,7 +106,7 @@ class Housekeeper:
 class HousekeepingStep(bootsteps.StartStopStep):  # type: ignore[misc]
     """Runs the housekeeper from the worker's timer, in the process that never screens."""
 
-    requires = {"celery.worker.components:Timer"}
+    requires: ClassVar[set[str]] = {"celery.worker.components:Timer"}
 
     def __init__(self, parent: Any, **options: Any) -> None:
         self._entry: Any = None

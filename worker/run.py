@@ -15,7 +15,7 @@ from allq import logging as allq_logging
 from allq.errors import UsageError
 from allq.settings import Settings
 from worker import embedded
-from worker.app import QUEUES
+from worker.broker import QUEUES
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 

@@ -14,7 +14,6 @@ from typing import Final
 
 from db.artefacts import remember_model
 from db.database import Database
-from models.artefact import Model
 from sqlalchemy import Connection
 
 from allq.errors import BrokerUnreachable, SubmissionError
@@ -23,7 +22,8 @@ from allq.settings import Settings
 from allq.text import plural, printable, storable
 from db import batches, reads
 from db.records import ModelRecord, NewField, NewSlide, Queue
-from worker import embedded
+from models.artefact import Model
+from worker import broker, embedded
 from worker.app import make_app
 from worker.publish import publish_all
 from worker.walk import FoundFile, FoundFolder, check_folder, walk
@@ -145,6 +145,7 @@ def publish(database: Database, settings: Settings) -> str | None:
     if settings.embedded_broker and not embedded.is_running(settings):
         return "no worker is running yet; start one with `allq worker`"
     try:
+        broker.ping(settings)
         publish_all(make_app(settings), database)
     except BrokerUnreachable as error:
         return str(error)

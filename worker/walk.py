@@ -50,7 +50,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 def check_folder(path: Path, roots: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
     """Return the real path of the folder to submit and the roots its files must lie under.
 
-    Raises SubmissionError when it does not exist, is no folder, can't be read, or lies outside `roots` (if any are set).
+    Raises SubmissionError when it is absent, no folder, unreadable, or outside `roots`, if there are some.
     """
     shown = printable(str(path))
     try:

@@ -1,0 +1,76 @@
+"""Asking the broker, apart from Celery: does it answer, how long are the queues, which workers are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from allq.errors import BrokerUnreachable
+from allq.settings import Settings
+from worker import embedded
+from worker.identity import owner
+
+QUEUES: Final = ("stat", "routine")
+"""In the order in which a worker empties them. A list each in Redis, under `KEY_PREFIX` and its name."""
+
+KEY_PREFIX: Final = "allq:"
+"""Every key that allq makes in Redis begins so; a Redis shared with others stays legible."""
+
+_WORKER: Final = KEY_PREFIX + "worker:"
+"""A key each worker, with the operator's name as its value, that expires unless the worker renews it."""
+
+
+def url(settings: Settings) -> str:
+    """The broker's URL as Celery wants it, its password included: the operator's, or the embedded one's."""
+    return settings.broker_url.get_secret_value() if settings.broker_url else embedded.url(settings)
+
+
+@contextmanager
+def _client(settings: Settings) -> Iterator[redis.Redis]:
+    """A connection for one question, asked once. Raises BrokerUnreachable for whatever goes wrong with it."""
+    client = redis.Redis.from_url(
+        url(settings).replace("redis+socket://", "unix://", 1),
+        socket_timeout=10,
+        socket_connect_timeout=5,
+        # Without retries: the library's own would keep a person waiting for seconds at a socket nobody listens at.
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        yield client
+    except (redis.RedisError, OSError) as error:
+        raise BrokerUnreachable(f"The broker does not answer ({_short(error)}).") from error
+    finally:
+        client.close()
+
+
+def ping(settings: Settings) -> None:
+    """Raise BrokerUnreachable unless the broker answers."""
+    with _client(settings) as client:
+        client.ping()
+
+
+def queue_lengths(settings: Settings) -> Mapping[str, int]:
+    """Messages waiting in each queue. Raises BrokerUnreachable."""
+    with _client(settings) as client:
+        return {queue: int(client.llen(KEY_PREFIX + queue)) for queue in QUEUES}
+
+
+def announce(settings: Settings) -> None:
+    """Say that this worker is there, for three housekeeping rounds. Raises BrokerUnreachable."""
+    with _client(settings) as client:
+        client.set(_WORKER + owner(), settings.operator, px=int(settings.housekeeping_seconds * 3000) + 1000)
+
+
+def present(settings: Settings) -> list[str]:
+    """Names of the workers that announced themselves lately. Raises BrokerUnreachable."""
+    with _client(settings) as client:
+        return sorted(key.decode().removeprefix(_WORKER) for key in client.scan_iter(match=_WORKER + "*", count=1000))
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
