@@ -1,0 +1,36 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from allq.errors import FailureCode, FieldError, SettingsError
+from allq.settings import load
+
+
+def test_without_any_variable_the_embedded_default_is_used(tmp_path):
+    settings = load(home=tmp_path, _env_file=None)
+    assert settings.embedded_database
+    assert settings.embedded_broker
+    assert settings.database == f"sqlite:///{tmp_path / 'allq.db'}"
+
+
+def test_a_wrong_setting_is_named_in_one_sentence(monkeypatch):
+    monkeypatch.setenv("ALLQ_CHUNK_SIZE", "many")
+    with pytest.raises(SettingsError, match="ALLQ_CHUNK_SIZE can't be used"):
+        load(_env_file=None)
+
+
+def test_roots_are_separated_like_a_search_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALLQ_ROOTS", f"{tmp_path}:/srv/slides")
+    assert load(_env_file=None).roots == (tmp_path.resolve(), Path("/srv/slides"))
+
+
+def test_passwords_do_not_appear_when_settings_are_printed(monkeypatch):
+    monkeypatch.setenv("ALLQ_DATABASE_URL", "postgresql+psycopg://allq:geheim@db/allq")
+    monkeypatch.setenv("ALLQ_BROKER_URL", "redis://:geheim@broker/0")
+    assert "geheim" not in repr(load(_env_file=None))
+
+
+def test_a_field_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(FieldError(FailureCode.CORRUPT, "the file is cut off")))
+    assert (error.code, str(error)) == (FailureCode.CORRUPT, "the file is cut off")
