@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from db.database import Database
-from models.aggregate import FieldSummary, call_slide
-from models.artefact import ModelConfiguration
-
 from allq.errors import ModelError
 from allq.logging import logger
 from allq.settings import Settings
 from db import slidecalls
+from db.database import Database
 from db.records import FieldRow, SlideCallRow
 from models import artefact
+from models.aggregate import FieldSummary, call_slide
+from models.artefact import ModelConfiguration
 
 log = logger(__name__)
 

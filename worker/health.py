@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from db.database import Database
-
 from allq.errors import AllqError, ModelError
 from allq.settings import Settings
 from db import health as store
+from db.database import Database
 from models import artefact
 from worker import broker, embedded
 
@@ -136,6 +135,7 @@ def _model(settings: Settings) -> Check:
 
 def _engine(settings: Settings) -> Check:
     import numpy as np  # noqa: PLC0415  # the checks above must work where these can't be loaded
+
     from models.classifier import Classifier  # noqa: PLC0415
 
     try:

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from celery import Celery, bootsteps
-from db.database import Database
 
 from allq.errors import AllqError, BrokerUnreachable
 from allq.logging import logger
 from allq.settings import Settings, current
 from db import chunks
+from db.database import Database
 from worker import broker, embedded
 from worker.calling import call_due_slides
 from worker.identity import is_dead, owner

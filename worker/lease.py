@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from db.database import Database
-
 from allq.errors import StoreError
 from allq.logging import logger
 from db import chunks
+from db.database import Database
 from db.records import Claim
 
 log = logger(__name__)

@@ -16,15 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from imaging.outlines import pack
-from models.classifier import Assessment, Classifier, PreparedField
-
 from allq.errors import FailureCode, FieldError
 from allq.logging import logger
 from allq.settings import Settings
 from allq.version import __version__
 from db.records import Claim, ClaimedField, Failure, FieldOutcome, NewFinding
 from imaging.decode import decode
+from imaging.outlines import pack
+from models.classifier import Assessment, Classifier, PreparedField
 from worker.files import read_file
 
 log = logger(__name__)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from celery import Celery
-from db.database import Database
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from allq.errors import BrokerUnreachable
 from allq.logging import logger
 from db import chunks
+from db.database import Database
 from worker.app import SCREEN_TASK
 from worker.broker import QUEUES
 

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import signals
-from db.database import Database
 
 from allq import logging as allq_logging
 from allq.errors import UsageError
 from allq.settings import Settings
+from db.database import Database
 from worker import embedded
 from worker.broker import QUEUES
+
+log = allq_logging.logger(__name__)
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -35,29 +37,33 @@ def run_worker(settings: Settings, *, concurrency: int | None = None, queues: Se
     allq_logging.configure(settings)
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     signals.worker_process_init.connect(_begin_process, weak=False)
-    on_gpu = settings.device == "cuda" or (settings.device == "auto" and _has_gpu())
-    # CUDA does not survive a fork: on a card the one process that holds it is the worker itself.
-    arguments = ["--pool", "solo"] if on_gpu else ["--pool", "prefork", "--concurrency", str(concurrency or _cores())]
-    if not on_gpu:
-        # Set before any library that reads them is loaded: processes fill the cores, threads would only queue for them.
-        os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
     with embedded.in_use(settings) if settings.embedded_broker else contextlib.nullcontext():
-        return _work(["worker", *arguments, "--queues", ",".join(queues), *_QUIET])
+        # CUDA does not survive a fork: on a card the one process that holds it is the worker itself.
+        if settings.device == "cuda" or (settings.device == "auto" and _has_gpu()):
+            return _work("solo", 1, queues)
+        # Set before any library that reads them is loaded: processes fill the cores, more threads would only queue.
+        os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
+        return _work("prefork", concurrency or _cores(), queues)
 
 
-_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
-
-
-def _work(arguments: list[str]) -> int:
+def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
     from worker.housekeeping import HousekeepingStep  # noqa: PLC0415  # after the environment is set
     from worker.tasks import app  # noqa: PLC0415
 
     app.steps["worker"].add(HousekeepingStep)
-    try:
-        app.worker_main(arguments)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    return 0
+    worker = app.Worker(
+        pool_cls=pool,
+        concurrency=concurrency,
+        queues=[queue for queue in QUEUES if queue in queues],
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    log.info("worker starts", pool=pool, processes=concurrency, queues=",".join(queues))
+    worker.start()
+    log.info("worker ended", exit_code=worker.exitcode or 0)
+    return int(worker.exitcode or 0)
 
 
 def _keep_our_logging(**_: Any) -> None:

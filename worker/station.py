@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from time import perf_counter
 
-from db.database import Database
-from models.classifier import Classifier
-
 from allq.logging import logger
 from allq.settings import Settings, current
 from db import chunks, findings
+from db.database import Database
 from db.records import Claim, FieldOutcome, FieldRow, RecordResult, SlideCallRow
 from models import artefact
+from models.classifier import Classifier
 from worker.calling import call_due_slides, slide_call_of
 from worker.identity import owner
 from worker.lease import Lease, LeaseLost

@@ -12,8 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from db.artefacts import remember_model
-from db.database import Database
 from sqlalchemy import Connection
 
 from allq.errors import BrokerUnreachable, SubmissionError
@@ -21,6 +19,8 @@ from allq.logging import logger
 from allq.settings import Settings
 from allq.text import plural, printable, storable
 from db import batches, reads
+from db.artefacts import remember_model
+from db.database import Database
 from db.records import ModelRecord, NewField, NewSlide, Queue
 from models.artefact import Model
 from worker import broker, embedded
