@@ -32,7 +32,7 @@ class LocalWorker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **_environment(settings)},
+                env={**os.environ, **environment(settings)},
                 start_new_session=True,  # Ctrl-C is for the command; it stops its worker in its own time
             )
 
@@ -80,7 +80,7 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """The settings of this process as variables, so that the worker has the same ones whatever set them."""
     found: dict[str, str] = {}
     for name, value in settings:

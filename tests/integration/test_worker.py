@@ -1,0 +1,160 @@
+"""Real workers on a real Valkey, on SQLite and on PostgreSQL: what is promised whatever happens to them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import redis
+
+from allq.settings import Settings
+from db import reads
+from db.database import Database
+from imaging.synthetic import write_slides
+from tests.screening import copies, status, submit_synthetic, wait_for, workers
+from worker import broker, embedded
+from worker.submission import retry
+
+
+@pytest.fixture(scope="module")
+def smears(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("smears")
+    write_slides(folder / "slides", slides=3, fields=12, seed=7)
+    return folder / "slides"
+
+
+def fields_by_state(database: Database, batch: int) -> dict[str, int]:
+    """Counted from the rows themselves, not from the counters that are being tested."""
+    with database.read() as connection:
+        rows = list(reads.field_results(connection, batch))
+    return {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
+
+
+def findings(database: Database, batch: int) -> tuple[int, int]:
+    """Distinct contents among screened fields, and how many fields were linked to a finding that existed."""
+    with database.read() as connection:
+        rows = [row for row in reads.field_results(connection, batch) if row.state == "screened"]
+    return len({row.sha256 for row in rows}), sum(row.linked for row in rows)
+
+
+def assert_accounted_for(database: Database, batch: int) -> None:
+    found = status(database, batch)
+    counted = fields_by_state(database, batch)
+    assert found.state == "done"
+    assert found.waiting == 0
+    assert found.fields == found.screened + found.failed + found.cancelled == sum(counted.values())
+    assert (found.screened, found.failed) == (counted.get("screened", 0), counted.get("failed", 0))
+    contents, linked = findings(database, batch)
+    assert contents + linked == found.screened
+
+
+def done(database: Database, batch: int) -> bool:
+    return status(database, batch).state == "done"
+
+
+def test_two_workers_screen_a_folder_and_link_twins(database, settings, smears, tmp_path):
+    slide = sorted(folder for folder in smears.iterdir() if folder.is_dir())[0]
+    folder = copies(slide, tmp_path / "slides", 3)
+    settings = settings.model_copy(update={"chunk_size": 8})
+    submission = submit_synthetic(database, settings, folder)
+    assert not submission.published
+    assert "allq worker" in (submission.broker_problem or "")
+    with workers(settings, 2):
+        wait_for(lambda: done(database, submission.batch), what="the batch ends")
+    assert_accounted_for(database, submission.batch)
+    contents, linked = findings(database, submission.batch)
+    assert linked == 2 * contents
+    assert not embedded.is_running(settings)
+
+
+def test_a_second_submission_links_to_the_findings_of_the_first(database, settings, smears):
+    first = submit_synthetic(database, settings, smears)
+    with workers(settings):
+        wait_for(lambda: done(database, first.batch), what="the first batch ends")
+        second = submit_synthetic(database, settings, smears)
+        assert second.batch != first.batch
+        assert second.published
+        wait_for(lambda: done(database, second.batch), what="the second batch ends")
+    assert_accounted_for(database, second.batch)
+    assert status(database, second.batch).findings_linked == status(database, second.batch).screened
+
+
+def test_broken_files_fail_with_their_reason_and_only_they_are_retried(database, settings, smears, tmp_path):
+    folder = tmp_path / "slides"
+    shutil.copytree(smears, folder)
+    slide = sorted(path for path in folder.iterdir() if path.is_dir())[0]
+    good = sorted(slide.glob("*.png")) + sorted(slide.glob("*.jpg"))
+    whole = good[0].read_bytes()
+    good[0].write_bytes(whole[: len(whole) // 2])
+    gone = good[1]
+    first = submit_synthetic(database, settings, folder)
+    kept = gone.read_bytes()
+    gone.unlink()
+    with workers(settings):
+        wait_for(lambda: done(database, first.batch), what="the batch ends")
+        with database.read() as connection:
+            failures = {Path(row.field).name: row.code for row in reads.failures(connection, first.batch)}
+        assert failures[good[0].name] == "corrupt"
+        assert failures[gone.name] == "vanished"
+        gone.write_bytes(kept)
+        retried = retry(database, settings, first.batch)
+        assert retried.fields == len(failures)
+        wait_for(lambda: done(database, first.batch), what="the retried fields end")
+    assert_accounted_for(database, first.batch)
+    assert status(database, first.batch).failed == len(failures) - 1
+
+
+def test_killing_pool_processes_and_whole_workers_loses_and_doubles_nothing(database, settings, smears, tmp_path):
+    folder = copies(smears, tmp_path / "slides", 20)
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):  # distinct bytes: every field has to be inferred
+        path.write_bytes(path.read_bytes() + number.to_bytes(4, "big"))
+    settings = settings.model_copy(update={"chunk_size": 32, "lease_seconds": 5.0, "housekeeping_seconds": 0.5})
+    submission = submit_synthetic(database, settings, folder)
+    with workers(settings, 2) as (first, second):
+        wait_for(lambda: status(database, submission.batch).screened > 0, what="something is screened")
+        for process in first.pool():
+            process.kill()
+        wait_for(lambda: bool(first.pool()), what="the pool process is replaced")
+        second.kill()
+        wait_for(lambda: done(database, submission.batch), what="the batch ends")
+    assert_accounted_for(database, submission.batch)
+
+
+def test_a_broker_emptied_in_mid_batch_is_filled_again(database, settings, smears, tmp_path):
+    folder = copies(smears, tmp_path / "slides", 6)
+    settings = settings.model_copy(update={"chunk_size": 8, "housekeeping_seconds": 0.5, "republish_seconds": 1.0})
+    submission = submit_synthetic(database, settings, folder)
+    with workers(settings):
+        wait_for(lambda: status(database, submission.batch).screened > 0, what="something is screened")
+        redis.Redis(unix_socket_path=str(embedded.socket_path(settings))).flushall()
+        wait_for(lambda: done(database, submission.batch), what="the batch ends")
+    assert_accounted_for(database, submission.batch)
+
+
+def test_a_killed_broker_is_started_again(database, settings, smears, tmp_path):
+    folder = copies(smears, tmp_path / "slides", 6)
+    settings = settings.model_copy(update={"chunk_size": 8, "housekeeping_seconds": 0.5, "republish_seconds": 1.0})
+    submission = submit_synthetic(database, settings, folder)
+    with workers(settings):
+        wait_for(lambda: status(database, submission.batch).screened > 0, what="something is screened")
+        embedded.stop(settings)
+        wait_for(lambda: done(database, submission.batch), what="the batch ends")
+    assert_accounted_for(database, submission.batch)
+
+
+def test_a_worker_told_to_stop_leaves_nothing_claimed(database, settings, smears, tmp_path):
+    folder = copies(smears, tmp_path / "slides", 6)
+    settings = settings.model_copy(update={"chunk_size": 16})
+    submission = submit_synthetic(database, settings, folder)
+    with workers(settings) as (worker,):
+        wait_for(lambda: status(database, submission.batch).screened > 0, what="something is screened")
+        assert worker.stop() == 0
+    assert status(database, submission.batch).state in {"waiting", "done"}
+    with workers(settings):
+        wait_for(lambda: done(database, submission.batch), what="the batch ends")
+    assert_accounted_for(database, submission.batch)
+
+
+def test_a_worker_is_seen_while_it_runs(database, settings: Settings):
+    with workers(settings):
+        wait_for(lambda: embedded.is_running(settings), what="the broker starts")
+        wait_for(lambda: len(broker.present(settings)) == 1, what="the worker announces itself")
