@@ -22,12 +22,18 @@ DEV_STAMP := $(VENV)/.ready-to-develop
 .PHONY: help
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "The first of them downloads several GB, most of it torch with its CUDA libraries. For the smaller CPU-only build"
+	@echo "add PIP_ARGS='--extra-index-url ADDRESS', with the address on PyTorch's installation page for pip and \"CPU\"."
+	@echo "PYTHON=path/to/python3 chooses the interpreter."
 
 .PHONY: setup
 setup: $(RUN_STAMP) ## the environment to run allq in: .venv/bin/allq
+	@:
 
 .PHONY: develop
 develop: $(DEV_STAMP) ## the same, with what tests and checks need
+	@:
 
 $(RUN_STAMP): pyproject.toml deploy/make-venv
 	@deploy/make-venv $(VENV) run $(PIP_ARGS)
