@@ -1,4 +1,4 @@
-"""Helpers for tests that screen: a folder of synthetic slides, workers as processes, waiting for SQL to say something."""
+"""Helpers for tests that screen: synthetic slides, workers as processes, waiting for SQL to say something."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -78,10 +78,8 @@ class WorkerProcess:
     def kill(self) -> None:
         """`kill -9` of all of it."""
         for process in [*self.pool(), psutil.Process(self.process.pid)]:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                pass
         self.process.wait(10)
 
     def stop(self, *, seconds: float = 60) -> int:
