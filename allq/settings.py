@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     )
     engine: Literal["auto", "openvino", "torch"] = Field(default="auto", description="What runs the network.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the network runs.")
+    threads: int = Field(default=1, ge=1, le=256, description="Threads of the network in each worker process.")
     inference_batch: int = Field(default=32, ge=1, le=1024, description="Fields per network call.")
     readers: int = Field(
         default=2, ge=1, le=64, description="Threads per worker process that read, decode and segment ahead."
