@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from allq.text import printable
 
 SHORTEST_NAME: Final = 12
 """Columns that an elided name keeps at the least: five of its beginning, the ellipsis, six of its end."""
+
+LONGEST_WORD: Final = 20
+"""Columns up to which a wrapped column keeps its longest word on one line."""
 
 SAMPLE_ROWS: Final = 200
 """Rows looked at before a long table is laid out; the rest is printed as it comes, in the same columns."""
@@ -75,12 +79,16 @@ def number(title: str) -> Column:
 def elide(text: str, width: int) -> str:
     """Return `text` in at most `width` terminal cells, its middle replaced by an ellipsis.
 
-    The end keeps one cell more than the beginning: accessions and file names differ at their end.
+    Of a field's path, `slide/file`, the slide stays whole where it can. Of anything else the end keeps one cell more
+    than the beginning: names differ at their end.
     """
     if cell_len(text) <= width:
         return text
     if width < 3:
         return set_cell_size(text, max(width, 0))
+    slide, slash, rest = text.partition("/")
+    if slide and slash and cell_len(slide) + 1 + 5 <= width:
+        return f"{slide}/{elide(rest, width - cell_len(slide) - 1)}"
     left = (width - 1) // 2
     right = width - 1 - left
     head = set_cell_size(text, left).rstrip()
@@ -156,6 +164,25 @@ def _text(value: object) -> Text:
     return Text(shown, style=STYLES.get(shown, ""))
 
 
+def wrap(text: str, width: int) -> str:
+    """Return `text` with line breaks between words such that lines fit `width` cells, where words do.
+
+    A number and its per cent sign stay on one line, which Rich's own wrapping can't be told.
+    """
+    lines = []
+    for line in text.split("\n"):
+        current = ""
+        for word in re.sub(r"(?<=\d) %", "\0%", line).split(" "):
+            joined = f"{current} {word}" if current else word
+            if current and cell_len(joined.replace("\0", " ")) > width:
+                lines.append(current)
+                current = word
+            else:
+                current = joined
+        lines.append(current)
+    return "\n".join(lines).replace("\0", " ")
+
+
 def _plain(file: Any, columns: Sequence[Column], sample: list[list[Text]], rest: Iterator[list[Text]]) -> int:
     widths = [
         max([cell_len(column.title), *(cell_len(row[index].plain) for row in sample)])
@@ -182,7 +209,9 @@ def _framed(console: Console, columns: Sequence[Column], sample: list[list[Text]
     count = 0
     page, first = sample, True
     while page or first:
-        shown = Table(box=box.SIMPLE_HEAD, show_header=first, pad_edge=False, header_style="bold", show_edge=False)
+        shown = Table(
+            box=box.SIMPLE_HEAD, show_header=first, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
+        )
         for column, width in zip(columns, widths, strict=True):
             shown.add_column(
                 Text(column.title),
@@ -194,7 +223,7 @@ def _framed(console: Console, columns: Sequence[Column], sample: list[list[Text]
         for row in page:
             shown.add_row(
                 *(
-                    Text(elide(text.plain, width), style=text.style) if column.kind == "name" else text
+                    Text((elide if column.kind == "name" else wrap)(text.plain, width), style=text.style)
                     for column, text, width in zip(columns, row, widths, strict=True)
                 )
             )
@@ -208,7 +237,7 @@ def column_widths(columns: Sequence[Column], sample: Sequence[Sequence[Text]], a
     """Return the width of each column so that the table fits `available` cells.
 
     Names and words give up space, the widest of them first; a name keeps `SHORTEST_NAME` cells, words keep their
-    longest word. Where even that is too much, the terminal wraps: nothing is cut off.
+    longest word, up to `LONGEST_WORD`. Where even that is too much, the terminal wraps: nothing is cut off.
     """
     natural, least = [], []
     for index, column in enumerate(columns):
@@ -219,11 +248,11 @@ def column_widths(columns: Sequence[Column], sample: Sequence[Sequence[Text]], a
             least.append(min(widest, max(SHORTEST_NAME, cell_len(column.title))))
         elif column.kind == "words":
             longest = max([cell_len(column.title), *(cell_len(word) for text in cells for word in text.split())])
-            least.append(min(widest, longest, 32))
+            least.append(min(widest, longest, LONGEST_WORD))
         else:
             least.append(widest)
     widths = list(natural)
-    spare = available - 3 * (len(columns) - 1)
+    spare = available - 2 * len(columns)
     while sum(widths) > spare:
         shrinkable = [index for index in range(len(widths)) if widths[index] > least[index]]
         if not shrinkable:
@@ -240,3 +269,24 @@ def percent(share: float | None) -> str:
 def upper_percent(share: float) -> str:
     """`0.8 %`, rounded up: an upper bound that is rounded down is none."""
     return f"{min(math.ceil(share * 1000 - 1e-9) / 10, 100):.1f} %"
+
+
+def pairs(lines: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one a line."""
+    console = output()
+    if console.is_terminal:
+        console.print(pairs_table(lines))
+    else:
+        width = max(len(key) for key, _ in lines)
+        for key, value in lines:
+            console.file.write(f"{key:<{width}}  {cell(value)}\n")
+
+
+def pairs_table(lines: Sequence[tuple[str, str]]) -> Table:
+    """Names and values side by side, the values wrapped."""
+    shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for key, value in lines:
+        shown.add_row(key, _text(value))
+    return shown

@@ -87,24 +87,40 @@ def write_jsonl(rows: Iterable[Row], stream: BinaryIO) -> int:
 def write_csv(rows: Iterable[Row], stream: BinaryIO, *, level: Level, terminal: bool = False) -> int:
     """Comma-separated, UTF-8, one header line; text that a spreadsheet would run gets an apostrophe."""
     first, rows = _peek(rows)
-    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=False)
-    try:
-        header = _flat_columns(level, first)
-        writer = csv.DictWriter(_LinesEndInNewline(text), header, restval="")
+    with _text(stream) as text:
+        writer = csv.DictWriter(_LinesEndInNewline(text), _flat_columns(level, first), restval="")
         writer.writeheader()
         count = 0
         for row in rows:
-            flat = {key: _csv_cell(value) for key, value in _flatten(row).items()}
-            if terminal:
-                flat = {key: printable(value) if isinstance(value, str) else value for key, value in flat.items()}
-            writer.writerow(flat)
+            writer.writerow({key: _csv_cell(value, terminal=terminal) for key, value in _flatten(row).items()})
             count += 1
+    return count
+
+
+def write_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], stream: BinaryIO, *, terminal: bool = False
+) -> int:
+    """Rows under `columns` as CSV: the answer of a named query."""
+    with _text(stream) as text:
+        writer = csv.writer(_LinesEndInNewline(text))
+        writer.writerow(columns)
+        count = 0
+        for row in rows:
+            writer.writerow([_csv_cell(value, terminal=terminal) for value in row])
+            count += 1
+    return count
+
+
+@contextmanager
+def _text(stream: BinaryIO) -> Iterator[io.TextIOWrapper]:
+    """Write text to a stream of bytes, which stays open: it may be stdout."""
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    try:
+        yield text
         text.flush()
     finally:
-        # Hand the stream back open: it may be stdout.
         with suppress(OSError, ValueError):
             text.detach()
-    return count
 
 
 class _LinesEndInNewline:
@@ -122,9 +138,9 @@ def safe_for_spreadsheets(text: str) -> str:
     return "'" + text if text.startswith(SPREADSHEET_RUNS) else text
 
 
-def _csv_cell(value: object) -> object:
+def _csv_cell(value: object, *, terminal: bool) -> object:
     if isinstance(value, str):
-        return safe_for_spreadsheets(value)
+        return safe_for_spreadsheets(printable(value) if terminal else value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else value

@@ -1,0 +1,99 @@
+"""`allq models`: the artefacts that can screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options
+
+if TYPE_CHECKING:
+    from models.artefact import Model
+
+app = typer.Typer(no_args_is_help=True, help="The models that can screen.")
+
+
+@app.callback()
+def models() -> None:
+    """The models that can screen."""
+
+
+@app.command("list")
+def list_(json: options.Json = False) -> None:
+    """List the models: those that come with allq and one's own.
+
+    Example: allq models list
+    """
+    from allq.errors import ModelError
+    from cli import console
+    from cli.session import settings
+    from models.artefact import available, find
+
+    found = settings()
+    try:
+        active = find(found).id
+    except ModelError as error:
+        active = None
+        console.say(str(error), style="yellow")
+    models = available(found)
+    if json:
+        for model in models:
+            console.emit(
+                {
+                    "model": model.id,
+                    "name": model.name,
+                    "architecture": model.configuration.architecture,
+                    "synthetic": model.configuration.synthetic,
+                    "active": model.id == active,
+                    "path": str(model.path),
+                }
+            )
+        return
+    console.table(
+        [console.name("model"), console.fixed("id"), console.fixed("active"), console.words("remarks")],
+        [(model.name, model.id[:12], "yes" if model.id == active else "", _remarks(model)) for model in models],
+    )
+
+
+@app.command("show")
+def show(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Name or id. Default: the active one.", autocompletion=options.complete_model
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Show a model's card: what it was trained on, what it can do and what it can't.
+
+    Example: allq models show
+    """
+    from cli import console
+    from cli.session import settings
+    from cli.wording import SYNTHETIC
+    from models.artefact import CARD, find
+
+    model = find(settings(), name)
+    if json:
+        console.emit({"model": model.id, "path": str(model.path), **model.configuration.as_json()})
+        return
+    out = console.output()
+    console.pairs([("model", model.name), ("id", model.id), ("folder", str(model.path))])
+    if model.configuration.synthetic:
+        out.print(f"This model was {SYNTHETIC}.", style="bold yellow")
+    card = (model.path / CARD).read_text(encoding="utf-8")
+    out.print()
+    if out.is_terminal:
+        from rich.markdown import Markdown
+
+        out.print(Markdown(card))
+    else:
+        out.file.write(card)
+
+
+def _remarks(model: Model) -> str:
+    from cli.wording import SYNTHETIC
+
+    return SYNTHETIC if model.configuration.synthetic else model.configuration.architecture

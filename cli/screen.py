@@ -1,0 +1,71 @@
+"""`allq screen`: everything in one go on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli import options
+from cli.options import Queue
+
+if TYPE_CHECKING:
+    from cli.screening import Screened
+    from db.database import Database
+
+
+def screen(
+    path: options.Folder,
+    *,
+    model: options.Model = None,
+    concurrency: options.Concurrency = None,
+    queue: options.QueueOption = Queue.ROUTINE,
+    note: options.Note = None,
+    json: options.Json = False,
+) -> None:
+    """Screen a folder of slides on this machine: submit, work, sum up. Takes up what was interrupted before.
+
+    Each subfolder is a slide; images directly in PATH form one slide named after it. Exit code 3: some fields failed;
+    130: interrupted, and the work done so far is kept.
+
+    Example: allq screen ./slides --note "tray 12"
+    """
+    from cli.screening import screen_folder
+    from cli.session import open_database, settings
+    from models.artefact import find
+
+    found = settings()
+    with open_database(found) as database:
+        done = screen_folder(
+            database,
+            found,
+            path,
+            model=find(found, model),
+            queue=queue.value,
+            note=note,
+            concurrency=concurrency,
+        )
+        code = report(database, done, path=str(path), json=json)
+    raise typer.Exit(code)
+
+
+def report(database: Database, done: Screened, *, path: str, json: bool) -> int:
+    """Print how a screening ended and return the command's exit code."""
+    from shlex import quote
+
+    from cli import console, summary
+    from cli.wording import state_words
+
+    status = done.status
+    if json:
+        console.emit(summary.record(database, done))
+    if done.interrupted:
+        console.say(f"Interrupted. Batch {status.batch} is kept: {state_words(status)}.")
+        console.say(f"To go on:  allq screen {quote(path)}")
+        return 130
+    if not json:
+        summary.show(database, done)
+    if status.state == "cancelled":
+        console.say(f"Batch {status.batch} was cancelled.", style="yellow")
+        return 1
+    return 3 if status.failed else 0

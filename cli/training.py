@@ -1,0 +1,153 @@
+"""`allq train` and `allq evaluate`: making models, and measuring what they are worth."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import options
+
+if TYPE_CHECKING:
+    from models.evaluate import Report
+
+
+class ProtocolOption(Enum):
+    """What is held out."""
+
+    RANDOM = "random"
+    GROUP = "group"
+    STREAM = "stream"
+    FOLDER = "folder"
+
+
+Data = Annotated[
+    Path,
+    typer.Argument(metavar="DATA", help="Folder of labelled images: a subfolder per class.", show_default=False),
+]
+Groups = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups", help="CSV: file, group, stream. What must not straddle a split. Default: groups.csv in DATA."
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads for the network. Default: one per core.")
+]
+Architecture = Annotated[str | None, typer.Option("--architecture", help="Name of the network's architecture.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything that is random.")]
+
+
+def train(
+    data: Data,
+    *,
+    name: Annotated[str, typer.Option("--name", help="What the model will be called.")] = "field-model",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Default: models/NAME in ALLQ_HOME.")
+    ] = None,
+    architecture: Architecture = None,
+    epochs: Epochs = None,
+    groups: Groups = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="Work folder of an evaluation by group; its held-out fields calibrate."),
+    ] = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Mark it as a model that knows rendered smears only.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Train a model on labelled images and pack it with its card.
+
+    It is calibrated on fields that were kept from training.
+
+    Interrupted, it goes on from its last checkpoint when started again.
+
+    Example: allq train ./labelled --name our-model --epochs 8
+    """
+    from cli import console
+    from cli.progress import meter
+    from cli.session import settings
+    from models.options import TrainOptions
+    from models.train import train as train_model
+
+    found = settings()
+    chosen = _given(architecture=architecture, epochs=epochs)
+    asked = TrainOptions(
+        name=name,
+        groups=groups,
+        calibration=calibration,
+        seed=seed,
+        threads=threads,
+        synthetic=synthetic,
+        **chosen,
+    )
+    with meter() as shown:
+        model = train_model(data, out or found.home / "models" / name, asked, shown.stage)
+    console.say(f"Model {model.name} ({model.id[:12]}) is in {console.cell(model.path)}.")
+    console.say(f"Screen with it:  allq screen ./slides --model {model.name}")
+    if json:
+        console.emit(
+            {"model": model.id, "model_name": model.name, "synthetic": synthetic, "path": str(model.path)}
+            | {"metrics": dict(model.configuration.metrics)}
+        )
+
+
+def evaluate(
+    data: Data,
+    *,
+    protocol: Annotated[
+        ProtocolOption,
+        typer.Option("--protocol", help="What is held out; `folder` measures a finished model and trains nothing."),
+    ] = ProtocolOption.GROUP,
+    model: options.Model = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="For random and group.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write the report there as well.")
+    ] = None,
+    architecture: Architecture = None,
+    epochs: Epochs = None,
+    groups: Groups = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Checkpoints and held-out outputs. Default: allq-evaluation, here."),
+    ] = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Measure a model, or a way of training one, with intervals.
+
+    By random split, by group, with each stream left out, or a finished model on a labelled folder.
+    `random` leaks where images overlap; `group` is honest about this laboratory, `stream` about a new one.
+
+    Example: allq evaluate ./labelled --protocol folder --model lite0-field
+    """
+    from cli import console
+    from cli.progress import meter
+    from cli.session import settings
+    from models.evaluate import evaluate as evaluate_model
+    from models.options import EvaluateOptions, TrainOptions
+
+    asked = EvaluateOptions(
+        protocol=protocol.value,
+        model=model,
+        folds=folds,
+        seed=seed,
+        groups=groups,
+        work=work,
+        training=TrainOptions(threads=threads, seed=seed, **_given(architecture=architecture, epochs=epochs)),
+    )
+    with meter() as shown:
+        report = evaluate_model(data, asked, settings(), shown.stage)
+    _ = (report, out, json, console)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Leave out what nobody asked for, so that the defaults of the options hold."""
+    return {name: value for name, value in values.items() if value is not None}

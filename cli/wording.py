@@ -1,0 +1,103 @@
+"""How batches, slides and models are put into words. "Negative" is never one of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from allq.text import duration, plural, printable
+from cli.console import percent, upper_percent
+
+if TYPE_CHECKING:
+    from db.records import BatchStatus, SlideResult
+
+SYNTHETIC: Final = "trained on synthetic smears only, not for patients"
+
+SHORT_ID: Final = 12
+"""Digits of a model's id that are shown to people; `--json` has all 64."""
+
+
+def model_words(name: str, identity: str, *, synthetic: bool) -> str:
+    """`lite0 (3fa9c1d2e4b5)`, and what must be said of a synthetic model."""
+    words = f"{printable(name)} ({identity[:SHORT_ID]})"
+    return f"{words}, {SYNTHETIC}" if synthetic else words
+
+
+def leukocyte_words(slide: SlideResult) -> str:
+    """`133 suspect among 410 leukocytes`; with none suspect, the upper bound of what that can mean."""
+    if slide.call is None:
+        return "-"
+    words = f"{slide.suspects:,} suspect among {plural(slide.leukocytes, 'leukocyte')}"
+    if slide.suspects == 0 and slide.upper_bound is not None:
+        words += f" (95 % upper bound {upper_percent(slide.upper_bound)})"
+    return words
+
+
+def call_words(slide: SlideResult) -> str:
+    """A slide's call with its confidence, or why it has none yet."""
+    if slide.call is None:
+        return "waiting" if slide.waiting else "cancelled"
+    return slide.call
+
+
+def confidence_words(confidence: float | None) -> str:
+    """`97 %`, rounded down."""
+    return percent(confidence)
+
+
+def state_words(status: BatchStatus) -> str:
+    """`640 screened (23 of them known before), 7 failed`: the states that a batch's fields are in."""
+    known = f" ({status.findings_linked:,} linked to a finding of the same bytes)" if status.findings_linked else ""
+    words = [f"{status.screened:,} screened{known}", f"{status.failed:,} failed"]
+    if status.waiting:
+        words.append(f"{status.waiting:,} waiting")
+    if status.cancelled:
+        words.append(f"{status.cancelled:,} cancelled")
+    return ", ".join(words)
+
+
+def pace_words(status: BatchStatus) -> str:
+    """`96.3 fields/s, 4 s left`; empty before anything is known."""
+    words = []
+    if status.fields_per_second is not None:
+        words.append(f"{status.fields_per_second:,.1f} fields/s")
+    if status.seconds_left is not None and not status.ended:
+        words.append(f"{duration(status.seconds_left)} left")
+    return ", ".join(words)
+
+
+def local_time(moment: datetime | None) -> str:
+    """A moment on this machine's clock, to the minute."""
+    return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def status_record(status: BatchStatus) -> dict[str, Any]:
+    """The JSON object of a batch: the keys that DESIGN.md fixes, then what else is known."""
+    return {
+        "batch": status.batch,
+        "state": status.state,
+        "slides": status.slides,
+        "fields": status.fields,
+        "waiting": status.waiting,
+        "screened": status.screened,
+        "failed": status.failed,
+        "cancelled": status.cancelled,
+        "fields_per_second": status.fields_per_second,
+        "seconds_left": status.seconds_left,
+        "skipped": status.skipped,
+        "findings_linked": status.findings_linked,
+        "queue": status.queue,
+        "root": status.root,
+        "note": status.note,
+        "operator": status.operator,
+        "model": status.model_id,
+        "model_name": status.model_name,
+        "synthetic": status.synthetic,
+        "created_at": _iso(status.created_at),
+        "started_at": _iso(status.started_at),
+        "finished_at": _iso(status.finished_at),
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,117 @@
+"""How tables fit a terminal and a pipe."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from cli import console
+
+COLUMNS = [console.name("slide"), console.fixed("call"), console.number("fields"), console.words("flags")]
+LONG = "2024/haematology ward/S-2024-000123 left tibia second aspirate, May-Grünwald 7041"
+
+
+def drawn(rows: list[tuple[object, ...]], *, terminal: bool, width: int = 80) -> list[str]:
+    stream = io.StringIO()
+    screen = Console(
+        file=stream, force_terminal=terminal, width=width, color_system=None, highlight=False, markup=False, emoji=False
+    )
+    assert console.table(COLUMNS, rows, console=screen) == len(rows)
+    return stream.getvalue().splitlines()
+
+
+def test_on_a_terminal_a_table_fits_80_columns_and_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    lines = drawn([(LONG, "no-suspects-seen", 1204, ("novel", "uncertain", "badly-exposed"))], terminal=True)
+    assert max(map(cell_len, lines)) <= 80
+    assert "2024/haema" in lines[2]
+    assert "ald 7041" in lines[2]
+    assert "…" in lines[2]
+
+
+def test_an_accession_is_never_elided_while_it_is_short() -> None:
+    lines = drawn(
+        [("S-2024-00012", "no-suspects-seen", 1204, ("badly-exposed", "no-leukocytes"))], terminal=True, width=60
+    )
+    assert any("S-2024-00012" in line for line in lines)
+
+
+def test_into_a_pipe_go_plain_columns_with_nothing_elided_and_one_line_a_row() -> None:
+    lines = drawn([(LONG, "insufficient", 3, ("novel", "blurred")), ("b", "all-suspected", 12, ())], terminal=False)
+    assert len(lines) == 3
+    assert LONG in lines[1]
+    assert "novel, blurred" in lines[1]
+    assert not set("│─┃━┏┓") & set("".join(lines))
+    assert lines[0].index("CALL") == lines[2].index("all-suspected")
+
+
+def test_control_characters_in_names_are_escaped() -> None:
+    for terminal in (True, False):
+        shown = "\n".join(drawn([("a\x1b[2J\nb\u202e", "insufficient", 1, ())], terminal=terminal, width=120))
+        assert "\x1b" not in shown
+        assert "a\\x1b[2J\\nb\\u202e" in shown
+
+
+def test_square_brackets_in_names_are_no_markup() -> None:
+    assert any(
+        "[bold]x[/bold] :smile:" in line for line in drawn([("[bold]x[/bold] :smile:", "", 1, ())], terminal=True)
+    )
+
+
+def test_a_long_table_is_streamed() -> None:
+    stream = io.StringIO()
+    plain = Console(file=stream, force_terminal=False, width=80)
+    taken = itertools.count()
+    seen: list[int] = []
+
+    def rows() -> object:
+        for _ in range(5 * console.SAMPLE_ROWS):
+            seen.append(len(stream.getvalue()))
+            yield ("s", "insufficient", next(taken), ())
+
+    assert console.table(COLUMNS, rows(), console=plain) == 5 * console.SAMPLE_ROWS  # type: ignore[arg-type]
+    assert seen[0] == 0 < seen[-1]
+
+
+def test_later_pages_of_a_long_table_keep_the_columns_of_the_first() -> None:
+    lines = drawn([(f"slide {n}", "insufficient", n, ()) for n in range(3 * console.SAMPLE_ROWS)], terminal=True)
+    assert len({line.index("insufficient") for line in lines[2:]}) == 1
+    assert sum("call" in line for line in lines) == 1
+
+
+@given(st.text(min_size=0, max_size=60), st.integers(3, 40))
+def test_an_elided_text_never_exceeds_its_width(text: str, width: int) -> None:
+    shown = console.elide(console.cell(text), width)
+    assert cell_len(shown) <= width
+    if cell_len(console.cell(text)) <= width:
+        assert shown == console.cell(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        (1204, "1,204"),
+        (True, "yes"),
+        (0.98765, "0.988"),
+        (1234.56, "1,234.6"),
+        (("a", "b"), "a, b"),
+        ((), "-"),
+    ],
+)
+def test_values_are_shown_as_people_write_them(value: object, shown: str) -> None:
+    assert console.cell(value) == shown
+
+
+def test_a_confidence_is_rounded_down_and_an_upper_bound_up() -> None:
+    assert console.percent(0.996) == "99 %"
+    assert console.percent(1.0) == "100 %"
+    assert console.percent(None) == "-"
+    assert console.upper_percent(0.00712) == "0.8 %"
+    assert console.upper_percent(0.007) == "0.7 %"
+    assert console.upper_percent(1.0) == "100.0 %"

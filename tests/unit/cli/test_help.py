@@ -1,0 +1,100 @@
+"""Every command tells how it is used, in its help and in the README."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.main import app
+
+README = Path(__file__).parents[3] / "README.md"
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+COMMANDS = list(commands(typer.main.get_command(app)))
+
+
+def test_the_commands_of_the_contract_are_there() -> None:
+    contract = (
+        "screen submit worker status results failures retry cancel query models-list models-show train evaluate doctor"
+        " db-upgrade"
+    )
+    assert set(contract.split()) <= {"-".join(command) for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_of_a_command_has_an_example_that_starts_with_it(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    example = result.stdout.split("Example:", 1)
+    assert len(example) == 2
+    assert f"allq {' '.join(command)}" in " ".join(example[1].split())
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_fits_80_columns_and_has_no_boxes_in_a_pipe(command: tuple[str, ...]) -> None:
+    text = CliRunner().invoke(app, [*command, "--help"]).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert not set("│─╭╮") & set(text)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_readme_has_a_row_for_the_command(command: tuple[str, ...]) -> None:
+    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| `allq ")]
+    assert any(row.removeprefix("| `allq ").startswith(command[0]) and command[-1] in row for row in rows)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_that_prints_data_has_json(command: tuple[str, ...]) -> None:
+    text = CliRunner().invoke(app, [*command, "--help"]).stdout
+    assert ("--json" in text) == (command[0] != "worker")
+
+
+def complete(line: str, home: Path) -> list[str]:
+    """What bash would offer for `line`."""
+    words = line.split(" ")
+    done = subprocess.run(
+        [sys.executable, "-c", "from cli.main import app; app(prog_name='allq')"],
+        env={
+            **os.environ,
+            "ALLQ_HOME": str(home),
+            "_ALLQ_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_the_shell_completes_commands_queries_models_and_batches(home: Path) -> None:
+    assert complete("allq sta", home) == ["status"]
+    assert complete("allq query work", home) == ["worklist"]
+    assert complete("allq results la", home) == ["last"]
+    assert complete("allq results last --format par", home) == ["parquet"]
+    assert "lite0-field" in complete("allq screen x --model ", home)
+
+
+def test_the_list_of_commands_cuts_no_sentence_short() -> None:
+    text = CliRunner().invoke(app, ["--help"]).stdout
+    assert "..." not in text.replace("[ARGS]...", "")
+    assert "Start with: allq screen ./slides" in text
