@@ -1,4 +1,4 @@
-"""What goes into the database and what comes out of it, as values: no connection, no SQL, no other import of this room."""
+"""What goes into the database and what comes out of it, as values: no connection, no SQL."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WORKER_CRASHED = "the worker died each time it tried this field"
 class NewField(NamedTuple):
     """One file, as `submit` saw it. A tuple rather than a dataclass: there are 200,000 of them in ten seconds.
 
-    `path` is relative to the batch's root, `/`-separated, as text that any database takes; `raw_path` its bytes where the
-    text can't give them back (`allq.text.storable`).
+    `path` is relative to the batch's root, `/`-separated, as text that any database takes; `raw_path` its bytes where
+    the text can't give them back (`allq.text.storable`).
     """
 
     path: str
@@ -47,7 +47,7 @@ class NewSlide:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRecord:
-    """A model as the database remembers it. `id` is its SHA-256 in hexadecimal; a second telling of the same is ignored."""
+    """A model as the database remembers it. `id` is its SHA-256 in hexadecimal."""
 
     id: str
     name: str
@@ -301,7 +301,7 @@ class LeukocyteResult(NamedTuple):
     slide: str
     field_id: int
     field: str
-    count: int
+    leukocytes: int
     data: bytes
 
 

@@ -1,0 +1,98 @@
+"""Many rows at once, the way each driver likes it: executemany on SQLite, COPY and unnest() on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection
+
+from allq.errors import DatabaseUnreachable
+from db.statements import on_sqlite, run
+
+Row = Sequence[Any]
+
+
+def insert(conn: Connection, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Append rows, in their order."""
+    if not rows:
+        return
+    names = ", ".join(columns)
+    if on_sqlite(conn):
+        _executemany(conn, f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
+        return
+    driver: Any = conn.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+    except conn.dialect.loaded_dbapi.OperationalError as error:  # past SQLAlchemy, which would have put it in words
+        where = conn.engine.url.render_as_string(hide_password=True)
+        raise DatabaseUnreachable(f"The database {where} broke off while rows were written ({error}).") from None
+
+
+def update(conn: Connection, table: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+    """Set columns of rows found by their key. `columns`: name -> PostgreSQL type, the key first; rows in that order."""
+    if not rows:
+        return
+    if on_sqlite(conn):
+        key, *others = columns
+        marks = ", ".join(f"{name} = ?" for name in others)
+        _executemany(conn, f"UPDATE {table} SET {marks} WHERE {key} = ?", [(*row[1:], row[0]) for row in rows])
+        return
+    run(conn, _update_statement(table, tuple(columns.items())), _by_column(columns, rows))
+
+
+def _executemany(conn: Connection, statement: str, rows: Sequence[Row]) -> None:
+    conn.exec_driver_sql(statement, [tuple(row) for row in rows])
+
+
+def insert_missing(
+    conn: Connection, table: str, columns: Mapping[str, str], rows: Sequence[Row], *, order: str
+) -> list[tuple[int, bytes]]:
+    """PostgreSQL: append the rows that no unique key refuses; return (id, `order`) of those appended.
+
+    They are taken in the order of the column `order`: two transactions with the same rows then wait for each other
+    instead of locking each other out.
+    """
+    statement = _insert_statement(table, tuple(columns.items()), order)
+    return [(row[0], bytes(row[1])) for row in run(conn, statement, _by_column(columns, rows))]
+
+
+def allocate(conn: Connection, table: str, count: int) -> list[int]:
+    """Identity keys for `count` rows to come. On SQLite the caller holds the write lock until they are there."""
+    if count == 0:
+        return []
+    if on_sqlite(conn):
+        last = run(conn, f"SELECT coalesce(max(id), 0) FROM {table}").scalar_one()
+        return list(range(last + 1, last + 1 + count))
+    sequence = f"SELECT nextval(pg_get_serial_sequence('{table}', 'id')) FROM generate_series(1, :count)"
+    return sorted(run(conn, sequence, {"count": count}).scalars())
+
+
+def _by_column(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, list[Any]]:
+    return {name: [row[at] for row in rows] for at, name in enumerate(columns)}
+
+
+@cache
+def _update_statement(table: str, columns: tuple[tuple[str, str], ...]) -> str:
+    key = columns[0][0]
+    return (
+        f"UPDATE {table} SET {', '.join(f'{name} = new.{name}' for name, _ in columns[1:])} "
+        f"FROM {_unnested(columns)} WHERE {table}.{key} = new.{key}"
+    )
+
+
+@cache
+def _insert_statement(table: str, columns: tuple[tuple[str, str], ...], order: str) -> str:
+    names = ", ".join(name for name, _ in columns)
+    return (
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM {_unnested(columns)} ORDER BY {order} "
+        f"ON CONFLICT DO NOTHING RETURNING id, {order}"
+    )
+
+
+def _unnested(columns: tuple[tuple[str, str], ...]) -> str:
+    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns)
+    return f"unnest({arrays}) AS new ({', '.join(name for name, _ in columns)})"

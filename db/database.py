@@ -1,0 +1,212 @@
+"""The connection to the database: SQLite in a file, or PostgreSQL. Opening, transactions, and errors in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
+from allq.settings import Settings
+from db import migrate
+
+BUSY_SECONDS = 30
+"""How long a SQLite writer waits for the one before it."""
+
+
+class Database:
+    """An open database. Thread-safe; open it after a fork, never before."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
+        if self.dialect == "sqlite":
+            self._writing: Engine = engine.execution_options(allq_begin="BEGIN IMMEDIATE")
+            self._reading: Engine = engine
+        else:
+            self._writing = engine
+            self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is, with the password masked."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    def __repr__(self) -> str:
+        return f"<Database {self.url}>"
+
+    @classmethod
+    def open(cls, settings: Settings, *, upgrade: bool | None = None) -> Database:
+        """Connect, and see that the schema is the one this code is written for.
+
+        A SQLite file (and its folder) is created when missing, and upgrades itself. A server's schema is upgraded only
+        with `upgrade=True`; otherwise SchemaOutdated names the command. `upgrade=False` never upgrades.
+        Raises DatabaseUnreachable, SchemaOutdated, SettingsError.
+        """
+        database = cls(_engine(settings.database))
+        try:
+            if database.dialect == "sqlite":
+                database._create_file()
+            found = migrate.current(database)
+            if found == migrate.HEAD:
+                return database
+            if found is not None and found > migrate.HEAD:
+                raise SchemaOutdated(
+                    f"The database {database.url} was written by a newer allq (schema {found}, this one knows "
+                    f"{migrate.HEAD}). Update allq."
+                )
+            if upgrade is False or (upgrade is None and database.dialect == "postgresql"):
+                state = f"has the schema {found} of an older allq" if found else "has no allq schema yet"
+                raise SchemaOutdated(f"The database {database.url} {state}. Run `allq db upgrade`.")
+            migrate.upgrade(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A write transaction: committed at the end of the block, rolled back by an exception."""
+        with self._writing.begin() as conn:
+            yield conn
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A read transaction: everything read in the block is of one moment."""
+        with self._reading.connect() as conn:
+            yield conn
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    def _create_file(self) -> None:
+        """Make the folder and the file, in WAL mode.
+
+        Under a file lock: several processes that switch the journal mode at once get "database is locked" without any
+        waiting.
+        """
+        name = self.engine.url.database
+        if not name or name == ":memory:":
+            raise SettingsError("ALLQ_DATABASE_URL names no file: write sqlite:////path/to/allq.db.")
+        path = Path(name)
+        try:
+            if path.exists() and path.stat().st_size > 0:
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.with_name(path.name + ".lock").open("w") as lock:
+                _lock_file(lock)
+                with self.engine.connect() as conn:
+                    driver: Any = conn.connection.driver_connection
+                    driver.execute("PRAGMA page_size = 8192")
+                    driver.execute("PRAGMA journal_mode = WAL")
+                migrate.upgrade(self)
+        except OSError as error:
+            raise DatabaseUnreachable(
+                f"The database {path} can't be created: {error.strerror}. Set ALLQ_HOME to a folder you may write to."
+            ) from None
+
+
+def _lock_file(lock: Any) -> None:
+    import fcntl  # noqa: PLC0415 - absent on Windows, where a first start by several processes at once may have to be repeated
+
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _engine(url_text: str) -> Engine:
+    try:
+        url = make_url(url_text)
+    except (ArgumentError, ValueError):
+        raise SettingsError(
+            "ALLQ_DATABASE_URL is no database URL. Write postgresql://user:password@host/name or sqlite:////path/file."
+        ) from None
+    backend = {"postgres": "postgresql"}.get(url.get_backend_name(), url.get_backend_name())
+    if backend == "sqlite":
+        return _sqlite_engine(url.set(drivername="sqlite"))
+    if backend == "postgresql":
+        return _postgresql_engine(url.set(drivername="postgresql+psycopg"))
+    raise SettingsError(f"ALLQ_DATABASE_URL names {backend}; allq keeps its data in PostgreSQL or SQLite.")
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _: Any) -> None:
+        # Python's driver would begin transactions by itself, deferred and too late: we say BEGIN ourselves
+        connection.isolation_level = None
+        for pragma in (
+            "foreign_keys = ON",
+            "synchronous = FULL",  # docs/decisions/0003-sqlite-durability.md
+            "cache_size = -32768",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(conn: Connection) -> None:
+        # IMMEDIATE: a writer that starts as a reader and finds another writer ahead can't wait, only fail
+        conn.exec_driver_sql(conn.get_execution_options().get("allq_begin", "BEGIN"))
+
+    event.listen(engine, "handle_error", _in_plain_words)
+    return engine
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    own = {"connect_timeout": "10", "application_name": "allq"}
+    arguments: dict[str, Any] = {name: value for name, value in own.items() if name not in url.query}
+    arguments["options"] = f"{url.query.get('options', '')} -c timezone=UTC".strip()
+    url = url.difference_update_query(["options"])
+    engine = create_engine(url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED")
+    event.listen(engine, "handle_error", _in_plain_words)
+    return engine
+
+
+_SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
+    "unable to open database file": (
+        DatabaseUnreachable,
+        "The database {url} can't be opened. Check that the file and its folder may be read and written.",
+    ),
+    "readonly database": (StoreError, "The database {url} is read-only. Make the file and its folder writable."),
+    "database is locked": (
+        StoreError,
+        "The database {url} has been kept busy by another process for too long. Try again, or use PostgreSQL.",
+    ),
+    "disk is full": (StoreError, "The disk that holds the database {url} is full. Make room; nothing is lost."),
+    "disk I/O error": (StoreError, "The disk that holds the database {url} does not answer as it should. Check it."),
+    "not a database": (DatabaseUnreachable, "The file {url} is not a SQLite database. Set another path."),
+    "malformed": (StoreError, "The database {url} is damaged. Restore it from a backup."),
+}
+
+
+def _in_plain_words(context: ExceptionContext) -> None:
+    """Raise our own error for what an operator can mend; leave all else, which is a fault of ours, as it is."""
+    if context.is_pre_ping or context.engine is None:
+        return
+    url = context.engine.url
+    message = str(context.original_exception)
+    if context.dialect.name == "sqlite":
+        where = url.database or ""
+        for part, (kind, sentence) in _SQLITE_SENTENCES.items():
+            if part in message:
+                raise kind(sentence.format(url=where)) from None
+        return
+    state = getattr(context.original_exception, "sqlstate", None)
+    where = url.render_as_string(hide_password=True)
+    if state in {"53100", "53200"}:
+        what = "disk" if state == "53100" else "memory"
+        raise StoreError(f"The server of the database {where} is out of {what}. Make room and try again.") from None
+    if state == "25006":
+        raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None
+    if context.connection is None or context.is_disconnect:
+        reason = " ".join(message.split()) or type(context.original_exception).__name__
+        if url.password:
+            reason = reason.replace(str(url.password), "***")
+        raise DatabaseUnreachable(
+            f"The database {where} can't be reached ({reason}). "
+            "Check that the server runs and that ALLQ_DATABASE_URL is right."
+        ) from None

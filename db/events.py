@@ -1,0 +1,47 @@
+"""The ledger: events in canonical JSON, appended in the transaction of what they tell of, and never changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from db import bulk
+from db.statements import run
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: keys sorted, no spaces, Unicode as it is, floats as their shortest repr.
+
+    NaN and infinities, which JSON does not have, raise ValueError.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+_APPEND = """
+    INSERT INTO event (at, kind, actor, batch_id, chunk_id, body)
+    VALUES ({now}, :kind, :actor, :batch_id, :chunk_id, :body) RETURNING id
+"""
+
+
+def append(
+    conn: Connection,
+    kind: str,
+    body: Mapping[str, Any],
+    *,
+    actor: str,
+    batch_id: int | None = None,
+    chunk_id: int | None = None,
+    slide_ids: Collection[int] = (),
+) -> int:
+    """Append an event and return its number. `slide_ids` are the slides in whose history it is shown.
+
+    An event of a whole batch is named `batch-…`, has no slides, and is shown in the history of all of them.
+    """
+    values = {"kind": kind, "actor": actor, "batch_id": batch_id, "chunk_id": chunk_id, "body": canonical(body)}
+    event_id: int = run(conn, _APPEND, values).scalar_one()
+    if slide_ids:
+        bulk.insert(conn, "event_slide", ("slide_id", "event_id"), [(slide, event_id) for slide in sorted(slide_ids)])
+    return event_id

@@ -1,0 +1,206 @@
+"""Findings: one per content and model, written once and then only linked to; and twins, the same bytes elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from db import bulk
+from db.artefacts import key_of
+from db.events import canonical
+from db.records import NewFinding
+from db.statements import flags_text, moment, on_sqlite, run
+
+COLUMNS: Mapping[str, str] = {
+    "sha256": "bytea",
+    "model_id": "bigint",
+    "call": "text",
+    "confidence": "double precision",
+    "p_benign": "double precision",
+    "p_early_pre_b": "double precision",
+    "p_pre_b": "double precision",
+    "p_pro_b": "double precision",
+    "suspicion": "double precision",
+    "novelty": "double precision",
+    "flags": "text",
+    "leukocytes": "integer",
+    "suspects": "integer",
+    "width": "integer",
+    "height": "integer",
+    "quality": "text",
+    "engine": "text",
+    "code_version": "text",
+    "recorded_at": "timestamptz",
+}
+"""Every column of a finding but its number, with PostgreSQL's type, in the order of `row_of`."""
+
+
+def existing(conn: Connection, shas: Collection[bytes], model_id: str) -> set[bytes]:
+    """Which of these contents the model has already judged."""
+    if not shas:
+        return set()
+    rows = run(
+        conn,
+        "SELECT sha256 FROM finding WHERE model_id = :model AND sha256 IN :shas",
+        {"model": key_of(conn, model_id), "shas": sorted(shas)},
+        lists=("shas",),
+    )
+    return {bytes(row[0]) for row in rows}
+
+
+def row_of(finding: NewFinding, model_key: int, recorded_at: Any) -> tuple[Any, ...]:
+    """A finding's columns, numbers as plain Python's (a network's come as numpy's; -0.0 as 0.0)."""
+    if len(finding.sha256) != hashlib.sha256().digest_size:
+        raise ValueError("A finding's sha256 is 32 bytes")
+    p = finding.probabilities
+    shares = (finding.confidence, p[0], p[1], p[2], p[3], finding.suspicion, finding.novelty)
+    numbers = [float(share) + 0.0 for share in shares]
+    canonical(numbers)  # refuses NaN and infinities
+    return (
+        finding.sha256,
+        model_key,
+        finding.call,
+        *numbers,
+        flags_text(finding.flags),
+        int(finding.leukocytes),
+        int(finding.suspects),
+        int(finding.width),
+        int(finding.height),
+        canonical(finding.quality),
+        finding.engine,
+        finding.code_version,
+        recorded_at,
+    )
+
+
+def content_line(field_id: int, finding_id: int, row: tuple[Any, ...], model_id: str, leukocyte_data: bytes) -> str:
+    """What the ledger's digest covers of a field and the finding made for it: every column, as canonical JSON."""
+    named = dict(zip(COLUMNS, row, strict=True))
+    at = moment(named["recorded_at"])
+    assert at is not None  # noqa: S101 - NOT NULL
+    named["sha256"] = bytes(named["sha256"]).hex()
+    named["model_id"] = model_id
+    named["recorded_at"] = at.replace(tzinfo=None).isoformat("T", "milliseconds") + "Z"
+    named["leukocyte_data"] = hashlib.sha256(leukocyte_data).hexdigest()
+    return canonical({"field": field_id, "finding": finding_id, **named})
+
+
+def link_line(field_id: int, finding_id: int, sha256: bytes) -> str:
+    """The same for a field that was linked to a finding whose columns an earlier event covers."""
+    return canonical({"field": field_id, "finding": finding_id, "linked": True, "sha256": sha256.hex()})
+
+
+def digest(lines: Iterable[str]) -> str:
+    """SHA-256 over the lines, each ended by a line feed, in hexadecimal."""
+    total = hashlib.sha256()
+    for line in lines:
+        total.update(line.encode() + b"\n")
+    return total.hexdigest()
+
+
+def write_missing(
+    conn: Connection, rows: Mapping[bytes, tuple[Any, ...]], leukocytes: Mapping[bytes, tuple[int, bytes]]
+) -> dict[bytes, int]:
+    """Append the findings (by SHA-256) whose content and model have none yet; return the numbers of those appended.
+
+    `leukocytes` gives each one's count and packed data. In the order of the SHA-256, so that two workers with the same
+    files wait for each other rather than for ever.
+    """
+    ordered = [rows[sha] for sha in sorted(rows)]
+    if not ordered:
+        return {}
+    if on_sqlite(conn):  # we are the only writer, and a trigger against REPLACE forbids ON CONFLICT
+        known = run(
+            conn,
+            "SELECT sha256 FROM finding WHERE model_id = :model AND sha256 IN :shas",
+            {"model": ordered[0][1], "shas": sorted(rows)},
+            lists=("shas",),
+        ).scalars()
+        missing = rows.keys() - {bytes(sha) for sha in known}
+        ordered = [row for row in ordered if row[0] in missing]
+        ids = bulk.allocate(conn, "finding", len(ordered))
+        bulk.insert(conn, "finding", ("id", *COLUMNS), [(key, *row) for key, row in zip(ids, ordered, strict=True)])
+        written = {row[0]: key for key, row in zip(ids, ordered, strict=True)}
+    else:
+        written = {sha: key for key, sha in bulk.insert_missing(conn, "finding", COLUMNS, ordered, order="sha256")}
+    bulk.insert(
+        conn,
+        "finding_leukocytes",
+        ("finding_id", "count", "data"),
+        [(key, *leukocytes[sha]) for sha, key in written.items()],
+    )
+    return written
+
+
+def same_content(conn: Connection, shas: Collection[bytes], *, hold: bool) -> list[tuple[int, bytes, int]]:
+    """Findings of any model about these bytes: (number, SHA-256, model's key).
+
+    `hold` keeps others that link to the same findings waiting, so that neither misses the other as a twin.
+    """
+    if not shas:
+        return []
+    lock = "{lock}" if hold else ""
+    statement = f"SELECT id, sha256, model_id FROM finding WHERE sha256 IN :shas ORDER BY sha256, id {lock}"
+    rows = run(conn, statement, {"shas": sorted(shas)}, lists=("shas",))
+    return [(finding_id, bytes(sha), model_key) for finding_id, sha, model_key in rows]
+
+
+def one_field_each(conn: Connection, finding_ids: Collection[int]) -> dict[int, tuple[bool, str]]:
+    """For each finding any one field that shows it: (its duplicate mark, its slide's name).
+
+    One is enough: all fields of one content are marked, or all lie under slides of one name.
+    """
+    if not finding_ids:
+        return {}
+    rows = run(
+        conn,
+        """
+        SELECT i.id, f.duplicate, s.name
+        FROM finding i
+        JOIN field f ON f.id = (SELECT x.id FROM field x WHERE x.finding_id = i.id LIMIT 1)
+        JOIN slide s ON s.id = f.slide_id
+        WHERE i.id IN :ids
+        """,
+        {"ids": sorted(finding_ids)},
+        lists=("ids",),
+    )
+    return {finding_id: (bool(duplicate), name) for finding_id, duplicate, name in rows}
+
+
+def mark_duplicates(conn: Connection, finding_ids: Collection[int]) -> list[tuple[int, int]]:
+    """Mark every field that shows these findings as having a twin; return (field, slide) of those newly marked."""
+    if not finding_ids:
+        return []
+    rows = run(
+        conn,
+        """
+        UPDATE field SET duplicate = true WHERE finding_id IN :ids AND finding_id IS NOT NULL AND NOT duplicate
+        RETURNING id, slide_id
+        """,
+        {"ids": sorted(finding_ids)},
+        lists=("ids",),
+    )
+    return [(field_id, slide_id) for field_id, slide_id in rows]
+
+
+def recomputed_digest(conn: Connection, chunk_id: int) -> str:
+    """The digest that the event `chunk-recorded` of this chunk must show, computed from the rows as they stand."""
+    rows = run(
+        conn,
+        f"""
+        SELECT f.id, f.linked, i.id, m.sha256, l.data, {", ".join("i." + name for name in COLUMNS)}
+        FROM field f JOIN finding i ON i.id = f.finding_id JOIN model m ON m.id = i.model_id
+        JOIN finding_leukocytes l ON l.finding_id = i.id
+        WHERE f.chunk_id = :chunk AND f.state = 'screened' ORDER BY f.id
+        """,
+        {"chunk": chunk_id},
+    )
+    return digest(
+        link_line(field_id, finding_id, bytes(columns[0]))
+        if linked
+        else content_line(field_id, finding_id, tuple(columns), model_id, bytes(data))
+        for field_id, linked, finding_id, model_id, data, *columns in rows
+    )

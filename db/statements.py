@@ -1,0 +1,80 @@
+"""SQL text in the dialect of the connection: one text for both databases, but for a few words.
+
+    {now}          the database's clock, to the millisecond; never this machine's
+    {lease}        that clock plus :lease_seconds
+    {ago}          that clock minus :seconds
+    {lock}         at the end of a SELECT: hold these rows until the transaction ends (SQLite's writer holds everything)
+    {lock_free}    the same, leaving out rows that someone else holds
+
+Rows are locked in one order, which keeps PostgreSQL free of deadlocks: batch, chunks ascending, findings by SHA-256,
+slides ascending. Constants such as 'pending' stand in the text, so that partial indexes are seen to apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, TextClause, bindparam, text
+
+_SQLITE = {
+    "{now}": "strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    "{lease}": "strftime('%Y-%m-%d %H:%M:%f', 'now', (:lease_seconds) || ' seconds')",
+    "{ago}": "strftime('%Y-%m-%d %H:%M:%f', 'now', (-:seconds) || ' seconds')",
+    "{lock}": "",
+    "{lock_free}": "",
+}
+_POSTGRESQL = {
+    "{now}": "date_trunc('milliseconds', clock_timestamp())",
+    "{lease}": "date_trunc('milliseconds', clock_timestamp() + make_interval(secs => CAST(:lease_seconds AS float8)))",
+    "{ago}": "clock_timestamp() - make_interval(secs => CAST(:seconds AS float8))",
+    "{lock}": "FOR NO KEY UPDATE",
+    "{lock_free}": "FOR NO KEY UPDATE SKIP LOCKED",
+}
+
+
+@cache
+def _prepared(template: str, dialect: str, lists: tuple[str, ...]) -> TextClause:
+    for name, spelled in (_SQLITE if dialect == "sqlite" else _POSTGRESQL).items():
+        template = template.replace(name, spelled.replace("%H:%M:%f", r"%H\:%M\:%f"))
+    return text(template).bindparams(*(bindparam(name, expanding=True) for name in lists))
+
+
+def run(
+    conn: Connection,
+    template: str,
+    parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+    *,
+    lists: tuple[str, ...] = (),
+) -> CursorResult[*tuple[Any, ...]]:
+    """Execute `template`. `lists` names the parameters that stand for several values: `id IN :ids`."""
+    return conn.execute(_prepared(template, conn.dialect.name, lists), parameters or None)
+
+
+def on_sqlite(conn: Connection) -> bool:
+    """True on SQLite, False on PostgreSQL: for the few statements that differ in more than a word."""
+    return conn.dialect.name == "sqlite"
+
+
+def moment(value: Any) -> datetime | None:
+    """A time as the database gives it, as an aware UTC datetime."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    found: datetime = value
+    return found.astimezone(UTC)
+
+
+def flags_of(value: str | None) -> tuple[str, ...]:
+    """Names of flags from a column that holds them separated by commas."""
+    return tuple(value.split(",")) if value else ()
+
+
+def flags_text(flags: Sequence[str]) -> str:
+    """The same way back."""
+    if any("," in flag or not flag for flag in flags):
+        raise ValueError(f"A flag's name is empty or has a comma in it: {flags!r}")
+    return ",".join(flags)
