@@ -1,0 +1,216 @@
+"""Leukocytes found by the stain of their nuclei: from RGB pixels to outlines and measures.
+
+White balance, a stain channel, a three-class Otsu threshold with absolute checks (three classes are found in any
+image, so the highest must also look like nuclei), hole filling, touching nuclei split and the lobes of one nucleus
+joined. Sizes are judged against the red cells and nuclei of the same field: no magnification need be known. Pure and
+thread-safe. Sources and figures: docs/segmentation.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from imaging.cells import red_cell_radius
+from imaging.lobes import join_lobes
+from imaging.measures import Leukocyte, measure
+from imaging.overlays import OverlayParameters, overlay_mask
+from imaging.pieces import Nuclei, Piece, as_pixels, components, painted
+from imaging.splitting import split
+from imaging.stain import StainParameters, stain_channel, three_classes, white_balanced, white_point
+
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentationParameters:
+    """Every number of the method; they stand in model.json. Areas of nuclei are relative to a red cell's."""
+
+    working_side: int = 640
+    """Longer images are reduced to this before anything is looked at."""
+    stain: StainParameters = field(default_factory=StainParameters)
+    overlays: OverlayParameters = field(default_factory=OverlayParameters)
+    least_threshold: float = 30.0
+    """The stain of a nucleus's pixel exceeds this, whatever Otsu says."""
+    least_stain: float = 40.0
+    """The mean stain of a nucleus is at least this …"""
+    least_contrast: float = 1.25
+    """… and this many times the mean stain of the class below it (red cells, cytoplasm)."""
+    least_violet: float = 1.4
+    """Absorption of green over that of blue is at least this in nuclei and about one in red cells; and …"""
+    least_evidence: float = 55.0
+    """… stain × (violet ratio − 0.9) is at least this: the paler, the more violet it must be."""
+    most_share: float = 0.30
+    """Nuclei that cover more of the field than this …"""
+    crowded_violet: float = 4.0
+    """… are believed only when they are so violet: else they are red cells."""
+    least_area: float = 0.40
+    """Smaller than this many red cells: platelet or debris."""
+    convex: float = 0.945
+    """A nucleus whose area is more than this share of its convex hull is not looked at for splitting."""
+    least_share: float = 0.12
+    """Smaller than this share of the typical nucleus of the field: debris."""
+    least_side: float = 0.018
+    """Narrower than this part of the image's longer side: debris, where no red cell gives the scale."""
+    largest: float = 0.6
+    """More of the image than this is no nucleus."""
+    least_solidity: float = 0.55
+    """More ragged than this: stain debris."""
+    hole: float = 0.25
+    """Holes up to this share of their nucleus are filled."""
+    neck: float = 0.80
+    """Touching nuclei part where the neck is narrower than this share of the smaller one."""
+    lobe_gap: float = 0.45
+    """Lobes of one nucleus lie no further apart than this many red-cell radii."""
+    lobe_area: float = 0.8
+    """What is larger than this many red cells is a whole nucleus and no lobe."""
+    whole_area: float = 2.2
+    """Joined lobes have no more than this many red cells."""
+    split_area: float = 0.75
+    """The parts of touching nuclei have at least this many red cells."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segmentation:
+    """The leukocytes of one field."""
+
+    nuclei: Labels
+    """Labels int32 (h, w) at the working scale; 0 is anything else."""
+    scale: float
+    """Original pixels per working pixel."""
+    leukocytes: tuple[Leukocyte, ...]
+
+
+_DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+DEFAULT = SegmentationParameters()
+
+
+def segment(
+    rgb: Pixels, parameters: SegmentationParameters = DEFAULT, *, original_size: tuple[int, int] | None = None
+) -> Segmentation:
+    """Find the leukocytes of RGB uint8 (h, w, 3); `original_size` is (width, height) where `rgb` was reduced."""
+    width, height = original_size or (rgb.shape[1], rgb.shape[0])
+    working = _working(rgb, parameters.working_side)
+    valid = ~overlay_mask(working, parameters.overlays)
+    white = white_point(working, valid, parameters.stain.white_percentile)
+    balanced = white_balanced(working, white)
+    stain = stain_channel(balanced, parameters.stain)
+    nuclei = _nuclei(balanced, stain, valid, parameters)
+    scale = (width / working.shape[1], height / working.shape[0])
+    return Segmentation(
+        nuclei=nuclei.labels,
+        scale=scale[0],
+        leukocytes=measure(nuclei, balanced, stain, scale=scale, size=(width, height)),
+    )
+
+
+def _working(rgb: Pixels, side: int) -> Pixels:
+    height, width = rgb.shape[:2]
+    longest = max(height, width)
+    if longest <= side:
+        return rgb
+    size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
+    return as_pixels(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+
+
+def _nuclei(balanced: Pixels, stain: Pixels, valid: Mask, parameters: SegmentationParameters) -> Nuclei:
+    """Find the nuclei: labels 1 to n, int32 (h, w), with their boxes."""
+    none = Nuclei(labels=np.zeros(stain.shape, np.int32), boxes=())
+    found = _threshold(balanced, stain, valid, parameters)
+    if found is None:
+        return none
+    threshold, below = found
+    mask = ((stain > threshold) & valid).astype(np.uint8)
+    mask = as_pixels(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _DISC))
+    radius = red_cell_radius(balanced, mask, valid)
+    if radius is not None:
+        least = parameters.least_area * np.pi * radius**2
+        least_part = parameters.split_area * np.pi * radius**2
+    else:
+        least = float((parameters.least_side * max(mask.shape)) ** 2)
+        least_part = 2 * least
+    candidates = [
+        part
+        for part in components(mask, least=0.3 * least, most=parameters.largest * mask.size)
+        if _is_nucleus(part, balanced, stain, below, parameters)
+    ]
+    pieces = [piece for part in candidates for piece in _taken_apart(part, least_part, parameters)]
+    if not pieces:
+        return none
+    typical = _typical([piece.area for piece in pieces])
+    red_cell = np.pi * radius**2 if radius is not None else 0.5 * typical
+    nuclei = join_lobes(
+        pieces,
+        gap=parameters.lobe_gap * (red_cell / np.pi) ** 0.5,
+        lobe_area=parameters.lobe_area * red_cell,
+        most_area=parameters.whole_area * red_cell,
+    )
+    smallest = max(least, parameters.least_share * typical)
+    return painted([nucleus for nucleus in nuclei if sum(piece.area for piece in nucleus) >= smallest], mask.shape)
+
+
+def _taken_apart(part: Piece, least: float, parameters: SegmentationParameters) -> list[Piece]:
+    """Fill the holes of a component and split it where it is two or more nuclei."""
+    filled = part.filled(parameters.hole)
+    if filled.solidity() < parameters.least_solidity:
+        return []
+    if filled.area < 2 * least or filled.solidity() > parameters.convex:
+        return [filled]
+    parts = split(filled.mask, neck=parameters.neck, least_area=least)
+    return filled.parts(parts)
+
+
+def _typical(areas: list[float]) -> float:
+    """The area of the nucleus in which the median stained pixel lies."""
+    ordered = np.sort(np.array(areas))
+    return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
+
+
+def _threshold(
+    balanced: Pixels, stain: Pixels, valid: Mask, parameters: SegmentationParameters
+) -> tuple[float, float] | None:
+    """Return the stain above which pixels are nuclei and the mean stain of the class below, or None without nuclei.
+
+    When the highest class has the colour of red cells, nuclei can only be a small part of it: it is split again.
+    """
+    counted = valid.astype(np.uint8)
+    area = int(counted.sum())
+    for _ in range(3):
+        histogram = cv2.calcHist([stain], [0], counted, [256], [0, 256]).ravel().astype(np.float64)
+        if histogram.sum() < 0.0005 * area:
+            return None
+        classes = three_classes(histogram)
+        threshold = max(classes.upper, parameters.least_threshold)
+        counted = ((stain > threshold) & valid).astype(np.uint8)
+        share = int(counted.sum()) / max(area, 1)
+        if share == 0:
+            return None
+        violet = violet_ratio(balanced, counted)
+        crowded = share > parameters.most_share and violet < parameters.crowded_violet
+        level = cv2.mean(stain, mask=counted)[0]
+        if _looks_nuclear(level, violet, parameters) and not crowded:
+            return threshold, classes.means[1]
+    return None
+
+
+def violet_ratio(balanced: Pixels, mask: Pixels) -> float:
+    """Mean absorption of green over that of blue under `mask` (uint8): about one for haemoglobin, more for nuclei."""
+    _, green, blue, _ = cv2.mean(balanced, mask=mask)
+    return (255 - green) / (255 - blue + 4.0)
+
+
+def _is_nucleus(part: Piece, balanced: Pixels, stain: Pixels, below: float, parameters: SegmentationParameters) -> bool:
+    level = cv2.mean(stain[part.window], mask=part.mask)[0]
+    violet = violet_ratio(balanced[part.window], part.mask)
+    return level >= max(parameters.least_stain, parameters.least_contrast * below) and _looks_nuclear(
+        level, violet, parameters
+    )
+
+
+def _looks_nuclear(level: float, violet: float, parameters: SegmentationParameters) -> bool:
+    return violet >= parameters.least_violet and level * (violet - 0.9) >= parameters.least_evidence

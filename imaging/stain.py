@@ -1,0 +1,100 @@
+"""The stain channel: one number a pixel that is high in the nuclei of leukocytes, whatever the white of the lamp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StainParameters:
+    """Weights of the stain channel, on white-balanced channels of 0 to 255. Chosen in docs/decisions/0001."""
+
+    white_percentile: float = 95.0
+    """The empty background is taken to be as bright as this percentile of each channel."""
+    red_absorption: float = 0.36
+    """Weight of 255 − R: the thiazine dyes of nuclei absorb red, haemoglobin and eosin hardly do."""
+    blue_over_green: float = 0.60
+    """Weight of max(B − G, 0): violet against grey."""
+    red_over_green: float = 0.30
+    """Weight of max(R − G, 0): the pink of pale nuclei."""
+    green_over_red: float = 1.0
+    """Weight, negative, of max(G − R, 0): the slate blue of red cells in some stains, which nuclei don't have."""
+    blur: float = 1.0
+    """Standard deviation in working pixels of the smoothing before the threshold; 0 for none."""
+
+
+def white_point(rgb: Pixels, valid: npt.NDArray[np.bool_] | None, percentile: float) -> npt.NDArray[np.float64]:
+    """Return the colour (3,) of the empty background: a percentile of each channel over a grid of valid pixels."""
+    step = max(1, round((rgb.shape[0] * rgb.shape[1] / 4096) ** 0.5))
+    sample = rgb[::step, ::step].reshape(-1, 3)
+    if valid is not None:
+        kept = sample[valid[::step, ::step].ravel()]
+        sample = kept if len(kept) else sample
+    rank = min(len(sample) - 1, int(len(sample) * percentile / 100))
+    white: npt.NDArray[np.float64] = np.maximum(np.partition(sample, rank, axis=0)[rank], 1).astype(np.float64)
+    return white
+
+
+def white_balanced(rgb: Pixels, white: npt.NDArray[np.float64]) -> Pixels:
+    """Return RGB uint8 (h, w, 3) with `white` moved to 255 in every channel."""
+    table = np.minimum(np.arange(256)[:, None] * (255.0 / white) + 0.5, 255).astype(np.uint8)
+    return cv2.LUT(rgb, table.reshape(1, 256, 3)).astype(np.uint8, copy=False)
+
+
+def stain_channel(balanced: Pixels, parameters: StainParameters) -> Pixels:
+    """Return the stain uint8 (h, w) of white-balanced RGB uint8 (h, w, 3)."""
+    red, green, blue = cv2.split(balanced)
+    violet = cv2.addWeighted(
+        cv2.subtract(blue, green), parameters.blue_over_green, cv2.subtract(red, green), parameters.red_over_green, 0
+    )
+    stain = cv2.addWeighted(cv2.bitwise_not(red), parameters.red_absorption, violet, 1.0, 0)
+    stain = cv2.addWeighted(stain, 1.0, cv2.subtract(green, red), -parameters.green_over_red, 0)
+    if parameters.blur:
+        stain = cv2.GaussianBlur(stain, (0, 0), parameters.blur)
+    return stain.astype(np.uint8, copy=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThreeClasses:
+    """The two thresholds of a three-class Otsu split (a class is `> threshold`) and the means of the classes."""
+
+    lower: float
+    upper: float
+    means: tuple[float, float, float]
+
+
+def three_classes(histogram: npt.NDArray[np.float64]) -> ThreeClasses:
+    """Split a histogram (256,) in three so that the variance between classes is largest (Otsu 1979; Liao 2001).
+
+    Bins are joined by twos, which costs no measurable accuracy and a quarter of the time.
+    """
+    joined = histogram.reshape(-1, 2).sum(axis=1)
+    levels = np.arange(len(joined)) * 2 + 0.5
+    weight = np.cumsum(joined)
+    moment = np.cumsum(joined * levels)
+    total, whole = weight[-1], moment[-1]
+    if total <= 0:
+        return ThreeClasses(lower=255, upper=255, means=(0, 0, 0))
+    low = moment**2 / np.maximum(weight, 1e-9)
+    high = (whole - moment) ** 2 / np.maximum(total - weight, 1e-9)
+    middle_weight = weight[None, :] - weight[:, None]
+    middle_moment = moment[None, :] - moment[:, None]
+    score = low[:, None] + high[None, :] + middle_moment**2 / np.maximum(middle_weight, 1e-9)
+    score[middle_weight <= 0] = -1
+    first, second = np.unravel_index(int(score.argmax()), score.shape)
+    means = (
+        moment[first] / max(weight[first], 1e-9),
+        middle_moment[first, second] / max(middle_weight[first, second], 1e-9),
+        (whole - moment[second]) / max(total - weight[second], 1e-9),
+    )
+    return ThreeClasses(
+        lower=float(levels[first] + 0.5),
+        upper=float(levels[second] + 0.5),
+        means=(float(means[0]), float(means[1]), float(means[2])),
+    )
