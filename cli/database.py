@@ -20,21 +20,23 @@ def upgrade(json: options.Json = False) -> None:
 
     Example: ALLQ_DATABASE_URL=postgresql+psycopg://allq@db/allq allq db upgrade
     """
-    from allq.text import plural
+    from allq.errors import SchemaOutdated
     from cli import console
     from cli.session import settings
     from db import migrate
     from db.database import Database
 
-    database = Database.open(settings(), upgrade=False)
+    found = settings()
+    upgraded = False
     try:
-        applied = migrate.upgrade(database, progress=console.say)
-        revision = migrate.current(database)
+        database = Database.open(found, upgrade=False)
+    except SchemaOutdated:
+        database = Database.open(found, upgrade=True)
+        upgraded = True
+    try:
+        revision, url = migrate.current(database), database.url
     finally:
         database.close()
+    console.say(f"{'Upgraded' if upgraded else 'Nothing to do'}: {url} has schema {revision}.")
     if json:
-        console.emit({"applied": applied, "revision": revision})
-    elif applied:
-        console.say(f"Applied {plural(len(applied), 'migration')}; the schema is at {revision}.")
-    else:
-        console.say(f"Nothing to do: the schema is at {revision}.")
+        console.emit({"database": url, "revision": revision, "upgraded": upgraded})

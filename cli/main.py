@@ -1,75 +1,15 @@
-"""`allq`: the commands and their order, and the edge at which every error becomes one sentence and an exit code."""
+"""`allq`: the commands and their order."""
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from contextlib import suppress
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from typer.core import TyperGroup
 
-from allq.errors import AllqError
-from allq.text import printable
 from allq.version import __version__
 from cli import database, doctor, models, query, results, screen, status, submit, training, worker
-
-INTERRUPTED: Final = 130
-_USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter
-"""The parser's own complaints; Typer prints them, with exit code 2."""
-
-
-class Commands(TyperGroup):
-    """The group of all commands; turns errors into one sentence on stderr and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
-        debug = bool(ctx.params.get("debug"))
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except (typer.Exit, typer.Abort, _USAGE_ERROR):
-            raise
-        except BrokenPipeError:
-            _close_quietly()
-            raise typer.Exit(0) from None  # the reader, `head` perhaps, has all it wanted
-        except KeyboardInterrupt:
-            _complain("Interrupted. The work done so far is kept.", debug=debug)
-            raise typer.Exit(INTERRUPTED) from None
-        except AllqError as error:
-            _complain(str(error), debug=debug)
-            raise typer.Exit(error.exit_code) from None
-        except OSError as error:
-            _complain(_file_problem(error), debug=debug)
-            raise typer.Exit(1) from None
-        except Exception as error:  # noqa: BLE001  (the edge: whatever else it is, it is a fault of ours)
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            _complain(
-                f"allq failed unexpectedly ({what}). Run it again with `allq --debug …` to see where.", debug=debug
-            )
-            raise typer.Exit(1) from None
-        return result
-
-
-def _complain(sentence: str, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    with suppress(BrokenPipeError):
-        print("\n".join(printable(line) for line in sentence.splitlines()), file=sys.stderr)  # noqa: T201
-
-
-def _file_problem(error: OSError) -> str:
-    what = error.strerror or str(error) or type(error).__name__
-    return f"{what}: {os.fsdecode(error.filename)}" if error.filename is not None else f"{what}."
-
-
-def _close_quietly() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush doesn't complain of the closed pipe."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
+from cli.edge import Commands
 
 app = typer.Typer(
     name="allq",

@@ -12,7 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from allq.errors import AllqError, NotFound, UsageError
-from cli.main import Commands, app
+from cli.edge import Commands
+from cli.main import app
+from tests.hand_made import make_batch
 
 RUN = CliRunner()
 
@@ -93,6 +95,7 @@ LIGHT_COMMANDS = [
 
 @pytest.mark.parametrize("arguments", LIGHT_COMMANDS, ids=" ".join)
 def test_commands_that_do_not_classify_start_without_heavy_libraries(arguments: list[str], home: Path) -> None:
+    make_batch({"A": ["f1.png", "bad.png"]})
     script = (
         "import sys\n"
         "from cli.main import app\n"
