@@ -23,7 +23,7 @@ def slide_call_of(rows: Sequence[FieldRow], configuration: ModelConfiguration) -
     return SlideCallRow(
         call=found.call,
         confidence=found.confidence,
-        probabilities=found.probabilities,
+        probabilities=(found.probabilities[0], found.probabilities[1], found.probabilities[2], found.probabilities[3]),
         flags=found.flags,
         leukocytes=found.leukocytes,
         suspects=found.suspects,
@@ -49,7 +49,7 @@ def call_due_slides(database: Database, settings: Settings, *, worker: str) -> i
 def _summary(row: FieldRow) -> FieldSummary:
     return FieldSummary(
         call=row.call,
-        probabilities=row.probabilities,
+        probabilities=row.probabilities or (),
         suspicion=row.suspicion,
         flags=row.flags,
         leukocytes=row.leukocytes,

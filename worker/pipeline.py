@@ -20,7 +20,7 @@ from allq.errors import FailureCode, FieldError
 from allq.logging import logger
 from allq.settings import Settings
 from allq.version import __version__
-from db.records import Claim, ClaimedField, Failure, FieldOutcome, NewFinding
+from db.records import Claim, ClaimedField, Failure, FieldOutcome, NewFinding, Probabilities
 from imaging.decode import decode
 from imaging.outlines import pack
 from models.classifier import Assessment, Classifier, PreparedField
@@ -104,10 +104,11 @@ class Pipeline:
             for twin in twins:
                 yield FieldOutcome(field_id=twin.field.id, sha256=twin.sha256, failure=failures.get(twin.sha256))
         finally:
-            for future in [future for group in reading for _, future in group]:
-                future.cancel()
-            for entry in preparing:
-                entry.future.cancel()
+            for group in reading:
+                for _, reading_future in group:
+                    reading_future.cancel()
+            for waiting in preparing:
+                waiting.future.cancel()
 
     def _groups(self, fields: Sequence[ClaimedField]) -> Iterator[list[ClaimedField]]:
         """Cut the fields into groups of at most one network batch and, where files are large, `_GROUP_BYTES`."""
@@ -159,7 +160,7 @@ def finding_of(sha256: bytes, prepared: PreparedField, assessment: Assessment, *
         sha256=sha256,
         call=assessment.call,
         confidence=assessment.confidence,
-        probabilities=assessment.probabilities,
+        probabilities=probabilities_of(assessment),
         suspicion=assessment.suspicion,
         novelty=assessment.novelty,
         flags=assessment.flags,
@@ -172,6 +173,12 @@ def finding_of(sha256: bytes, prepared: PreparedField, assessment: Assessment, *
         engine=engine,
         code_version=__version__,
     )
+
+
+def probabilities_of(assessment: Assessment) -> Probabilities:
+    """The four probabilities that the database has columns for."""
+    benign, early_pre_b, pre_b, pro_b = assessment.probabilities
+    return benign, early_pre_b, pre_b, pro_b
 
 
 def _root(claim: Claim) -> bytes:
