@@ -50,7 +50,7 @@ class Database:
         database = cls(_engine(settings.database))
         try:
             if database.dialect == "sqlite":
-                database._create_file()
+                database._create_file(upgrade=upgrade is not False)
             found = migrate.current(database)
             if found == migrate.HEAD:
                 return database
@@ -84,7 +84,7 @@ class Database:
         """Close every connection."""
         self.engine.dispose()
 
-    def _create_file(self) -> None:
+    def _create_file(self, *, upgrade: bool) -> None:
         """Make the folder and the file, in WAL mode.
 
         Under a file lock: several processes that switch the journal mode at once get "database is locked" without any
@@ -97,6 +97,8 @@ class Database:
         try:
             if path.exists() and path.stat().st_size > 0:
                 return
+            if not upgrade:
+                raise SchemaOutdated(f"There is no database {path} yet. Run `allq db upgrade`.")
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.with_name(path.name + ".lock").open("w") as lock:
                 _lock_file(lock)

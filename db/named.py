@@ -1,0 +1,114 @@
+"""The named queries in db/queries/*.sql: read, described, run. Each works on both databases, and in psql and sqlite3.
+
+The top of a file is its documentation: first its description, then its parameters, one a line:
+
+    -- The slides that most need a look, most suspicious first.
+    -- :limit  integer = 20  at most so many slides
+    -- :batch  integer       the batch (no default: must be given)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from sqlalchemy import Connection
+
+from allq.errors import NotFound, UsageError
+from db.records import QueryInfo, QueryParameter
+from db.statements import moment
+from db.statements import run as execute
+
+QUERIES = Path(__file__).parent / "queries"
+
+_PARAMETER = re.compile(r"--\s*:(\w+)\s+(integer|real|text)(?:\s*=\s*(\S+))?\s\s*(.*)")
+_TIMES = re.compile(r"_at$|^at$")
+
+
+@cache
+def names() -> list[QueryInfo]:
+    """All named queries, by name."""
+    return [_info(path) for path in sorted(QUERIES.glob("*.sql"))]
+
+
+def sql(name: str) -> str:
+    """The query's text, comments and all. NotFound names the ones there are."""
+    if name not in {info.name for info in names()}:
+        known = ", ".join(info.name for info in names())
+        raise NotFound(f"There is no query named {name!r}. There are: {known}.")
+    return (QUERIES / f"{name}.sql").read_text("utf-8")
+
+
+def run(
+    conn: Connection, name: str, parameters: Mapping[str, str | int | float | None]
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Run a named query: its columns, and its rows as plain values (numbers, text, None, aware datetimes, booleans).
+
+    Parameters may be given as text. NotFound for an unknown query, UsageError for a wrong or missing parameter.
+    """
+    text = sql(name)
+    (info,) = (info for info in names() if info.name == name)
+    result = execute(conn, text, _values(info, parameters))
+    columns = list(result.keys())
+    return columns, (tuple(_plain(column, value) for column, value in zip(columns, row, strict=True)) for row in result)
+
+
+def _info(path: Path) -> QueryInfo:
+    description: list[str] = []
+    parameters: list[QueryParameter] = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("--"):
+            break
+        if found := _PARAMETER.fullmatch(line.rstrip()):
+            name, kind, default, meaning = found.groups()
+            parameters.append(
+                QueryParameter(
+                    name=name,
+                    kind=cast(Literal["integer", "real", "text"], kind),
+                    default=default,
+                    required=default is None,
+                    description=meaning.strip(),
+                )
+            )
+        else:
+            description.append(line.removeprefix("--").strip())
+    return QueryInfo(name=path.stem, description=" ".join(description), parameters=tuple(parameters))
+
+
+def _values(info: QueryInfo, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {parameter.name for parameter in info.parameters}
+    for name in given:
+        if name not in known:
+            takes = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"The query {info.name} has no parameter {name!r}. It takes: {takes}.")
+    values: dict[str, Any] = {}
+    for parameter in info.parameters:
+        value = given.get(parameter.name, parameter.default)
+        if value is None:
+            raise UsageError(f"The query {info.name} needs {parameter.name}: {parameter.description}.")
+        try:
+            values[parameter.name] = {"integer": int, "real": float, "text": str}[parameter.kind](value)
+        except ValueError:
+            raise UsageError(f"{parameter.name} of the query {info.name} is {parameter.kind}, not {value!r}.") from None
+    return values
+
+
+def _plain(column: str, value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime) or (isinstance(value, str) and _TIMES.search(column)):
+        return moment(value)
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
+    if column in _BOOLEANS and value is not None:
+        return bool(value)
+    return str(value) if isinstance(value, date) else value
+
+
+_BOOLEANS = frozenset({"synthetic", "linked", "duplicate"})
+"""SQLite has no booleans of its own: these columns come as 0 and 1."""

@@ -1,0 +1,6 @@
+-- What happened to a slide, in the order of time: who, what, and the ledger's words.
+-- :slide  text  name of the slide (its accession)
+SELECT at, batch, kind, actor, body
+FROM slide_history
+WHERE slide = :slide
+ORDER BY event_id
