@@ -1,0 +1,88 @@
+"""A network as data: convolutions, inverted residual blocks, a linear head over the mean of all positions.
+
+Every engine builds its own network from the same blueprint and the same named weights, so that none needs another's
+framework at run time and no conversion can drift from the network that was trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution:
+    """Convolution without bias, batch normalisation and, if `active`, ReLU6. TensorFlow's "same" padding."""
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Convolutions in a row; with `residual` the block's input is added to its output.
+
+    With `tapped` the mean of its output over all positions is a part of the network's embedding.
+    """
+
+    name: str
+    convolutions: tuple[Convolution, ...]
+    residual: bool = False
+    tapped: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Channels that leave the block."""
+        return self.convolutions[-1].outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """Blocks in a row, then the mean over all positions, then one linear layer.
+
+    As the head is linear, it may be applied at each position as well: the mean of these class maps is the logits
+    (class activation mapping, Zhou et al., CVPR 2016).
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    epsilon: float
+    known_by: int
+    """the embedding's first dimensions, by which `models.novelty` tells what is new"""
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+    @property
+    def features(self) -> int:
+        """Channels that reach the head."""
+        return self.blocks[-1].outputs
+
+    @property
+    def embedding(self) -> int:
+        """Length of the embedding: the tapped blocks' channels in order, then the head's features."""
+        return sum(block.outputs for block in self.blocks[:-1] if block.tapped) + self.features
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Pixels before and after one axis of `size`, as TensorFlow's "same" has it: the odd one comes after."""
+    needed = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return needed // 2, needed - needed // 2
+
+
+def inverted_residual(name: str, *, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> Block:
+    """Expand, convolve each channel by itself, project (Sandler et al., MobileNetV2, CVPR 2018)."""
+    wide = inputs * expansion
+    expand = (Convolution(name="expand", inputs=inputs, outputs=wide),) if expansion > 1 else ()
+    return Block(
+        name=name,
+        convolutions=(
+            *expand,
+            Convolution(name="depthwise", inputs=wide, outputs=wide, kernel=kernel, stride=stride, groups=wide),
+            Convolution(name="project", inputs=wide, outputs=outputs, active=False),
+        ),
+        residual=stride == 1 and inputs == outputs,
+    )

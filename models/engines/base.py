@@ -1,0 +1,45 @@
+"""What every engine takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOutput:
+    """What the network says of N fields, all float32. The mean of `class_maps` over h and w is `logits`."""
+
+    logits: NDArray[np.float32]
+    """(N, classes)"""
+    embeddings: NDArray[np.float32]
+    """(N, E)"""
+    class_maps: NDArray[np.float32]
+    """(N, classes, h, w)"""
+
+
+class Engine(Protocol):
+    """A network that is loaded and ready."""
+
+    @property
+    def name(self) -> str:
+        """What runs it, where and at which precision: `openvino-cpu-bf16`."""
+
+    def run(self, inputs: Pixels) -> NetworkOutput:
+        """RGB uint8 (N, S, S, 3), N ≥ 1, S the model's input size."""
+
+
+def join(outputs: list[NetworkOutput]) -> NetworkOutput:
+    """Outputs of consecutive fields as one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return NetworkOutput(
+        logits=np.concatenate([output.logits for output in outputs]),
+        embeddings=np.concatenate([output.embeddings for output in outputs]),
+        class_maps=np.concatenate([output.class_maps for output in outputs]),
+    )

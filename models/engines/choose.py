@@ -1,0 +1,40 @@
+"""Which engine runs a model here. Imports only the one that is chosen."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from allq.errors import SettingsError
+from allq.settings import Settings
+from models.artefact import Model
+from models.engines.base import Engine
+
+
+def start(model: Model, settings: Settings) -> Engine:
+    """Load `model` as the settings say; `auto` is torch where a CUDA device is, OpenVINO on the CPU elsewhere.
+
+    Raises SettingsError when what is asked for isn't here, ModelDamaged when the weights can't be read.
+    """
+    cuda = settings.device == "cuda" or (settings.device == "auto" and settings.engine != "openvino" and _has_cuda())
+    engine = settings.engine
+    if engine == "auto":
+        engine = "torch" if cuda or importlib.util.find_spec("openvino") is None else "openvino"
+    if engine == "openvino":
+        if settings.device == "cuda":
+            raise SettingsError("OpenVINO has no CUDA device: set ALLQ_ENGINE=torch or ALLQ_DEVICE=cpu.")
+        from models.engines.openvino import OpenVinoEngine  # noqa: PLC0415  # torch machines need not have it
+
+        return OpenVinoEngine(model, batch=settings.inference_batch, threads=settings.threads)
+    from models.engines.torch import TorchEngine  # noqa: PLC0415  # slow to import, and not needed by OpenVINO
+
+    return TorchEngine(model, batch=settings.inference_batch, threads=settings.threads, cuda=cuda)
+
+
+def _has_cuda() -> bool:
+    """Whether asking torch is worth its import: without the driver's device node there is no CUDA device."""
+    if not Path("/dev/nvidiactl").exists() and not Path("/dev/dxg").exists():
+        return False
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.is_available()

@@ -1,0 +1,159 @@
+"""OpenVINO on the CPU: the graph is built straight from the blueprint and the named weights.
+
+So no torch is imported to screen, and nothing is converted: OpenVINO's own converter reports its use over the network
+(openvino-telemetry), which a hospital's machine must never do; building the graph doesn't touch it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as op
+
+from allq.errors import ModelDamaged
+from models.architectures.blueprint import Block, Blueprint, Convolution, same_padding
+from models.architectures.registry import blueprint
+from models.artefact import Arrays, Model
+from models.engines.base import NetworkOutput, Pixels, join
+
+Precision = Literal["bf16", "f32"]
+Node = Any
+
+_SMALL: Final = 4
+"""A batch cut short runs in the smallest compiled shape that holds it: this many, or the full batch."""
+
+
+class OpenVinoEngine:
+    """One compiled network per batch size, each at a fixed shape, so that no call ever compiles anew."""
+
+    def __init__(self, model: Model, *, batch: int, threads: int, precision: Precision | None = None) -> None:
+        core = ov.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision: Precision = precision or ("bf16" if "BF16" in capabilities else "f32")
+        configuration = model.configuration
+        arrays = model.arrays()
+        described = blueprint(configuration.architecture)
+        self._side = configuration.input_size
+        self._compiled = {}
+        for size in sorted({min(_SMALL, batch), batch}):
+            try:
+                graph = build(
+                    described,
+                    arrays,
+                    shape=(size, self._side, self._side, 3),
+                    mean=configuration.mean,
+                    deviation=configuration.deviation,
+                )
+            except KeyError as error:
+                raise ModelDamaged(f"The weights of model {model.name} lack {error}; install it again.") from None
+            self._compiled[size] = core.compile_model(
+                graph,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": self.precision,
+                    "INFERENCE_NUM_THREADS": threads,
+                    "NUM_STREAMS": 1,
+                    # Several worker processes share the machine; pinned, they would all sit on the first cores.
+                    "ENABLE_CPU_PINNING": False,
+                },
+            ).create_infer_request()
+
+    @property
+    def name(self) -> str:
+        """`openvino-cpu-` and the precision."""
+        return f"openvino-cpu-{self.precision}"
+
+    def run(self, inputs: Pixels) -> NetworkOutput:
+        """RGB uint8 (N, S, S, 3), N ≥ 1. A batch cut short is filled up with empty fields."""
+        outputs: list[NetworkOutput] = []
+        start = 0
+        while start < len(inputs):
+            left = len(inputs) - start
+            size = next((size for size in self._compiled if size >= left), max(self._compiled))
+            part = inputs[start : start + size]
+            outputs.append(self._run_filled(part, size))
+            start += len(part)
+        return join(outputs)
+
+    def _run_filled(self, part: Pixels, size: int) -> NetworkOutput:
+        filled = np.zeros((size, self._side, self._side, 3), np.uint8)
+        filled[: len(part)] = part
+        results = self._compiled[size].infer([filled], share_inputs=True)
+        return NetworkOutput(
+            logits=results["logits"][: len(part)].copy(),
+            embeddings=results["embeddings"][: len(part)].copy(),
+            class_maps=results["class_maps"][: len(part)].copy(),
+        )
+
+
+def build(
+    described: Blueprint,
+    arrays: Arrays,
+    *,
+    shape: tuple[int, int, int, int],
+    mean: tuple[float, float, float],
+    deviation: tuple[float, float, float],
+) -> ov.Model:
+    """The network as a graph from uint8 (N, S, S, 3) to float32 logits, embeddings and class_maps.
+
+    Normalisations are folded into the convolutions before them. Raises KeyError when a weight is missing.
+    """
+    pixels = op.parameter(shape, ov.Type.u8, name="pixels")
+    scaled = op.divide(
+        op.subtract(op.convert(pixels, "f32"), op.constant(np.array(mean, np.float32))),
+        op.constant(np.array(deviation, np.float32)),
+    )
+    node: Node = op.transpose(scaled, op.constant([0, 3, 1, 2]))
+    means: list[Node] = []
+    for block in described.blocks:
+        node = _block(node, block, described.epsilon, arrays)
+        if block.tapped:
+            means.append(_mean(node))
+    features = _mean(node)
+    weight = arrays["classify.weight"].astype(np.float32)
+    bias = arrays["classify.bias"].astype(np.float32)
+    maps = op.add(_convolve(node, weight[:, :, None, None], stride=1), op.constant(bias.reshape(1, -1, 1, 1)))
+    logits = op.add(
+        op.matmul(features, op.constant(weight), transpose_a=False, transpose_b=True), op.constant(bias[None])
+    )
+    results = []
+    for name, result in (("logits", logits), ("embeddings", op.concat([*means, features], 1)), ("class_maps", maps)):
+        output = op.result(op.convert(result, "f32"))
+        output.output(0).get_tensor().set_names({name})
+        results.append(output)
+    return ov.Model(results, [pixels], described.name)
+
+
+def _block(node: Node, block: Block, epsilon: float, arrays: Arrays) -> Node:
+    result = node
+    for convolution in block.convolutions:
+        result = _convolution(result, convolution, f"blocks.{block.name}.{convolution.name}", epsilon, arrays)
+    return op.add(result, node) if block.residual else result
+
+
+def _convolution(node: Node, described: Convolution, name: str, epsilon: float, arrays: Arrays) -> Node:
+    gain, shift, mean, variance = (
+        arrays[f"{name}.norm.{leaf}"].astype(np.float64) for leaf in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gain / np.sqrt(variance + epsilon)
+    weight = arrays[f"{name}.conv.weight"].astype(np.float64) * scale[:, None, None, None]
+    if described.groups > 1:
+        weight = weight.reshape(described.groups, -1, *weight.shape[1:])
+    result = _convolve(node, weight.astype(np.float32), stride=described.stride, grouped=described.groups > 1)
+    result = op.add(result, op.constant((shift - mean * scale).astype(np.float32).reshape(1, -1, 1, 1)))
+    return op.clamp(result, 0.0, 6.0) if described.active else result
+
+
+def _convolve(node: Node, weight: NDArray[np.float32], *, stride: int, grouped: bool = False) -> Node:
+    kernel = weight.shape[-1]
+    height, width = (int(size) for size in list(node.output(0).get_shape())[2:])
+    (top, bottom), (left, right) = same_padding(height, kernel, stride), same_padding(width, kernel, stride)
+    convolve = op.group_convolution if grouped else op.convolution
+    return convolve(node, op.constant(weight), [stride, stride], [top, left], [bottom, right], [1, 1])
+
+
+def _mean(node: Node) -> Node:
+    return op.reduce_mean(node, op.constant([2, 3]), keep_dims=False)

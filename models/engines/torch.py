@@ -1,0 +1,76 @@
+"""PyTorch, on a CUDA device in half precision or on the CPU in single."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from allq.errors import ModelDamaged, SettingsError
+from models.architectures.network import Network
+from models.architectures.registry import blueprint
+from models.artefact import Arrays, Model, ModelConfiguration
+from models.engines.base import NetworkOutput, Pixels, join
+
+
+class TorchEngine:
+    """The network as a torch module, channels last in memory."""
+
+    def __init__(self, model: Model, *, batch: int, threads: int, cuda: bool = False) -> None:
+        if cuda and not torch.cuda.is_available():
+            raise SettingsError("Torch finds no CUDA device: set ALLQ_DEVICE=cpu, or mend the driver.")
+        torch.set_num_threads(threads)
+        self._batch = batch
+        self._device = torch.device("cuda" if cuda else "cpu")
+        try:
+            network = restore(model.configuration, model.arrays())
+        except (KeyError, RuntimeError) as error:
+            raise ModelDamaged(f"The weights of model {model.name} don't fit its architecture: {error}.") from None
+        self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def name(self) -> str:
+        """`torch-cuda-f16` or `torch-cpu-f32`."""
+        return "torch-cuda-f16" if self._device.type == "cuda" else "torch-cpu-f32"
+
+    def run(self, inputs: Pixels) -> NetworkOutput:
+        """RGB uint8 (N, S, S, 3), N ≥ 1."""
+        return join([self._run(inputs[start : start + self._batch]) for start in range(0, len(inputs), self._batch)])
+
+    @torch.inference_mode()
+    def _run(self, inputs: Pixels) -> NetworkOutput:
+        pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(self._device)
+        with torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda"):
+            output = self._network(self._network.scale(pixels))
+        return NetworkOutput(
+            logits=output.logits.float().cpu().numpy(),
+            embeddings=output.embedding.float().cpu().numpy(),
+            class_maps=output.class_maps.float().cpu().numpy(),
+        )
+
+
+def restore(configuration: ModelConfiguration, arrays: Arrays) -> Network:
+    """The module of a model's configuration with its weights, ready to evaluate.
+
+    Raises RuntimeError when weights are missing or of another shape.
+    """
+    network = Network(blueprint(configuration.architecture), len(configuration.classes))
+    weights = {
+        name: torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array)
+        for name, array in arrays.items()
+        if not name.startswith("novelty.")
+    }
+    missing = network.load_state_dict(weights, strict=False).missing_keys
+    if wanting := [name for name in missing if not name.endswith("num_batches_tracked")]:
+        raise RuntimeError(f"{wanting[0]} is missing")
+    network.get_buffer("mean").copy_(torch.tensor(configuration.mean).view(1, 3, 1, 1))
+    network.get_buffer("deviation").copy_(torch.tensor(configuration.deviation).view(1, 3, 1, 1))
+    return network.eval()
+
+
+def pack(network: Network) -> Arrays:
+    """A network's weights by name: convolutions in half precision, all else in single."""
+    return {
+        name: value.detach().cpu().numpy().astype(np.float16 if value.ndim == 4 else np.float32)
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }

@@ -1,0 +1,122 @@
+"""How good a way of training, or a finished model, is on fields it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allq.settings import Settings, current
+from allq.version import __version__
+from imaging.decode import decode
+from models.artefact import find
+from models.classifier import Assessment, Classifier
+from models.data import MAX_PIXELS, LabelledField, fingerprint, read_labelled
+from models.heldout import Calibration, HeldOut, calibrate, cross_calibrate, stored
+from models.options import EvaluateOptions, Progress, silent
+from models.predictions import Predictions, from_assessments, from_held_out
+from models.report import Report, part_figures, summarise
+
+
+def evaluate(
+    data: Path, options: EvaluateOptions, progress: Progress = silent, *, settings: Settings | None = None
+) -> Report:
+    """Evaluate on the labelled folder `data`.
+
+    `random`, `group` and `stream` train a network for each fold and look at the fields it left out; stopped and called
+    again they go on where they were. `folder` asks a finished model. Raises UsageError and ModelError.
+    """
+    fields = read_labelled(data, options.groups)
+    if options.protocol == "folder":
+        return _of_model(data, fields, options, progress, settings or current())
+    held_out, names = _leave_out(fields, options, progress)
+    predictions = from_held_out(held_out, _calibrations(held_out, options))
+    return _report(
+        predictions,
+        options,
+        about={
+            "data": data.name,
+            "fingerprint": held_out.fingerprint,
+            "folds": len(names),
+            "seed": options.seed,
+            "code_version": __version__,
+            "training": _recorded(options),
+        },
+        parts={name: np.flatnonzero(held_out.folds == number) for number, name in enumerate(names)},
+    )
+
+
+def _of_model(
+    data: Path, fields: list[LabelledField], options: EvaluateOptions, progress: Progress, settings: Settings
+) -> Report:
+    classifier = Classifier.load(find(settings, options.model), settings)
+    assessments: list[Assessment] = []
+    for start in range(0, len(fields), settings.inference_batch):
+        prepared = [
+            classifier.prepare(decode(field.path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=classifier.decode_side))
+            for field in fields[start : start + settings.inference_batch]
+        ]
+        assessments += classifier.classify(prepared)
+        progress("classifying", len(assessments), len(fields))
+    predictions = from_assessments(fields, assessments)
+    streams = sorted(set(predictions.streams.tolist()) - {""})
+    found = fingerprint(fields)
+    provenance = classifier.model.configuration.provenance
+    return _report(
+        predictions,
+        options,
+        about={
+            "data": data.name,
+            "fingerprint": found,
+            "model": f"{classifier.model.name} {classifier.model.id[:12]}",
+            "synthetic": classifier.model.configuration.synthetic,
+            "same data as trained on": found == provenance.fingerprint,
+            "engine": classifier.engine_name,
+            "code_version": __version__,
+        },
+        parts={name: np.flatnonzero(predictions.streams == name) for name in streams},
+    )
+
+
+def _leave_out(fields: list[LabelledField], options: EvaluateOptions, progress: Progress) -> tuple[HeldOut, list[str]]:
+    """Train without each fold in turn; every field's held-out output, and the folds' names."""
+    # Only these protocols train: a finished model is evaluated without torch.
+    from models.folds import run_folds  # noqa: PLC0415
+
+    return run_folds(fields, options, progress)
+
+
+def _calibrations(held_out: HeldOut, options: EvaluateOptions) -> list[tuple[NDArray[np.intp], Calibration]]:
+    """Each fold's calibration, fitted on the other folds.
+
+    With a stream left out, the other left-out streams say nothing of the fields a network knows: there the calibration
+    is that of an evaluation by group (`training.calibration`), without its fields of the stream, where one is given.
+    """
+    if options.protocol != "stream" or options.training.calibration is None:
+        return list(cross_calibrate(held_out))
+    by_group = stored(options.training.calibration, held_out.fingerprint, held_out.architecture)
+    found = []
+    for fold in np.unique(held_out.folds):
+        inside = np.flatnonzero(held_out.folds == fold)
+        known = np.flatnonzero(~np.isin(by_group.streams, held_out.streams[inside]))
+        found.append((inside, calibrate(by_group.take(known))))
+    return found
+
+
+def _report(
+    predictions: Predictions, options: EvaluateOptions, *, about: dict[str, Any], parts: dict[str, NDArray[np.intp]]
+) -> Report:
+    return Report(
+        protocol=options.protocol,
+        about=about,
+        summary=summarise(predictions, resamplings=options.bootstrap, seed=options.seed),
+        parts=[part_figures(predictions, name, chosen) for name, chosen in parts.items()],
+    )
+
+
+def _recorded(options: EvaluateOptions) -> dict[str, Any]:
+    ours = {"name", "groups", "calibration", "work", "threads", "holdout", "synthetic"}
+    return {name: value for name, value in asdict(options.training).items() if name not in ours}

@@ -1,0 +1,66 @@
+"""Which leukocytes make a field suspect: the class maps, read where each nucleus lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.segment import Segmentation
+from models.calibration import suspect_margin
+
+GRID: Final = 64
+"""Side of the grid on which nuclei and class maps are laid over each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nuclei:
+    """The nuclei of one field on the grid."""
+
+    labels: NDArray[np.uint16]
+    """(GRID, GRID): 0, or the leukocyte's number from 1 on"""
+    centres: NDArray[np.uint8]
+    """(L, 2): row and column on the grid"""
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+
+def lay_out(segmentation: Segmentation) -> Nuclei:
+    """Lay the nuclei of a whole field on the grid, as the field is squashed to the network's input."""
+    height, width = segmentation.nuclei.shape
+    rows = (np.arange(GRID) + 0.5) * height / GRID
+    columns = (np.arange(GRID) + 0.5) * width / GRID
+    labels = segmentation.nuclei[rows.astype(int)[:, None], columns.astype(int)[None, :]]
+    centres = [
+        (leukocyte.centre[1] / segmentation.scale / height, leukocyte.centre[0] / segmentation.scale / width)
+        for leukocyte in segmentation.leukocytes
+    ]
+    on_grid = np.array(centres, dtype=np.float64).reshape(-1, 2) * GRID
+    return Nuclei(labels=labels.astype(np.uint16), centres=np.clip(on_grid, 0, GRID - 1).astype(np.uint8))
+
+
+def margins(class_maps: NDArray[np.float32], nuclei: Nuclei) -> NDArray[np.float64]:
+    """Log-odds of "not benign" of each leukocyte, (L,), from class maps (classes, h, w) of the whole field.
+
+    The maps are interpolated to the grid and averaged over the nucleus; one too small for the grid takes the value at
+    its centre.
+    """
+    count = len(nuclei)
+    if count == 0:
+        return np.zeros(0)
+    # OpenCV lays the maps' cells over the field by their outer edges, as the network's strides do.
+    maps = [cv2.resize(each, (GRID, GRID), interpolation=cv2.INTER_LINEAR) for each in class_maps]
+    labels = nuclei.labels.ravel()
+    pixels = np.bincount(labels, minlength=count + 1)[1 : count + 1]
+    means = np.empty((count, len(maps)))
+    for index, each in enumerate(maps):
+        means[:, index] = np.bincount(labels, weights=each.ravel(), minlength=count + 1)[1 : count + 1]
+    means /= np.maximum(pixels, 1)[:, None]
+    for lost in np.flatnonzero(pixels == 0):
+        row, column = nuclei.centres[lost]
+        means[lost] = [each[row, column] for each in maps]
+    return suspect_margin(means)

@@ -1,0 +1,204 @@
+"""Reports of an evaluation: JSON for machines, Markdown for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from allq.classes import CLASSES
+from models.aggregate import apply_rule
+from models.artefact import SlideRule
+from models.metrics import confusion, figures, intervals
+from models.predictions import Predictions
+
+FIGURES: Final = {
+    "accuracy": "four-class accuracy",
+    "accuracy_unflagged": "four-class accuracy of unflagged fields",
+    "sides_right": "benign/ALL right",
+    "sensitivity": "sensitivity, ALL against benign",
+    "specificity": "specificity, ALL against benign",
+    "sensitivity_at_99_specificity": "sensitivity at ≥ 99 % specificity",
+    "auroc": "AUROC, ALL against benign",
+    "ece": "expected calibration error (15 bins)",
+    "brier": "Brier score (sum over classes)",
+    "flagged": "fields flagged for a person",
+    "silent_errors": "silent errors (benign/ALL wrong, not flagged)",
+    "missed_unflagged": "ALL fields called benign and not flagged",
+    "without_leukocytes": "fields in which no leukocyte was found",
+}
+_PLAIN: Final = frozenset({"auroc", "ece", "brier"})
+"""Figures that aren't shares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an evaluation found."""
+
+    protocol: str
+    about: Mapping[str, Any]
+    """data, fingerprint, model or training options, folds, seed"""
+    summary: Mapping[str, Any]
+    """as made by `summarise`"""
+    parts: Sequence[Mapping[str, Any]] = ()
+    """of each fold or stream: name, fields and figures"""
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON-ready document."""
+        return {
+            "protocol": self.protocol,
+            "about": dict(self.about),
+            **dict(self.summary),
+            "parts": [dict(part) for part in self.parts],
+        }
+
+    def as_markdown(self) -> str:
+        """The same for people."""
+        return "\n".join(_markdown(self)) + "\n"
+
+
+def summarise(
+    predictions: Predictions,
+    *,
+    resamplings: int,
+    seed: int,
+    classes: Sequence[str] = CLASSES,
+    rule: SlideRule | None = None,
+) -> dict[str, Any]:
+    """Figures with intervals, confusion, classes, flags, and slide calls of groups taken as slides."""
+    counts = confusion(predictions.labels, predictions.calls, len(classes))
+    return {
+        "fields": len(predictions.labels),
+        "groups": len(np.unique(predictions.groups)),
+        "figures": {
+            name: {"value": value, "low": low, "high": high}
+            for name, (value, low, high) in intervals(predictions, resamplings=resamplings, seed=seed).items()
+        },
+        "confusion": {
+            truth: dict(zip(classes, row.tolist(), strict=True)) for truth, row in zip(classes, counts, strict=True)
+        },
+        "classes": {
+            name: {
+                "fields": int(counts[number].sum()),
+                "recall": _ratio(int(counts[number, number]), int(counts[number].sum())),
+                "precision": _ratio(int(counts[number, number]), int(counts[:, number].sum())),
+            }
+            for number, name in enumerate(classes)
+        },
+        "flags": _flags(predictions),
+        "leukocytes": _leukocytes(predictions),
+        "pseudo_slides": _pseudo_slides(predictions, classes, rule or SlideRule()),
+    }
+
+
+def part_figures(predictions: Predictions, name: str, chosen: np.ndarray[Any, np.dtype[np.intp]]) -> dict[str, Any]:
+    """A fold or a stream by itself: plain figures, without intervals."""
+    values = figures(predictions, chosen)
+    return {
+        "name": name,
+        "fields": len(chosen),
+        **{key: None if np.isnan(value) else value for key, value in values.items()},
+    }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _flags(predictions: Predictions) -> dict[str, dict[str, float | int]]:
+    """Rate and yield of each flag: how many fields carry it, and how many of those would be called wrongly."""
+    wrong = predictions.calls != predictions.labels
+    names = sorted({flag for flags in predictions.flags for flag in flags})
+    found: dict[str, dict[str, float | int]] = {}
+    for name in names:
+        has = np.array([name in flags for flags in predictions.flags])
+        found[name] = {"fields": int(has.sum()), "share": float(has.mean()), "errors_caught": int((has & wrong).sum())}
+    return found
+
+
+def _leukocytes(predictions: Predictions) -> dict[str, float | int | None]:
+    seen = predictions.leukocytes > 0
+    field = 1 - predictions.probabilities[seen, 0]
+    mean = predictions.mean_suspicion[seen]
+    varied = len(field) > 1 and float(field.std()) > 0 and float(mean.std()) > 0
+    return {
+        "leukocytes": int(predictions.leukocytes.sum()),
+        "suspects": int(predictions.suspects.sum()),
+        "correlation_with_field": float(np.corrcoef(field, mean)[0, 1]) if varied else None,
+        "mean_gap_to_field": float(np.abs(field - mean).mean()) if len(field) else None,
+    }
+
+
+def _pseudo_slides(predictions: Predictions, classes: Sequence[str], rule: SlideRule) -> dict[str, dict[str, int]]:
+    """Slide calls of groups taken as slides, counted by the group's class; groups of several classes left out."""
+    calls: dict[str, Counter[str]] = {}
+    for group in np.unique(predictions.groups):
+        chosen = np.flatnonzero(predictions.groups == group)
+        labels = np.unique(predictions.labels[chosen])
+        if len(labels) == 1:
+            called = apply_rule(predictions.summaries(chosen, classes), rule=rule, classes=classes)
+            calls.setdefault(classes[int(labels[0])], Counter())[called.call] += 1
+    return {name: dict(sorted(counts.items())) for name, counts in calls.items()}
+
+
+def _markdown(report: Report) -> list[str]:
+    summary = report.summary
+    lines = [f"# Evaluation: {report.protocol}", ""]
+    lines += [
+        f"- {name.replace('_', ' ')}: {value}" for name, value in report.about.items() if not isinstance(value, dict)
+    ]
+    lines += [f"- fields: {summary['fields']:,}, in {summary['groups']:,} groups", ""]
+    lines += [
+        "Intervals are 95 %, from resampling whole groups.",
+        "",
+        "| figure | value | 95 % interval |",
+        "|---|---|---|",
+    ]
+    for name, label in FIGURES.items():
+        figure = summary["figures"][name]
+        value, low, high = (shown(name, figure[key]) for key in ("value", "low", "high"))
+        lines.append(f"| {label} | {value} | {low} – {high} |")
+    classes = list(summary["confusion"])
+    lines += ["", "Truth in rows, calls in columns:", "", f"| | {' | '.join(classes)} | recall | precision |"]
+    lines.append("|---" * (len(classes) + 3) + "|")
+    for truth, row in summary["confusion"].items():
+        own = summary["classes"][truth]
+        cells = [str(row[name]) for name in classes]
+        lines.append(f"| {truth} | {' | '.join(cells)} | {shown('', own['recall'])} | {shown('', own['precision'])} |")
+    lines += ["", "| flag | fields | share | wrong calls among them |", "|---|---|---|---|"]
+    for name, flag in summary["flags"].items():
+        lines.append(f"| {name} | {flag['fields']} | {shown('', flag['share'])} | {flag['errors_caught']} |")
+    leukocytes = summary["leukocytes"]
+    lines += [
+        "",
+        f"{leukocytes['leukocytes']:,} leukocytes, {leukocytes['suspects']:,} of them suspect; their mean suspicion in "
+        f"a field against the field's: correlation {shown('auroc', leukocytes['correlation_with_field'])}, "
+        f"mean gap {shown('auroc', leukocytes['mean_gap_to_field'])}.",
+        "",
+        "Groups taken as slides:",
+        "",
+        "| truth | slide calls |",
+        "|---|---|",
+    ]
+    for truth, calls in summary["pseudo_slides"].items():
+        lines.append(f"| {truth} | {', '.join(f'{name}: {count}' for name, count in calls.items())} |")
+    if report.parts:
+        lines += ["", "| left out | fields | accuracy | benign/ALL right | flagged | silent errors | AUROC |"]
+        lines.append("|---" * 7 + "|")
+        for part in report.parts:
+            lines.append(
+                f"| {part['name']} | {part['fields']} | {shown('', part['accuracy'])} "
+                f"| {shown('', part['sides_right'])} | {shown('', part['flagged'])} "
+                f"| {shown('', part['silent_errors'])} | {shown('auroc', part['auroc'])} |"
+            )
+    return lines
+
+
+def shown(name: str, value: float | None) -> str:
+    """A figure as people read it: a share in per cent, a score with four digits, a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if name in _PLAIN else f"{100 * value:.2f} %"
