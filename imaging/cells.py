@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from imaging.pieces import Pixels, as_pixels
 
 RED_CELL_SIDE = 160
 """The yardstick is taken at this image size at most: it needs no more."""
 
 
-def red_cell_radius(balanced: Pixels, nuclei: Pixels, valid: npt.NDArray[np.bool_]) -> float | None:
-    """Return the typical radius of the red cells in pixels, or None where there are fewer than four.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RedCells:
+    """How large the red cells of a field are."""
 
-    `balanced` is RGB uint8 (h, w, 3), `nuclei` uint8 (h, w), non-zero where stain was found. Red cells are what is
-    darker than the background and no nucleus; each maximum of the distance to their edge is one radius, so that
-    overlapping cells measure as well as single ones. Pallor is filled.
+    radius: float
+    """In pixels."""
+    crowded: bool
+    """They lie so close that they may have been measured as one: a radius not to be relied on."""
+
+
+def red_cells(balanced: Pixels, nuclei: Pixels, valid: npt.NDArray[np.bool_]) -> RedCells | None:
+    """Measure the red cells of white-balanced RGB uint8 (h, w, 3), or return None where there are fewer than four.
+
+    `nuclei` is uint8 (h, w), non-zero where stain was found. Red cells are what is darker than the background and no
+    nucleus; each maximum of the distance to their edge is one radius, so that overlapping cells measure as well as
+    single ones. Pallor is filled, which in a crowd fills the gaps between cells, too: without it a ring measures too
+    small, with it a crowd too large, and the two together bound the radius.
     """
     height, width = nuclei.shape
     shrink = max(1.0, max(height, width) / RED_CELL_SIDE)
     if shrink > 1:
         size = round(width / shrink), round(height / shrink)
-        balanced = cv2.resize(balanced, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        nuclei = cv2.resize(nuclei, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+        balanced = as_pixels(cv2.resize(balanced, size, interpolation=cv2.INTER_AREA))
+        nuclei = as_pixels(cv2.resize(nuclei, size, interpolation=cv2.INTER_NEAREST))
         valid = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(np.bool_)
     density = cv2.bitwise_not(balanced[:, :, 1])
     density[~valid] = 0
-    level, dense = cv2.threshold(density, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    level, _ = cv2.threshold(density, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if level < 8:
         return None
     _, dense = cv2.threshold(density, 0.6 * level, 1, cv2.THRESH_BINARY)
     dense[cv2.dilate(nuclei, np.ones((3, 3), np.uint8)) > 0] = 0
-    dense = _without_small_holes(dense.astype(np.uint8, copy=False))
+    dense = as_pixels(dense)
+    open_radius, filled_radius = _typical_radius(dense), _typical_radius(_without_small_holes(dense))
+    if open_radius is None or filled_radius is None:
+        return None
+    return RedCells(radius=min(filled_radius, 1.7 * open_radius) * shrink, crowded=filled_radius > 1.8 * open_radius)
+
+
+def _typical_radius(dense: Pixels) -> float | None:
+    """The radius of the discs in a mask: the median, weighed by area, of the maxima of the distance to its edge."""
     distance = cv2.distanceTransform(dense, cv2.DIST_L2, 3)
     smooth = cv2.GaussianBlur(distance, (0, 0), 1.0)
     maxima = (smooth == cv2.dilate(smooth, np.ones((5, 5), np.uint8))) & (distance > 1.7)
-    inner = maxima[2:-2, 2:-2]
-    radii = distance[2:-2, 2:-2][inner]
+    radii = np.sort(distance[2:-2, 2:-2][maxima[2:-2, 2:-2]].astype(np.float64))
     if len(radii) < 4:
         return None
-    # Slivers and rings have small radii and little area: weighed by area, the median is a whole cell's.
-    ordered = np.sort(radii.astype(np.float64))
-    weight = np.cumsum(ordered**2)
-    median = float(ordered[np.searchsorted(weight, weight[-1] / 2)])
-    return median * shrink
+    # Slivers have small radii and little area.
+    weight = np.cumsum(radii**2)
+    return float(radii[int(np.searchsorted(weight, weight[-1] / 2))])
 
 
 def _without_small_holes(mask: Pixels) -> Pixels:

@@ -94,10 +94,10 @@ def surround_mask(rgb: Pixels, parameters: OverlayParameters = DEFAULT) -> Mask:
     """True (h, w) over the black surround connected to the image's edge; all False without one."""
     height, width = rgb.shape[:2]
     none = np.zeros((height, width), np.bool_)
-    dark = (rgb.max(axis=2) < parameters.dark).astype(np.uint8)
-    edge = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
-    if edge.mean() < parameters.least_surround:
-        return none
+    edge = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
+    if (edge < parameters.dark).all(axis=1).mean() < parameters.least_surround:
+        return none  # nearly every image: the rest is looked at only for a dark edge
+    dark = cv2.inRange(rgb, (0, 0, 0), (parameters.dark - 1,) * 3) // 255
     _, labels = cv2.connectedComponents(dark, connectivity=4)
     outer = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     surround = np.isin(labels, outer[outer > 0])
@@ -155,7 +155,7 @@ def _white_box(
 ) -> tuple[int, int, int, int]:
     """Widen `box` to the white rectangle that it stands in, if it does."""
     x0, y0, x1, y1 = box
-    white = (zone.min(axis=2) >= parameters.white).astype(np.uint8)
+    white = cv2.inRange(zone, (parameters.white,) * 3, (255, 255, 255)) // 255
     white[y0:y1, x0:x1] = 1
     # A white background may touch the box; opening cuts bridges narrower than the ink is high.
     side = max(3, (min(y1 - y0, x1 - x0) // 2) | 1)

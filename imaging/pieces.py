@@ -76,13 +76,13 @@ def _cropped(mask: Pixels, within: Box) -> Piece:
 
 def components(mask: Pixels, *, least: float, most: float) -> list[Piece]:
     """The connected parts of uint8 (h, w) that have between `least` and `most` pixels."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
     pieces = []
-    for label in range(1, count):
-        x, y, w, h, area = (int(value) for value in stats[label])
-        if least <= area <= most:
-            part = (labels[y : y + h, x : x + w] == label).astype(np.uint8)
-            pieces.append(Piece(mask=part, box=(x, y, w, h), area=float(area)))
+    for label in 1 + np.flatnonzero((areas >= least) & (areas <= most)):
+        x, y, w, h, area = stats[label].tolist()
+        part = (labels[y : y + h, x : x + w] == label).astype(np.uint8)
+        pieces.append(Piece(mask=part, box=(x, y, w, h), area=float(area)))
     return pieces
 
 

@@ -8,13 +8,14 @@ thread-safe. Sources and figures: docs/segmentation.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from imaging.cells import red_cell_radius
+from imaging.cells import red_cells
 from imaging.lobes import join_lobes
 from imaging.measures import Leukocyte, measure
 from imaging.overlays import OverlayParameters, overlay_mask
@@ -55,8 +56,14 @@ class SegmentationParameters:
     """A nucleus whose area is more than this share of its convex hull is not looked at for splitting."""
     least_share: float = 0.12
     """Smaller than this share of the typical nucleus of the field: debris."""
-    least_side: float = 0.018
-    """Narrower than this part of the image's longer side: debris, where no red cell gives the scale."""
+    least_side: float = 0.012
+    """What is smaller than the square of this part of the image's longer side is not looked at."""
+    brush: float = 0.09
+    """Width of the opening, relative to the root of the area of a typical nucleus; at least 3 pixels."""
+    no_red_cell: float = 0.5
+    """Where no red cells are seen, one is taken to have this many times the area of a typical nucleus …"""
+    largest_red_cell: float = 2.2
+    """… and never more than this many where they lie in a crowd."""
     largest: float = 0.6
     """More of the image than this is no nucleus."""
     least_solidity: float = 0.55
@@ -86,7 +93,6 @@ class Segmentation:
     leukocytes: tuple[Leukocyte, ...]
 
 
-_DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 DEFAULT = SegmentationParameters()
 
 
@@ -126,48 +132,68 @@ def _nuclei(balanced: Pixels, stain: Pixels, valid: Mask, parameters: Segmentati
         return none
     threshold, below = found
     mask = ((stain > threshold) & valid).astype(np.uint8)
-    mask = as_pixels(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _DISC))
-    radius = red_cell_radius(balanced, mask, valid)
-    if radius is not None:
-        least = parameters.least_area * np.pi * radius**2
-        least_part = parameters.split_area * np.pi * radius**2
-    else:
-        least = float((parameters.least_side * max(mask.shape)) ** 2)
-        least_part = 2 * least
-    candidates = [
-        part
-        for part in components(mask, least=0.3 * least, most=parameters.largest * mask.size)
-        if _is_nucleus(part, balanced, stain, below, parameters)
-    ]
-    pieces = [piece for part in candidates for piece in _taken_apart(part, least_part, parameters)]
+    candidates = _candidates(mask, balanced, stain, brush=3, below=below, parameters=parameters)
+    if not candidates:
+        return none
+    # Granules of the cytoplasm and tags of nuclei are cut off by an opening that grows with the nuclei.
+    brush = 2 * round(0.5 * parameters.brush * _typical(candidates) ** 0.5) + 1
+    if brush > 3:
+        opened = _candidates(mask, balanced, stain, brush=brush, below=below, parameters=parameters)
+        candidates = opened or candidates
+    red_cell = _red_cell_area(balanced, mask, valid, _typical(candidates), parameters)
+    pieces = [piece for part in candidates for piece in _taken_apart(part, red_cell, parameters)]
     if not pieces:
         return none
-    typical = _typical([piece.area for piece in pieces])
-    red_cell = np.pi * radius**2 if radius is not None else 0.5 * typical
     nuclei = join_lobes(
         pieces,
         gap=parameters.lobe_gap * (red_cell / np.pi) ** 0.5,
         lobe_area=parameters.lobe_area * red_cell,
         most_area=parameters.whole_area * red_cell,
     )
-    smallest = max(least, parameters.least_share * typical)
+    smallest = max(parameters.least_area * red_cell, parameters.least_share * _typical(pieces))
     return painted([nucleus for nucleus in nuclei if sum(piece.area for piece in nucleus) >= smallest], mask.shape)
 
 
-def _taken_apart(part: Piece, least: float, parameters: SegmentationParameters) -> list[Piece]:
+def _candidates(
+    mask: Pixels, balanced: Pixels, stain: Pixels, *, brush: int, below: float, parameters: SegmentationParameters
+) -> list[Piece]:
+    """The components of `mask`, opened with a disc `brush` pixels wide, that have a nucleus's colour."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (brush, brush))
+    opened = as_pixels(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc))
+    least = (parameters.least_side * max(mask.shape)) ** 2
+    return [
+        part
+        for part in components(opened, least=least, most=parameters.largest * mask.size)
+        if _is_nucleus(part, balanced, stain, below, parameters)
+    ]
+
+
+def _red_cell_area(
+    balanced: Pixels, mask: Pixels, valid: Mask, typical: float, parameters: SegmentationParameters
+) -> float:
+    """The area of a red cell in pixels, kept within what nuclei of the `typical` area allow."""
+    measured = red_cells(balanced, mask, valid)
+    if measured is None:
+        return parameters.no_red_cell * typical
+    area = float(np.pi * measured.radius**2)
+    return min(area, parameters.largest_red_cell * typical) if measured.crowded else area
+
+
+def _taken_apart(part: Piece, red_cell: float, parameters: SegmentationParameters) -> list[Piece]:
     """Fill the holes of a component and split it where it is two or more nuclei."""
     filled = part.filled(parameters.hole)
-    if filled.solidity() < parameters.least_solidity:
+    solidity = filled.solidity()
+    if solidity < parameters.least_solidity:
         return []
-    if filled.area < 2 * least or filled.solidity() > parameters.convex:
+    least = parameters.split_area * red_cell
+    if filled.area < 2 * least or solidity > parameters.convex:
         return [filled]
-    parts = split(filled.mask, neck=parameters.neck, least_area=least)
-    return filled.parts(parts)
+    return filled.parts(split(filled.mask, neck=parameters.neck, least_area=least))
 
 
-def _typical(areas: list[float]) -> float:
-    """The area of the nucleus in which the median stained pixel lies."""
-    ordered = np.sort(np.array(areas))
+def _typical(pieces: Sequence[Piece]) -> float:
+    """The area of the piece in which the median stained pixel lies."""
+    ordered = np.sort([piece.area for piece in pieces])
     return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
 
 

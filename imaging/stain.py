@@ -72,29 +72,41 @@ class ThreeClasses:
 def three_classes(histogram: npt.NDArray[np.float64]) -> ThreeClasses:
     """Split a histogram (256,) in three so that the variance between classes is largest (Otsu 1979; Liao 2001).
 
-    Bins are joined by twos, which costs no measurable accuracy and a quarter of the time.
+    Searched in steps of four levels first, then level by level around the best pair.
     """
-    joined = histogram.reshape(-1, 2).sum(axis=1)
-    levels = np.arange(len(joined)) * 2 + 0.5
-    weight = np.cumsum(joined)
-    moment = np.cumsum(joined * levels)
-    total, whole = weight[-1], moment[-1]
-    if total <= 0:
+    weight = np.cumsum(histogram)
+    moment = np.cumsum(histogram * np.arange(256))
+    if weight[-1] <= 0:
         return ThreeClasses(lower=255, upper=255, means=(0, 0, 0))
-    low = moment**2 / np.maximum(weight, 1e-9)
-    high = (whole - moment) ** 2 / np.maximum(total - weight, 1e-9)
-    middle_weight = weight[None, :] - weight[:, None]
-    middle_moment = moment[None, :] - moment[:, None]
-    score = low[:, None] + high[None, :] + middle_moment**2 / np.maximum(middle_weight, 1e-9)
-    score[middle_weight <= 0] = -1
-    first, second = np.unravel_index(int(score.argmax()), score.shape)
+    coarse = np.arange(3, 256, 4)
+    first, second = _best_pair(weight, moment, coarse, coarse)
+    first, second = _best_pair(weight, moment, _around(first), _around(second))
+    low, middle, high = weight[first], weight[second] - weight[first], weight[-1] - weight[second]
     means = (
-        moment[first] / max(weight[first], 1e-9),
-        middle_moment[first, second] / max(middle_weight[first, second], 1e-9),
-        (whole - moment[second]) / max(total - weight[second], 1e-9),
+        moment[first] / max(low, 1e-9),
+        (moment[second] - moment[first]) / max(middle, 1e-9),
+        (moment[-1] - moment[second]) / max(high, 1e-9),
     )
     return ThreeClasses(
-        lower=float(levels[first] + 0.5),
-        upper=float(levels[second] + 0.5),
-        means=(float(means[0]), float(means[1]), float(means[2])),
+        lower=float(first), upper=float(second), means=(float(means[0]), float(means[1]), float(means[2]))
     )
+
+
+def _around(level: int) -> npt.NDArray[np.intp]:
+    return np.arange(max(0, level - 4), min(254, level + 4) + 1)
+
+
+def _best_pair(
+    weight: npt.NDArray[np.float64],
+    moment: npt.NDArray[np.float64],
+    firsts: npt.NDArray[np.intp],
+    seconds: npt.NDArray[np.intp],
+) -> tuple[int, int]:
+    """The pair of thresholds (first < second) of largest variance between classes, from cumulated histograms."""
+    low = moment[firsts] ** 2 / np.maximum(weight[firsts], 1e-9)
+    high = (moment[-1] - moment[seconds]) ** 2 / np.maximum(weight[-1] - weight[seconds], 1e-9)
+    between = weight[seconds] - weight[firsts][:, None]
+    score = low[:, None] + high + (moment[seconds] - moment[firsts][:, None]) ** 2 / np.maximum(between, 1e-9)
+    score[(between <= 0) | (seconds <= firsts[:, None])] = -1
+    row, column = divmod(int(score.argmax()), len(seconds))
+    return int(firsts[row]), int(seconds[column])
