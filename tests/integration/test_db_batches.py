@@ -1,0 +1,229 @@
+"""Batches: registered, resumed, cancelled, tried again."""
+
+import os
+
+import pytest
+
+from allq.errors import NotFound, StoreError
+from allq.text import storable
+from db import batches, chunks, reads, slidecalls
+from db.records import NewField, NewSlide
+from tests import store
+
+
+def test_chunks_are_filled_across_slides_and_keep_the_order(database):
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 3), store.new_slide("B", 4)], chunk_size=5)
+    claims = [store.claimed(database, chunk) for chunk in chunk_ids]
+    assert [[field.path for field in claim.fields] for claim in claims] == [
+        ["A/000.png", "A/001.png", "A/002.png", "B/000.png", "B/001.png"],
+        ["B/002.png", "B/003.png"],
+    ]
+    with database.read() as conn:
+        status = reads.batch_status(conn, batch)
+    assert (status.slides, status.fields, status.waiting, status.state) == (2, 7, 7, "running")
+
+
+def test_a_batch_needs_a_model_that_is_known(database):
+    with pytest.raises(NotFound, match="knows no model"), database.begin() as conn:
+        batches.create_batch(conn, root="/slides", model_id="00" * 32, operator="tester")
+
+
+def test_a_batch_that_does_not_exist_is_not_found(database):
+    with database.read() as conn:
+        for read in (reads.batch_status, reads.slide_results, reads.field_results, reads.failures, reads.skipped):
+            with pytest.raises(NotFound, match="no batch 99"):
+                read(conn, 99)
+    with pytest.raises(NotFound), database.begin() as conn:
+        batches.cancel(conn, 99, "tester")
+
+
+def test_the_state_goes_from_registering_to_done(database):
+    def state() -> str:
+        with database.read() as conn:
+            found = reads.batch_status(conn, batch).state
+        assert [(found,)] == store.rows(database, "SELECT state FROM batch_progress")
+        return found
+
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 4)], chunk_size=2, finish=False)
+    assert state() == "registering"
+    with database.begin() as conn:
+        batches.finish_registration(conn, batch)
+        batches.finish_registration(conn, batch)
+    assert state() == "waiting"
+    store.work(database, chunk_ids[:1])
+    assert state() == "running"
+    store.work(database, chunk_ids[1:])
+    assert state() == "done"
+    with database.read() as conn:
+        status = reads.batch_status(conn, batch)
+        assert [status] == reads.batches(conn)
+    assert status.ended
+    assert status.seconds_left is None
+    assert status.finished_at is not None
+
+
+def test_an_empty_batch_is_done_at_once(database):
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [])
+    assert chunk_ids == []
+    with database.read() as conn:
+        assert reads.batch_status(conn, batch).state == "done"
+
+
+def test_names_that_are_no_text_come_back_as_the_bytes_they_are(database):
+    name = os.fsdecode(b"odd \xff\xfe \xf0\x9f\xa9\xb8\n.png")
+    text, raw = storable(name)
+    slide = NewSlide(
+        name="S", fields=[NewField(text, raw, 1, 2), NewField("tab\tback\\slash\\N 'quote'", None, 2**40, 2**62)]
+    )
+    with database.begin() as conn:
+        batch, (chunk,) = store.submit(conn, [slide])
+    odd, plain = store.claimed(database, chunk).fields
+    assert odd.raw_path == os.fsencode(name)
+    assert (plain.path, plain.size, plain.modified_ns) == ("tab\tback\\slash\\N 'quote'", 2**40, 2**62)
+    with database.read() as conn:
+        assert batches.registered_paths(conn, batch) == {name, plain.path}
+
+
+def test_a_cut_short_submission_is_found_and_completed(database):
+    with database.begin() as conn:
+        batch, first = store.submit(conn, [store.new_slide("A", 3, complete=False)], finish=False)
+        assert batches.open_batch(conn, root="/slides", model_id=store.MODEL_ID) == batch
+        assert batches.open_batch(conn, root="/slides", model_id="00" * 32) is None
+        assert batches.open_batch(conn, root="/elsewhere", model_id=store.MODEL_ID) is None
+    store.work(database, first)
+    assert store.rows(database, "SELECT count(*) FROM slide_call") == [(0,)], "more of the slide may come"
+    with database.begin() as conn:
+        second = batches.register(conn, batch, [store.new_slide("A", 2, first=3)], chunk_size=4)
+        batches.finish_registration(conn, batch)
+    store.work(database, second)
+    with database.read() as conn:
+        (slide,) = reads.slide_results(conn, batch)
+        assert batches.open_batch(conn, root="/slides", model_id=store.MODEL_ID) is None
+    assert (slide.fields, slide.screened, slide.call) == (5, 5, "no-suspects-seen")
+    store.assert_sums_hold(database)
+
+
+def test_a_slide_whose_last_field_ended_before_it_was_complete_becomes_due(database):
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 3, complete=False)], finish=False)
+    store.work(database, chunk_ids)
+    with database.begin() as conn:
+        batches.finish_registration(conn, batch)
+        assert reads.batch_status(conn, batch).state == "running"
+        assert slidecalls.call_due(conn, lambda model, rows: store.call(rows), worker="tester") == 1
+        assert reads.batch_status(conn, batch).state == "done"
+
+
+def test_a_closed_batch_takes_no_more_fields(database):
+    with database.begin() as conn:
+        batch, _ = store.submit(conn, [store.new_slide("A", 1)])
+    with pytest.raises(StoreError, match="takes no more fields"), database.begin() as conn:
+        batches.register(conn, batch, [store.new_slide("B", 1)], chunk_size=4)
+
+
+def test_what_was_skipped_is_listed(database):
+    with database.begin() as conn:
+        batch, _ = store.submit(conn, [], finish=False)
+        batches.skip(conn, batch, [("A/Thumbs.db", "no image"), ("A/.x", "hidden")])
+        batches.skip(conn, batch, [])
+        batches.finish_registration(conn, batch)
+        assert [(item.path, item.reason) for item in reads.skipped(conn, batch)] == [
+            ("A/Thumbs.db", "no image"),
+            ("A/.x", "hidden"),
+        ]
+        assert reads.batch_status(conn, batch).skipped == 2
+
+
+def test_cancel_ends_what_waits_and_fences_off_the_running_worker(database):
+    slides = [store.new_slide("A", 4), store.new_slide("B", 4), store.new_slide("C", 4)]
+    with database.begin() as conn:
+        batch, (one, two, three) = store.submit(conn, slides, chunk_size=4)
+        _, others = store.submit(conn, [store.new_slide("Z", 2)])
+    store.work(database, [one])
+    running = store.claimed(database, two)
+    with database.begin() as conn:
+        assert batches.cancel(conn, batch, "tester") == 8
+        assert batches.cancel(conn, batch, "tester") == 0
+    assert store.record(database, running) is None
+    with database.begin() as conn:
+        assert chunks.claim(conn, three, "worker-1", store.LEASE) is None
+        status = reads.batch_status(conn, batch)
+        assert (status.state, status.screened, status.cancelled) == ("cancelled", 4, 8)
+        assert chunks.unpublished(conn, queue="routine", older_than_seconds=0, limit=9) == others
+    store.assert_sums_hold(database)
+
+
+def test_a_slide_cancelled_half_way_is_called_by_what_was_screened(database):
+    slides = [store.new_slide("A", 4), store.new_slide("B", 4)]
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, slides, chunk_size=2)
+    store.work(database, chunk_ids[:1])
+    with database.begin() as conn:
+        batches.cancel(conn, batch, "tester")
+        seen = []
+
+        def call_slide(model, rows):
+            seen.append((model, [row.path for row in rows]))
+            return store.call(rows)
+
+        assert slidecalls.call_due(conn, call_slide, worker="tester") == 1
+        half, none = reads.slide_results(conn, batch)
+    assert seen == [(store.MODEL_ID, ["A/000.png", "A/001.png"])]
+    assert (half.call, half.screened, half.cancelled) == ("no-suspects-seen", 2, 2)
+    assert (none.call, none.cancelled) == (None, 4)
+
+
+def test_retry_takes_only_failed_fields_and_calls_the_slide_anew(database):
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 8), store.new_slide("B", 2)], chunk_size=5)
+    store.work(
+        database, chunk_ids, lambda f: store.failed(f) if f.path[-5] in "246" else store.screened(f, suspicion=0.9)
+    )
+    with database.begin() as conn:
+        result = batches.retry(conn, batch, "tester", chunk_size=2)
+    assert result.fields == 3
+    assert len(result.chunk_ids) == 2
+    store.assert_sums_hold(database)
+    claim = store.claimed(database, result.chunk_ids[0])
+    assert [field.path for field in claim.fields] == ["A/002.png", "A/004.png"]
+    assert store.record(database, claim) is not None
+    store.work(database, result.chunk_ids[1:])
+    with database.read() as conn:
+        status = reads.batch_status(conn, batch)
+        slide = reads.slide_results(conn, batch)[0]
+        assert list(reads.failures(conn, batch)) == []
+    assert (status.state, status.screened, status.failed) == ("done", 10, 0)
+    assert (slide.screened, slide.failed) == (8, 0)
+    calls = store.rows(database, "SELECT screened, failed FROM slide_call WHERE fields = 8 ORDER BY id")
+    assert calls == [(5, 3), (8, 0)]
+    with database.begin() as conn:
+        assert batches.retry(conn, batch, "tester", chunk_size=2).fields == 0
+    store.assert_sums_hold(database)
+
+
+def test_pages_of_any_size_give_every_field_once_in_order(database):
+    slides = [store.new_slide(name, count) for name, count in (("A", 1), ("B", 7), ("C", 3), ("D", 4))]
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, slides, chunk_size=15)
+    store.work(database, chunk_ids)
+    expected = [field.path for slide in slides for field in slide.fields]
+    with database.read() as conn:
+        for page in (1, 2, 3, 4, 7, 100):
+            assert [field.field for field in reads.field_results(conn, batch, page=page)] == expected
+            assert [row.field for row in reads.leukocyte_results(conn, batch, page=page)] == expected
+
+
+def test_published_chunks_are_offered_again_only_after_a_while(database):
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 4)], chunk_size=1)
+        chunks.mark_published(conn, chunk_ids[:3])
+        assert chunks.unpublished(conn, queue="routine", older_than_seconds=60, limit=9) == chunk_ids[3:]
+        assert chunks.unpublished(conn, queue="stat", older_than_seconds=60, limit=9) == []
+    with database.begin() as conn:
+        import time
+
+        time.sleep(0.02)
+        assert chunks.unpublished(conn, queue="routine", older_than_seconds=0.01, limit=2) == chunk_ids[:2]

@@ -1,0 +1,174 @@
+"""Helpers for tests of the database: batches made of nothing but rows, and a stand-in for the work on a chunk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection, text
+
+from db import artefacts, batches, chunks
+from db.database import Database
+from db.records import (
+    Claim,
+    ClaimedField,
+    Failure,
+    FieldOutcome,
+    FieldRow,
+    ModelRecord,
+    NewField,
+    NewFinding,
+    NewSlide,
+    RecordResult,
+    SlideCallRow,
+)
+
+MODEL_ID = "ab" * 32
+LEASE = 60.0
+
+Judge = Callable[[ClaimedField], "FieldOutcome"]
+
+
+def remember(conn: Connection, model_id: str = MODEL_ID, *, name: str = "tester", synthetic: bool = True) -> None:
+    artefacts.remember_model(
+        conn,
+        ModelRecord(
+            id=model_id,
+            name=name,
+            architecture="none",
+            synthetic=synthetic,
+            configuration={"classes": 4},
+            code_version="0",
+        ),
+    )
+
+
+def new_slide(name: str, fields: int, *, complete: bool = True, first: int = 0) -> NewSlide:
+    """A slide whose fields are called `<name>/<n>.png`."""
+    return NewSlide(
+        name=name,
+        fields=[NewField(f"{name}/{n:03}.png", None, 1000 + n, n) for n in range(first, first + fields)],
+        complete=complete,
+    )
+
+
+def submit(
+    conn: Connection, slides: Sequence[NewSlide], *, chunk_size: int = 4, model_id: str = MODEL_ID, finish: bool = True
+) -> tuple[int, list[int]]:
+    """A batch with these slides and its chunks."""
+    remember(conn, model_id)
+    batch = batches.create_batch(conn, root="/slides", model_id=model_id, operator="tester@here")
+    chunk_ids = batches.register(conn, batch, slides, chunk_size=chunk_size)
+    if finish:
+        batches.finish_registration(conn, batch)
+    return batch, chunk_ids
+
+
+def content(of: str) -> bytes:
+    return hashlib.sha256(of.encode()).digest()
+
+
+def new_finding(sha256: bytes, *, suspicion: float = 0.25) -> NewFinding:
+    return NewFinding(
+        sha256=sha256,
+        call="benign" if suspicion < 0.5 else "pre-b",
+        confidence=max(suspicion, 1 - suspicion),
+        probabilities=(1 - suspicion, 0.0, suspicion, 0.0),
+        suspicion=suspicion,
+        novelty=0.1,
+        flags=("uncertain",) if 0.4 < suspicion < 0.6 else (),
+        leukocytes=5,
+        suspects=round(5 * suspicion),
+        width=320,
+        height=240,
+        quality={"sharpness": 12.5},
+        leukocyte_data=b"\x01" + sha256,
+        engine="none",
+        code_version="0",
+    )
+
+
+def screened(field: ClaimedField, *, of: str | None = None, suspicion: float = 0.25) -> FieldOutcome:
+    """The field screened; its bytes are made from its path, or from `of`."""
+    sha256 = content(field.path if of is None else of)
+    return FieldOutcome(field_id=field.id, sha256=sha256, finding=new_finding(sha256, suspicion=suspicion))
+
+
+def failed(field: ClaimedField, code: str = "corrupt") -> FieldOutcome:
+    return FieldOutcome(
+        field_id=field.id, sha256=content(field.path), failure=Failure(code=code, sentence="it can't be read")
+    )
+
+
+def call(rows: Sequence[FieldRow]) -> SlideCallRow:
+    """A slide's call by the simplest rule: the worst field's."""
+    seen = [row for row in rows if not row.failed]
+    worst = max((row.suspicion for row in seen), default=0.0)
+    return SlideCallRow(
+        call="insufficient" if not seen else "all-suspected" if worst > 0.5 else "no-suspects-seen",
+        confidence=max(worst, 1 - worst),
+        probabilities=(1 - worst, 0.0, worst, 0.0),
+        flags=tuple(sorted({flag for row in rows for flag in row.flags})),
+        leukocytes=sum(row.leukocytes for row in seen),
+        suspects=sum(row.suspects for row in seen),
+        upper_bound=None if worst > 0.5 else 0.25,
+    )
+
+
+def claimed(database: Database, chunk_id: int, owner: str = "worker-1", lease: float = LEASE) -> Claim:
+    with database.begin() as conn:
+        found = chunks.claim(conn, chunk_id, owner, lease)
+    assert found is not None
+    return found
+
+
+def record(database: Database, claim: Claim, judge: Judge = screened) -> RecordResult | None:
+    with database.begin() as conn:
+        outcomes = [judge(field) for field in claim.fields]
+        return chunks.record(conn, claim, outcomes, call_slide=call, worker=claim.owner)
+
+
+def work(database: Database, chunk_ids: Sequence[int], judge: Judge = screened) -> None:
+    """Claim and record each of the chunks."""
+    for chunk_id in chunk_ids:
+        assert record(database, claimed(database, chunk_id), judge) is not None
+
+
+def let_lease_run_out(database: Database, chunk_id: int) -> None:
+    past = "'2000-01-01 00:00:00.000'" if database.dialect == "sqlite" else "timestamptz '2000-01-01'"
+    with database.begin() as conn:
+        conn.execute(text(f"UPDATE chunk SET lease_until = {past} WHERE id = :id"), {"id": chunk_id})
+
+
+def rows(database: Database, statement: str, **parameters: object) -> list[tuple[object, ...]]:
+    with database.read() as conn:
+        return [tuple(row) for row in conn.execute(text(statement), parameters)]
+
+
+def assert_sums_hold(database: Database) -> None:
+    """Submitted = sum of the states: of the rows themselves, the chunks' counters, the slides', the batches'."""
+    by_rows: dict[tuple[str, int], dict[str, int]] = {}
+    for level in ("batch", "slide", "chunk"):
+        key = {"batch": "s.batch_id", "slide": "f.slide_id", "chunk": "f.chunk_id"}[level]
+        found = rows(
+            database,
+            f"SELECT {key}, f.state, count(*) FROM field f JOIN slide s ON s.id = f.slide_id GROUP BY {key}, f.state",
+        )
+        for owner, state, count in found:
+            by_rows.setdefault((level, owner), {})[state] = count  # type: ignore[index]
+    for chunk, *counters in rows(database, "SELECT id, fields, waiting, screened, failed, cancelled FROM chunk"):
+        states = by_rows.get(("chunk", chunk), {})
+        kept = [states.get(state, 0) for state in ("waiting", "screened", "failed", "cancelled")]
+        assert counters == [sum(kept), *kept], f"chunk {chunk}"
+    slide_counters = "SELECT id, fields, screened, failed, cancelled, duplicates FROM slide"
+    duplicates = dict(rows(database, "SELECT slide_id, count(*) FROM field WHERE duplicate GROUP BY slide_id"))
+    for slide, fields, *counters, twins in rows(database, slide_counters):
+        states = by_rows.get(("slide", slide), {})
+        assert fields == sum(states.values()), f"slide {slide}"
+        assert counters == [states.get(state, 0) for state in ("screened", "failed", "cancelled")], f"slide {slide}"
+        assert twins == duplicates.get(slide, 0), f"slide {slide}"
+    progress = "SELECT batch, fields, waiting, screened, failed, cancelled FROM batch_progress"
+    for batch, fields, *counters in rows(database, progress):
+        states = by_rows.get(("batch", batch), {})
+        assert fields == sum(states.values()) == sum(counters), f"batch {batch}"
+        assert counters == [states.get(name, 0) for name in ("waiting", "screened", "failed", "cancelled")]
