@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from allq.settings import Settings
 from imaging.decode import Decoded
 from imaging.overlays import without_overlays
-from imaging.quality import Quality, assess
+from imaging.quality import Quality
 from imaging.segment import Segmentation, segment
 from models.artefact import Model
 from models.calibration import sigmoid, softmax
 from models.engines import Engine, NetworkOutput, start
 from models.flags import NO_LEUKOCYTES, NOVEL, UNCERTAIN
-from models.inputs import to_square
+from models.inputs import judge, to_square
 from models.leukocytes import Nuclei, lay_out, margins
 from models.novelty import Novelty
 
@@ -90,7 +90,7 @@ class Classifier:
             input=to_square(cleaned, self._configuration.input_size),
             segmentation=segmentation,
             nuclei=lay_out(segmentation),
-            quality=assess(decoded.pixels, self._configuration.quality),
+            quality=judge(decoded.pixels, segmentation, decoded.width, self._configuration.quality),
             width=decoded.width,
             height=decoded.height,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from imaging.quality import BADLY_EXPOSED, BLURRED, QualityParameters
 from models.artefact import Flag
 
 NOVEL: Final = "novel"
@@ -14,8 +15,8 @@ SCATTERED: Final = "scattered-suspects"
 FAILED_FIELDS: Final = "failed-fields"
 
 
-def flags(*, novel: float, uncertain: float, quality: dict[str, float | None]) -> dict[str, Flag]:
-    """Every flag of a field and of a slide. `quality` gives the thresholds of the quality checks."""
+def flags(*, novel: float, uncertain: float, quality: QualityParameters) -> dict[str, Flag]:
+    """Every flag of a field and of a slide. The quality checks' further thresholds stand in `quality`."""
     return {
         NOVEL: Flag(
             sentence="The field looks unlike everything the model was trained on (its novelty is above the threshold): "
@@ -27,13 +28,13 @@ def flags(*, novel: float, uncertain: float, quality: dict[str, float | None]) -
             threshold=uncertain,
         ),
         NO_LEUKOCYTES: Flag(sentence="No leukocyte was found in the field, so nothing was called."),
-        "blurred": Flag(
+        BLURRED: Flag(
             sentence="The field is out of focus: its sharpness is below the threshold.",
-            threshold=quality.get("blurred"),
+            threshold=quality.least_sharpness,
         ),
-        "badly-exposed": Flag(
-            sentence="The field is too dark, too bright or has too little contrast to be judged.",
-            threshold=quality.get("badly-exposed"),
+        BADLY_EXPOSED: Flag(
+            sentence="The field is too dark (its background is below the threshold) or burnt out: it can't be judged.",
+            threshold=quality.least_background,
         ),
         DUPLICATE: Flag(sentence="The same file lies under more than one slide: one of them may be mislabelled."),
         SCATTERED: Flag(

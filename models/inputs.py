@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from imaging.quality import Quality, QualityParameters, assess
+from imaging.segment import Segmentation
 
 
 def to_square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -14,3 +19,13 @@ def to_square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     shrinks = rgb.shape[0] >= side and rgb.shape[1] >= side
     resized = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return np.ascontiguousarray(resized, dtype=np.uint8)
+
+
+def judge(rgb: NDArray[np.uint8], segmentation: Segmentation, width: int, parameters: QualityParameters) -> Quality:
+    """The quality of a decoded field, RGB uint8 (H, W, 3), whose original is `width` pixels wide.
+
+    Sharpness is measured on nuclei of a known size where there are any, whatever the magnification.
+    """
+    diameters = [leukocyte.measures["diameter"] for leukocyte in segmentation.leukocytes]
+    nucleus = median(diameters) * rgb.shape[1] / width if diameters else None
+    return assess(rgb, parameters, nucleus_diameter=nucleus)

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from imaging.decode import decode
-from imaging.quality import QualityParameters, assess
+from imaging.quality import QualityParameters
 from imaging.segment import SegmentationParameters, segment
 from models.data import MAX_PIXELS, LabelledField
+from models.inputs import judge
 from models.leukocytes import Nuclei, lay_out
 from models.options import Progress
 
@@ -36,7 +37,7 @@ def look_at(
     def look(field: LabelledField) -> Look:
         decoded = decode(field.path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=segmentation.working_side)
         found = segment(decoded.pixels, segmentation, original_size=(decoded.width, decoded.height))
-        return Look(nuclei=lay_out(found), quality=tuple(assess(decoded.pixels, quality).flags))
+        return Look(nuclei=lay_out(found), quality=tuple(judge(decoded.pixels, found, decoded.width, quality).flags))
 
     looks: list[Look] = []
     with ThreadPoolExecutor(threads) as pool:
