@@ -68,6 +68,7 @@ docs: setup ## regenerates the pages that are made from the code (schema, querie
 
 .PHONY: wheel
 wheel: develop ## dist/allq-*.whl
+	@rm -rf build
 	@$(BIN)/python -m build --wheel --no-isolation
 
 .PHONY: hooks

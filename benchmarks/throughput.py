@@ -1,0 +1,443 @@
+"""How fast a folder is screened: the whole path, and each stage alone.
+
+    python benchmarks/throughput.py FOLDER --workers 2 --engine openvino --repeat 3 [--json]
+
+The whole path is timed from the start of `submit` until the last row is committed, on a new database each time, with
+workers that run already and have their model loaded. The stages are timed one after the other in this process; a
+worker does them at the same time. Nothing of an existing installation is touched: database and broker are made for the
+purpose, in a temporary folder, or on the server that `--database-url` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from allq.errors import AllqError
+from allq.settings import Settings, load
+
+if TYPE_CHECKING:
+    from db.database import Database
+    from db.records import BatchStatus, ModelRecord
+    from models.artefact import Model
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run of the whole path. `start_seconds`: until every worker process had its model loaded; not in the rate."""
+
+    fields: int
+    screened: int
+    failed: int
+    linked: int
+    start_seconds: float
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Fields per second."""
+        return self.fields / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One stage on its own. `rates` in fields per second, one for each repeat."""
+
+    name: str
+    fields: int
+    rates: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        """The median."""
+        return statistics.median(self.rates)
+
+
+# ------------------------------------------------------------------------------------------------------- whole path
+
+
+def whole_path(folder: Path, model: str | None, workers: int, database_url: str | None) -> Run:
+    """Screen `folder` once, from nothing."""
+    from db.database import Database
+    from imaging.synthetic import write_slides
+    from models.artefact import find
+    from worker.local import local_worker
+    from worker.submission import SubmitOptions, submit
+
+    with tempfile.TemporaryDirectory(prefix="allq-bench-") as home, _new_database(database_url) as url:
+        settings = _settings(Path(home), url)
+        options = SubmitOptions(model=find(settings, model), operator="benchmark")
+        write_slides(Path(home) / "warm-up", slides=2, fields=8 * workers, seed=1)
+        database = Database.open(settings, upgrade=True)
+        try:
+            begun = time.perf_counter()
+            with local_worker(settings, concurrency=workers) as worker:
+                # Small chunks, so that every process gets one and loads the model.
+                small = settings.model_copy(update={"chunk_size": 4})
+                warm = submit(database, small, Path(home) / "warm-up", options)
+                _until_ended(database, warm.batch, worker.problem)
+                started = time.perf_counter()
+                batch = submit(database, settings, folder, options).batch
+                status = _until_ended(database, batch, worker.problem)
+                seconds = time.perf_counter() - started
+        finally:
+            database.close()
+    return Run(
+        fields=status.fields,
+        screened=status.screened,
+        failed=status.failed,
+        linked=status.findings_linked,
+        start_seconds=started - begun,
+        seconds=seconds,
+    )
+
+
+def _until_ended(database: Database, batch: int, problem: Callable[[], str | None]) -> BatchStatus:
+    from db import reads
+
+    while True:
+        with database.read() as connection:
+            status = reads.batch_status(connection, batch)
+        if status.ended:
+            return status
+        if (reason := problem()) is not None:
+            raise SystemExit(reason)
+        time.sleep(0.02)
+
+
+@contextmanager
+def _new_database(server: str | None) -> Iterator[str | None]:
+    """The URL of an empty database on `server`, dropped afterwards; None for the embedded one."""
+    if server is None:
+        yield None
+        return
+    from sqlalchemy import create_engine, make_url
+
+    url = make_url(server).set(drivername="postgresql+psycopg")
+    name = f"allq_bench_{os.getpid()}_{time.monotonic_ns()}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        try:
+            yield url.set(database=name).render_as_string(hide_password=False)
+        finally:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        engine.dispose()
+
+
+# ----------------------------------------------------------------------------------------------------------- stages
+
+
+def stages(folder: Path, model: str | None, limit: int, repeat: int, database_url: str | None) -> list[Stage]:
+    """Time each stage alone, in this process, on the first `limit` fields of `folder` that can be decoded."""
+    import cv2
+    import numpy as np
+
+    from imaging.decode import decode
+    from models.artefact import find
+    from models.classifier import Classifier
+    from worker.files import read_file
+
+    cv2.setNumThreads(1)  # as in a worker
+    settings = _settings(Path(tempfile.gettempdir()), None)
+    classifier = Classifier.load(find(settings, model), settings)
+    paths = [os.fsencode(path) for path in _images(folder, limit)]
+    size = settings.inference_batch
+
+    def read() -> list[tuple[bytes, bytes]]:
+        found = [read_file(path, [folder], max_bytes=settings.max_file_bytes) for path in paths]
+        return [(hashlib.sha256(data).digest(), data) for data in found]
+
+    def decode_all() -> list[Any]:
+        return [
+            decode(data, max_pixels=settings.max_pixels, reduce_to=classifier.decode_side) for _, data in loaded.values
+        ]
+
+    def segment_all() -> list[Any]:
+        return [classifier.prepare(field) for field in decoded.values]
+
+    def infer_all() -> list[Any]:
+        outcomes = []
+        for start in range(0, len(prepared.values), size):
+            part = prepared.values[start : start + size]
+            outcomes += classifier.assess(part, classifier.infer(np.stack([field.input for field in part])))
+        return outcomes
+
+    loaded = _timed("read, hash", read, repeat)
+    loaded.values[:] = [entry for entry in loaded.values if _decodes(entry[1], settings, classifier.decode_side)]
+    decoded = _timed("decode", decode_all, repeat)
+    prepared = _timed("segment, check", segment_all, repeat)
+    classifier.classify(prepared.values[:size])  # the first call of an engine is slower
+    assessed = _timed(f"infer ({classifier.engine_name})", infer_all, repeat)
+    digests = [digest for digest, _ in loaded.values]
+    recorded = [
+        _record(classifier, digests, prepared.values, assessed.values, settings.chunk_size, database_url)
+        for _ in range(repeat)
+    ]
+    return [
+        *(stage.timed for stage in (loaded, decoded, prepared, assessed)),
+        Stage(name="record", fields=len(set(digests)), rates=tuple(recorded)),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    timed: Stage
+    values: list[Any]
+
+
+def _timed(name: str, work: Callable[[], list[Any]], repeat: int) -> _Timed:
+    rates, values = [], []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        values = work()
+        rates.append(len(values) / (time.perf_counter() - started))
+    return _Timed(Stage(name=name, fields=len(values), rates=tuple(rates)), values)
+
+
+def _decodes(data: bytes, settings: Settings, side: int) -> bool:
+    from allq.errors import FieldError
+    from imaging.decode import decode
+
+    try:
+        decode(data, max_pixels=settings.max_pixels, reduce_to=side)
+    except FieldError:
+        return False
+    return True
+
+
+def _record(
+    classifier: Any,
+    digests: Sequence[bytes],
+    prepared: Sequence[Any],
+    assessed: Sequence[Any],
+    chunk_size: int,
+    database_url: str | None,
+) -> float:
+    """Record findings in a new database, a transaction a chunk, as a worker does; fields per second."""
+    from db import batches, chunks, recording
+    from db.artefacts import remember_model
+    from db.database import Database
+    from db.records import FieldOutcome, NewField, NewSlide
+    from worker.calling import slide_call_of
+    from worker.pipeline import finding_of
+
+    model = classifier.model
+    fields = list({digest: index for index, digest in enumerate(digests)}.items())
+    with tempfile.TemporaryDirectory(prefix="allq-bench-") as home, _new_database(database_url) as url:
+        database = Database.open(_settings(Path(home), url), upgrade=True)
+        try:
+            with database.begin() as connection:
+                remember_model(connection, _model_record(model))
+                batch = batches.create_batch(connection, root=home, model_id=model.id, operator="benchmark")
+                slide = NewSlide(name="one", fields=[NewField(f"{index}.jpg", None, 1, 1) for _, index in fields])
+                ids = batches.register(connection, batch, [slide], chunk_size=chunk_size)
+                batches.finish_registration(connection, batch)
+            seconds = 0.0
+            waiting = iter(fields)
+            for chunk in ids:
+                with database.begin() as connection:
+                    claim = chunks.claim(connection, chunk, "benchmark", 600)
+                assert claim is not None
+                started = time.perf_counter()
+                outcomes = [
+                    FieldOutcome(
+                        field_id=field.id,
+                        sha256=digest,
+                        finding=finding_of(digest, prepared[index], assessed[index], engine=classifier.engine_name),
+                    )
+                    for field, (digest, index) in zip(claim.fields, waiting, strict=False)
+                ]
+                with database.begin() as connection:
+                    recording.record(
+                        connection,
+                        claim,
+                        outcomes,
+                        call_slide=lambda rows: slide_call_of(rows, model.configuration),
+                        worker="benchmark",
+                    )
+                seconds += time.perf_counter() - started
+        finally:
+            database.close()
+    return len(fields) / seconds
+
+
+def _model_record(model: Model) -> ModelRecord:
+    from db.records import ModelRecord
+
+    return ModelRecord(
+        id=model.id,
+        name=model.name,
+        architecture=model.configuration.architecture,
+        synthetic=model.configuration.synthetic,
+        configuration=model.configuration.as_json(),
+        code_version=model.configuration.code_version,
+    )
+
+
+def _images(folder: Path, limit: int) -> list[Path]:
+    from worker.walk import walk
+
+    found: list[Path] = []
+    for part in walk(folder, [folder]):
+        found += [folder / file.path for file in part.files]
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+# -------------------------------------------------------------------------------------------------------- reporting
+
+
+def machine() -> dict[str, str]:
+    """What it was measured on, and when."""
+    import openvino
+    import torch
+
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": _processor(),
+        "cores": str(len(psutil.Process().cpu_affinity() or ())),
+        "memory": f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "openvino": openvino.__version__.split("-")[0],
+        "card": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def show(runs: Sequence[Run], measured: Sequence[Stage], arguments: argparse.Namespace, where: dict[str, str]) -> None:
+    """Print everything as tables of at most 80 columns."""
+    console = Console(width=min(80, Console().width))
+    console.print(", ".join(f"{name} {value}" for name, value in where.items()))
+    if runs:
+        table = Table(title=f"Whole path, {arguments.workers} worker processes, {_database_name(arguments)}")
+        for name in ("run", "fields", "screened", "failed", "linked", "start s", "seconds", "fields/s"):
+            table.add_column(name, justify="right")
+        for number, run in enumerate(runs, 1):
+            counts = (run.fields, run.screened, run.failed, run.linked)
+            numbers = (f"{run.start_seconds:.1f}", f"{run.seconds:.2f}", f"{run.rate:.1f}")
+            table.add_row(str(number), *map(str, counts), *numbers)
+        table.add_section()
+        table.add_row("median", *[""] * 6, f"{statistics.median(run.rate for run in runs):.1f}")
+        console.print(table)
+    if measured:
+        table = Table(title=f"Each stage alone, one process, median of {arguments.repeat}")
+        for name in ("stage", "fields", "fields/s", "ms a field"):
+            table.add_column(name, justify="left" if name == "stage" else "right")
+        for stage in measured:
+            table.add_row(stage.name, str(stage.fields), f"{stage.rate:.1f}", f"{1000 / stage.rate:.2f}")
+        console.print(table)
+
+
+def _database_name(arguments: argparse.Namespace) -> str:
+    return "PostgreSQL" if arguments.database_url else "embedded SQLite"
+
+
+def _settings(home: Path, database_url: str | None) -> Settings:
+    return load(home=home, database_url=database_url) if database_url else load(home=home)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="a folder of slides; without it, synthetic ones are made")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: the cores)"
+    )
+    parser.add_argument("--engine", choices=["auto", "openvino", "torch"], help="default: ALLQ_ENGINE, or auto")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="default: ALLQ_DEVICE, or auto")
+    parser.add_argument("--model", help="name or id (default: the active one; synthetic slides have their own)")
+    parser.add_argument("--database-url", help="a PostgreSQL on which databases may be made (default: embedded SQLite)")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--stage-fields", type=int, default=256, help="fields for the stages alone; 0 leaves them out")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print. Returns the exit code."""
+    asked = _parse(arguments)
+    folder = asked.folder.resolve() if asked.folder else None
+    for name in ("ALLQ_HOME", "ALLQ_DATABASE_URL", "ALLQ_BROKER_URL", "ALLQ_ROOTS"):
+        os.environ.pop(name, None)  # an installation's own are never touched
+    for name in ("engine", "device"):
+        if value := getattr(asked, name):
+            os.environ[f"ALLQ_{name.upper()}"] = value
+    with tempfile.TemporaryDirectory(prefix="allq-bench-") as place:
+        os.chdir(place)  # away from any .env
+        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(load().threads)))  # as in a worker
+        try:
+            return _measure(asked, folder, Path(place))
+        except AllqError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+        finally:
+            os.chdir("/")
+
+
+def _measure(asked: argparse.Namespace, folder: Path | None, place: Path) -> int:
+    model: str | None = asked.model
+    if folder is None:
+        from imaging.synthetic import write_slides
+
+        print("rendering 4 × 128 synthetic fields …", file=sys.stderr)
+        folder = place / "slides"
+        write_slides(folder, slides=4, fields=128, seed=5)
+        model = model or "synthetic-smears"
+    runs = []
+    for number in range(asked.repeat):
+        print(f"whole path, run {number + 1} of {asked.repeat} …", file=sys.stderr)
+        runs.append(whole_path(folder, model, asked.workers, asked.database_url))
+    measured: list[Stage] = []
+    if asked.stage_fields:
+        print("stages …", file=sys.stderr)
+        measured = stages(folder, model, asked.stage_fields, asked.repeat, asked.database_url)
+    where = machine()
+    if asked.json:
+        document = {
+            "machine": where,
+            "workers": asked.workers,
+            "database": _database_name(asked),
+            "runs": [{**asdict(run), "fields_per_second": run.rate} for run in runs],
+            "fields_per_second": statistics.median(run.rate for run in runs) if runs else None,
+            "stages": [{**asdict(stage), "fields_per_second": stage.rate} for stage in measured],
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        show(runs, measured, asked, where)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
