@@ -27,7 +27,7 @@ class SmearStyle:
     platelets: int = 6
     vignette: float = 0.10
     """How much darker the field is in the corner furthest from the lamp's centre."""
-    blur: float = 0.6
+    blur: float = 0.4
     """Standard deviation in pixels."""
     noise: float = 2.0
     """Standard deviation in grey levels."""
@@ -50,7 +50,7 @@ STYLES: Final = MappingProxyType(
             nucleus=(0.66, 0.98, 0.08),
             cytoplasm=(0.32, 0.25, 0.04),
             red_cells=(45, 85),
-            blur=0.9,
+            blur=0.5,
             scale_bar="red",
         ),
         "pink": SmearStyle(

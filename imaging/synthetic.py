@@ -185,7 +185,7 @@ def _draw_red_cells(rng: np.random.Generator, density: Plane, style: SmearStyle,
         distance = distance / _wavy(rng, angle, 0.03)
         relative = distance / np.float32(radius)
         profile = 1 - np.float32(style.pallor) * np.exp(-((relative / 0.45) ** 2))
-        amount = _edge(np.float32(radius) - distance, 1.0) * profile * np.float32(rng.uniform(0.8, 1.15))
+        amount = _edge(np.float32(radius) - distance, 0.6) * profile * np.float32(rng.uniform(0.8, 1.15))
         density[window] += amount[:, :, None] * dye
 
 
@@ -219,9 +219,9 @@ def _draw_leukocyte(
     distance, angle = _polar(window, cell.x, cell.y)
     shape = _wavy(rng, angle, form.irregular)
     # The nucleus lies off the middle of its cell, as far as the cytoplasm allows.
-    body = _edge(np.float32(cell.cell) * (shape + 1) / 2 - distance, 1.0)
+    body = _edge(np.float32(cell.cell) * (shape + 1) / 2 - distance, 0.7)
     inside = np.float32(cell.nucleus) * shape - distance
-    core = _edge(inside, 0.9)
+    core = _edge(inside, 0.6)
     # A nucleus drawn earlier stays in front, and keeps its pixels.
     taken = (nuclei[window] > 0).astype(np.float32)
     body, core = body * (1 - taken), core * (1 - taken)
