@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal, TextIO
 
 from rich import box
@@ -25,6 +26,9 @@ from allq.text import printable
 
 SHORTEST_NAME: Final = 12
 """Columns that an elided name keeps at the least: five of its beginning, the ellipsis, six of its end."""
+
+SHORTEST_FILE: Final = 9
+"""Columns that a file's name keeps before its slide's name is elided, too: `fi…2.png` at the least."""
 
 LONGEST_WORD: Final = 20
 """Columns up to which a wrapped column keeps its longest word on one line."""
@@ -87,8 +91,11 @@ def elide(text: str, width: int) -> str:
     if width < 3:
         return set_cell_size(text, max(width, 0))
     slide, slash, rest = text.partition("/")
-    if slide and slash and cell_len(slide) + 1 + 5 <= width:
-        return f"{slide}/{elide(rest, width - cell_len(slide) - 1)}"
+    if slide and slash:
+        folders, _, file = rest.rpartition("/")
+        before = f"{slide}/…/" if folders else f"{slide}/"
+        if cell_len(before) + min(cell_len(file), SHORTEST_FILE) <= width:
+            return before + elide(file, width - cell_len(before))
     left = (width - 1) // 2
     right = width - 1 - left
     head = set_cell_size(text, left).rstrip()
@@ -121,10 +128,16 @@ def say(text: str, *, style: str | None = None) -> None:
 
 def emit(record: Mapping[str, Any]) -> None:
     """Print one JSON document on one line of stdout, UTF-8 whatever the locale."""
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_json) + "\n"
     sys.stdout.flush()
     sys.stdout.buffer.write(line.encode("utf-8"))
     sys.stdout.flush()
+
+
+def _json(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, console: Console | None = None) -> int:
@@ -152,6 +165,8 @@ def cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M")
     if isinstance(value, (list, tuple)):
         return ", ".join(cell(item) for item in value) or "-"
     return printable(str(value))
@@ -206,6 +221,8 @@ def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]
 
 def _framed(console: Console, columns: Sequence[Column], sample: list[list[Text]], rest: Iterator[list[Text]]) -> int:
     widths = column_widths(columns, sample, console.width)
+    if sum(widths) + 2 * len(columns) > console.width:
+        return _records(console, columns, itertools.chain(sample, rest))
     count = 0
     page, first = sample, True
     while page or first:
@@ -233,11 +250,21 @@ def _framed(console: Console, columns: Sequence[Column], sample: list[list[Text]
     return count
 
 
+def _records(console: Console, columns: Sequence[Column], rows: Iterable[list[Text]]) -> int:
+    """Rows too wide for the terminal, one value a line, as `psql` shows them with `\\x auto`."""
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        shown = _pairs([(column.title, text) for column, text in zip(columns, row, strict=True)])
+        console.rule(Text(f"{count}"), style="dim", align="left", characters="─")
+        console.print(shown)
+    return count
+
+
 def column_widths(columns: Sequence[Column], sample: Sequence[Sequence[Text]], available: int) -> list[int]:
     """Return the width of each column so that the table fits `available` cells.
 
     Names and words give up space, the widest of them first; a name keeps `SHORTEST_NAME` cells, words keep their
-    longest word, up to `LONGEST_WORD`. Where even that is too much, the terminal wraps: nothing is cut off.
+    longest word, up to `LONGEST_WORD`. Where even that is too much the sum exceeds what is available.
     """
     natural, least = [], []
     for index, column in enumerate(columns):
@@ -259,6 +286,17 @@ def column_widths(columns: Sequence[Column], sample: Sequence[Sequence[Text]], a
             break
         widths[max(shrinkable, key=lambda index: widths[index] - least[index])] -= 1
     return widths
+
+
+def markdown(text: str) -> None:
+    """Print Markdown: laid out on a terminal, as it is elsewhere."""
+    console = output()
+    if console.is_terminal:
+        from rich.markdown import Markdown
+
+        console.print(Markdown(text))
+    else:
+        console.file.write(text)
 
 
 def percent(share: float | None) -> str:
@@ -284,9 +322,13 @@ def pairs(lines: Sequence[tuple[str, str]]) -> None:
 
 def pairs_table(lines: Sequence[tuple[str, str]]) -> Table:
     """Names and values side by side, the values wrapped."""
+    return _pairs([(key, _text(value)) for key, value in lines])
+
+
+def _pairs(lines: Iterable[tuple[str, Text]]) -> Table:
     shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     shown.add_column(style="dim", no_wrap=True)
     shown.add_column(overflow="fold")
     for key, value in lines:
-        shown.add_row(key, _text(value))
+        shown.add_row(key, value)
     return shown

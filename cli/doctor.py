@@ -17,12 +17,12 @@ def doctor(json: options.Json = False) -> None:
     Example: allq doctor
     """
     from cli import console
-    from cli.session import settings
+    from cli.session import working_settings
     from worker.health import checks
 
     failed = 0
     rows = []
-    for check in checks(settings()):
+    for check in checks(working_settings()):
         failed += check.ok is False
         if json:
             console.emit({"check": check.name, "ok": check.ok, "detail": check.detail, "advice": check.advice})

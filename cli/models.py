@@ -85,12 +85,7 @@ def show(
         out.print(f"This model was {SYNTHETIC}.", style="bold yellow")
     card = (model.path / CARD).read_text(encoding="utf-8")
     out.print()
-    if out.is_terminal:
-        from rich.markdown import Markdown
-
-        out.print(Markdown(card))
-    else:
-        out.file.write(card)
+    console.markdown(card)
 
 
 def _remarks(model: Model) -> str:

@@ -172,7 +172,6 @@ def _table(connection: Connection, batch: int, level: Any, *, synthetic: bool) -
             console.name("field"),
             console.fixed("call"),
             console.number("conf."),
-            console.number("leukocytes"),
             console.number("suspects"),
             console.words("flags"),
         ]
@@ -195,10 +194,10 @@ def _field_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
     from cli.wording import confidence_words
 
     if row["state"] != "screened":
-        return row["field"], row["state"], None, None, None, row["failure"]
+        return row["field"], row["state"], None, None, row["failure"]
     call = row["call"] or "not assessable"
     confidence = confidence_words(row["confidence"]) if row["call"] else None
-    return row["field"], call, confidence, row["leukocytes"], row["suspects"], row["flags"]
+    return row["field"], call, confidence, f"{row['suspects']:,} of {row['leukocytes']:,}", row["flags"]
 
 
 def _leukocyte_cells(row: Mapping[str, Any]) -> tuple[object, ...]:

@@ -31,10 +31,10 @@ def screen(
     Example: allq screen ./slides --note "tray 12"
     """
     from cli.screening import screen_folder
-    from cli.session import open_database, settings
+    from cli.session import open_database, working_settings
     from models.artefact import find
 
-    found = settings()
+    found = working_settings()
     with open_database(found) as database:
         done = screen_folder(
             database,
@@ -49,8 +49,8 @@ def screen(
     raise typer.Exit(code)
 
 
-def report(database: Database, done: Screened, *, path: str, json: bool) -> int:
-    """Print how a screening ended and return the command's exit code."""
+def report(database: Database, done: Screened, *, path: str, json: bool, advice: bool = True) -> int:
+    """Print how a screening ended, with `advice` on what to do next, and return the command's exit code."""
     from shlex import quote
 
     from cli import console, summary
@@ -64,7 +64,7 @@ def report(database: Database, done: Screened, *, path: str, json: bool) -> int:
         console.say(f"To go on:  allq screen {quote(path)}")
         return 130
     if not json:
-        summary.show(database, done)
+        summary.show(database, done, advice=advice)
     if status.state == "cancelled":
         console.say(f"Batch {status.batch} was cancelled.", style="yellow")
         return 1

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def settings() -> Settings:
-    """Read the settings; of the log, only warnings come to the terminal unless ALLQ_LOG_LEVEL asks for more."""
+    """Read the settings, for a command that talks to the database alone: nothing there writes a log."""
+    return load()
+
+
+def working_settings() -> Settings:
+    """The same for a command that goes to work; its log shows warnings, unless ALLQ_LOG_LEVEL asks for more."""
     from allq import logging
 
     found = load()

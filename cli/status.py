@@ -54,7 +54,7 @@ def status(
 
 def _show_list(found: list[BatchStatus], *, json: bool) -> None:
     from cli import console
-    from cli.wording import local_time, status_record
+    from cli.wording import status_record
 
     if json:
         for status in found:
@@ -73,10 +73,7 @@ def _show_list(found: list[BatchStatus], *, json: bool) -> None:
             console.number("failed"),
             console.fixed("submitted"),
         ],
-        (
-            (str(one.batch), one.state, one.root, one.fields, one.screened, one.failed, local_time(one.created_at))
-            for one in found
-        ),
+        ((str(one.batch), one.state, one.root, one.fields, one.screened, one.failed, one.created_at) for one in found),
     )
 
 
@@ -92,7 +89,8 @@ def _show(status: BatchStatus, *, json: bool) -> None:
 
 def _details(status: BatchStatus) -> list[tuple[str, str]]:
     from allq.text import duration, plural
-    from cli.wording import local_time, model_words, pace_words, state_words
+    from cli.console import cell
+    from cli.wording import model_words, pace_words, state_words
 
     lines = [
         ("batch", str(status.batch)),
@@ -100,7 +98,7 @@ def _details(status: BatchStatus) -> list[tuple[str, str]]:
         ("folder", status.root),
         ("model", model_words(status.model_name, status.model_id, synthetic=status.synthetic)),
         ("queue", status.queue),
-        ("submitted", f"{local_time(status.created_at)} by {status.operator}"),
+        ("submitted", f"{cell(status.created_at)} by {status.operator}"),
         ("slides", f"{status.slides:,}"),
         ("fields", f"{status.fields:,}: {state_words(status)}"),
     ]
@@ -110,10 +108,12 @@ def _details(status: BatchStatus) -> list[tuple[str, str]]:
         lines.append(
             ("skipped", f"{plural(status.skipped, 'entry', 'entries')} (allq failures {status.batch} --skipped)")
         )
-    if pace := pace_words(status):
-        lines.append(("pace", pace))
+    pace = pace_words(status)
     if status.started_at and status.finished_at:
-        lines.append(("took", duration((status.finished_at - status.started_at).total_seconds())))
+        took = duration((status.finished_at - status.started_at).total_seconds())
+        lines.append(("took", f"{took}, {pace}" if pace else took))
+    elif pace:
+        lines.append(("pace", pace))
     return lines
 
 

@@ -22,12 +22,12 @@ def submit(
     from allq.text import plural
     from cli import console
     from cli.progress import meter
-    from cli.session import open_database, settings
+    from cli.session import open_database, working_settings
     from cli.wording import SYNTHETIC
     from models.artefact import find
     from worker import submission
 
-    found = settings()
+    found = working_settings()
     with open_database(found) as database, meter() as shown:
         chosen = find(found, model)
         asked = submission.SubmitOptions(model=chosen, operator=found.operator, queue=queue.value, note=note)
@@ -67,10 +67,10 @@ def retry(batch: options.Batch, json: options.Json = False) -> None:
     """
     from allq.text import plural
     from cli import console
-    from cli.session import open_database, settings
+    from cli.session import open_database, working_settings
     from worker import submission
 
-    found = settings()
+    found = working_settings()
     with open_database(found) as database:
         with database.read() as connection:
             number = options.find_batch(connection, batch)
@@ -92,10 +92,10 @@ def cancel(batch: options.Batch, json: options.Json = False) -> None:
     """
     from allq.text import plural
     from cli import console
-    from cli.session import open_database, settings
+    from cli.session import open_database, working_settings
     from worker import submission
 
-    found = settings()
+    found = working_settings()
     with open_database(found) as database:
         with database.read() as connection:
             number = options.find_batch(connection, batch)

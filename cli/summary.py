@@ -43,8 +43,8 @@ def record(database: Database, done: Screened) -> dict[str, Any]:
     }
 
 
-def show(database: Database, done: Screened) -> None:
-    """Print the summary of a batch."""
+def show(database: Database, done: Screened, *, advice: bool) -> None:
+    """Print the summary of a batch, and, with `advice`, the commands that may come next."""
     status = done.status
     with database.read() as connection:
         slides = reads.slide_results(connection, status.batch)
@@ -62,8 +62,9 @@ def show(database: Database, done: Screened) -> None:
         _show_failures(failures)
     if skipped:
         _show_skipped(skipped)
-    out.print()
-    _show_next(status, failures=len(failures))
+    if advice:
+        out.print()
+        _show_next(status, failures=len(failures))
 
 
 def slide_table(slides: list[SlideResult]) -> None:
@@ -79,9 +80,8 @@ def slide_table(slides: list[SlideResult]) -> None:
         (slide.slide, call_words(slide), confidence_words(slide.confidence), leukocyte_words(slide), slide.flags)
         for slide in slides
     ]
-    if not any(slide.flags for slide in slides):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-    console.table(columns, rows)
+    flagged = any(slide.flags for slide in slides)
+    console.table(columns if flagged else columns[:-1], (row if flagged else row[:-1] for row in rows))
 
 
 def _show_head(status: BatchStatus) -> None:

@@ -11,7 +11,10 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from models.evaluate import Report
+    from models.report import Report
+
+if TYPE_CHECKING:
+    pass
 
 
 class ProtocolOption(Enum):
@@ -72,11 +75,11 @@ def train(
     """
     from cli import console
     from cli.progress import meter
-    from cli.session import settings
+    from cli.session import working_settings
     from models.options import TrainOptions
     from models.train import train as train_model
 
-    found = settings()
+    found = working_settings()
     chosen = _given(architecture=architecture, epochs=epochs)
     asked = TrainOptions(
         name=name,
@@ -130,7 +133,7 @@ def evaluate(
     """
     from cli import console
     from cli.progress import meter
-    from cli.session import settings
+    from cli.session import working_settings
     from models.evaluate import evaluate as evaluate_model
     from models.options import EvaluateOptions, TrainOptions
 
@@ -144,8 +147,26 @@ def evaluate(
         training=TrainOptions(threads=threads, seed=seed, **_given(architecture=architecture, epochs=epochs)),
     )
     with meter() as shown:
-        report = evaluate_model(data, asked, settings(), shown.stage)
-    _ = (report, out, json, console)
+        report = evaluate_model(data, asked, shown.stage, settings=working_settings())
+    if out is not None:
+        _write(report, out)
+        console.say(f"The report is in {console.cell(out)}.")
+    if json:
+        console.emit(report.as_json())
+    else:
+        console.markdown(report.as_markdown())
+
+
+def _write(report: Report, folder: Path) -> None:
+    from json import dumps
+
+    from review.export import new_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with new_file(folder / "report.md") as stream:
+        stream.write(report.as_markdown().encode())
+    with new_file(folder / "report.json") as stream:
+        stream.write(dumps(report.as_json(), indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _given(**values: Any) -> dict[str, Any]:

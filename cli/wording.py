@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from allq.text import duration, plural, printable
@@ -66,11 +65,6 @@ def pace_words(status: BatchStatus) -> str:
     return ", ".join(words)
 
 
-def local_time(moment: datetime | None) -> str:
-    """A moment on this machine's clock, to the minute."""
-    return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
 def status_record(status: BatchStatus) -> dict[str, Any]:
     """The JSON object of a batch: the keys that DESIGN.md fixes, then what else is known."""
     return {
@@ -93,11 +87,7 @@ def status_record(status: BatchStatus) -> dict[str, Any]:
         "model": status.model_id,
         "model_name": status.model_name,
         "synthetic": status.synthetic,
-        "created_at": _iso(status.created_at),
-        "started_at": _iso(status.started_at),
-        "finished_at": _iso(status.finished_at),
+        "created_at": status.created_at,
+        "started_at": status.started_at,
+        "finished_at": status.finished_at,
     }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -143,6 +144,8 @@ def _csv_cell(value: object, *, terminal: bool) -> object:
         return safe_for_spreadsheets(printable(value) if terminal else value)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat()
     return "" if value is None else value
 
 

@@ -1,0 +1,199 @@
+"""What the commands that print say of a batch. No worker, no model: the rows are made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from review.results import Level
+from tests.hand_made import SYNTHETIC, make_batch
+
+SLIDES = {"A-2024-001": ["f1.png", "f2.png", "bad.png"], "B-2024-002": ["f1.png", "blank.png"]}
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def lines(*arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run(*arguments).stdout.splitlines()]
+
+
+@pytest.fixture
+def batch(home: Path) -> int:
+    return make_batch(SLIDES, skipped=[("Thumbs.db", "a system file"), ("a\x1b[2Jb.txt", "not an image")])
+
+
+def test_status_of_a_batch_has_the_keys_of_the_contract_and_its_states_add_up(batch: int) -> None:
+    (status,) = lines("status", str(batch), "--json")
+    keys = "batch state slides fields waiting screened failed cancelled fields_per_second seconds_left"
+    assert list(status)[:10] == keys.split()
+    assert status["state"] == "done"
+    assert status["fields"] == 5 == sum(status[state] for state in ("waiting", "screened", "failed", "cancelled"))
+    assert (status["failed"], status["model"], status["synthetic"]) == (1, "ab" * 32, False)
+
+
+def test_last_is_the_newest_batch(home: Path) -> None:
+    make_batch({"A": ["f1.png"]})
+    newest = make_batch({"B": ["f1.png"]})
+    assert lines("status", "last", "--json")[0]["batch"] == newest
+    assert [status["batch"] for status in lines("status", "--json")] == [newest, newest - 1]
+
+
+def test_last_without_any_batch_says_what_to_do(home: Path) -> None:
+    result = run("results", "last", code=1)
+    assert result.stderr == "There is no batch yet. Start one with `allq screen PATH`.\n"
+    assert run("status").stdout == ""
+
+
+@pytest.mark.parametrize("command", ["status", "results", "failures", "retry", "cancel"])
+def test_a_batch_that_does_not_exist_is_one_sentence(batch: int, command: str) -> None:
+    result = run(command, "999", code=1)
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "999" in result.stderr
+    assert (
+        run(command, "x7", code=2).stderr
+        == "'x7' is no batch: give its number, as `allq status` lists it, or `last`.\n"
+    )
+
+
+def test_status_shows_a_batch_in_words(batch: int) -> None:
+    text = run("status", str(batch)).stdout
+    assert "5: 4 screened, 1 failed" in text
+    assert "lite0-field (abababababab)" in text
+    assert "2 entries" in text
+
+
+def test_watching_a_batch_that_has_ended_with_failures_ends_at_once_with_3(batch: int) -> None:
+    result = run("status", "--watch", code=3)
+    assert "4 screened, 1 failed of 5" in result.stdout
+    assert json.loads(run("status", "last", "--watch", "--json", code=3).stdout)["state"] == "done"
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_json_lines_of_results_have_exactly_the_keys_of_the_contract(batch: int, level: Level) -> None:
+    for row in lines("results", str(batch), "--level", level.value, "--format", "jsonl"):
+        assert tuple(row) == level.keys
+
+
+def test_results_per_slide_and_per_field_agree(batch: int) -> None:
+    slides = {row["slide"]: row for row in lines("results", str(batch), "--json")}
+    fields = lines("results", str(batch), "--level", "field", "--json")
+    assert [row["field"] for row in fields][:3] == ["A-2024-001/f1.png", "A-2024-001/f2.png", "A-2024-001/bad.png"]
+    assert slides["A-2024-001"]["call"] == "all-suspected"
+    assert slides["A-2024-001"]["failed"] == 1 == sum(row["state"] == "failed" for row in fields)
+    assert slides["A-2024-001"]["leukocytes"] == sum(
+        row["leukocytes"] for row in fields if row["slide"] == "A-2024-001" and row["state"] == "screened"
+    )
+    failed = next(row for row in fields if row["state"] == "failed")
+    assert (failed["failure"], failed["call"], failed["probabilities"]) == ("corrupt", None, None)
+    assert fields[0]["probabilities"] == {"benign": 0.01, "early-pre-b": 0.005, "pre-b": 0.98, "pro-b": 0.005}
+
+
+def test_a_slide_without_suspects_is_never_called_negative(batch: int) -> None:
+    text = run("results", str(batch)).stdout
+    assert "0 suspect among 20 leukocytes (95 % upper bound 7.2 %)" in text
+    assert "negative" not in text.lower()
+
+
+def test_a_synthetic_model_is_named_as_such_in_every_output(home: Path, tmp_path: Path) -> None:
+    batch = str(make_batch(SLIDES, model=SYNTHETIC))
+    words = "trained on synthetic smears only, not for patients"
+    assert words in " ".join(run("status", batch).stdout.split())
+    assert words in run("results", batch).stderr
+    assert lines("status", batch, "--json")[0]["synthetic"] is True
+    assert all(row["synthetic"] for row in lines("results", batch, "--json"))
+    assert all(row["synthetic"] for row in lines("results", batch, "--json", "--level", "field"))
+    assert "synthetic" in run("results", batch, "--format", "csv").stdout.splitlines()[0]
+
+
+def test_failures_are_listed_each_with_its_reason(batch: int) -> None:
+    assert lines("failures", str(batch), "--json") == [
+        {
+            "batch": batch,
+            "slide": "A-2024-001",
+            "field": "A-2024-001/bad.png",
+            "failure": "corrupt",
+            "reason": "The image is cut short: 3 of 9 kB are there. Copy it again.",
+        }
+    ]
+    assert "A-2024-001/bad.png  The image is cut short" in run("failures", str(batch)).stdout
+
+
+def test_what_was_skipped_is_listed_with_control_characters_escaped(batch: int) -> None:
+    text = run("failures", str(batch), "--skipped").stdout
+    assert "a\\x1b[2Jb.txt" in text
+    assert "a system file" in text
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet"])
+def test_the_name_of_the_file_says_the_format(batch: int, tmp_path: Path, name: str) -> None:
+    result = run("results", str(batch), "--level", "field", "--out", str(tmp_path / name))
+    assert result.stdout == ""
+    assert "5 rows written to" in result.stderr
+    data = (tmp_path / name).read_bytes()
+    if name.endswith("csv"):
+        assert len(list(csv.DictReader(io.StringIO(data.decode())))) == 5
+    elif name.endswith("jsonl"):
+        assert len(data.splitlines()) == 5
+    else:
+        assert data[:4] == b"PAR1" == data[-4:]
+
+
+def test_a_file_without_a_telling_name_needs_a_format(batch: int, tmp_path: Path) -> None:
+    run("results", str(batch), "--out", str(tmp_path / "out.txt"), code=2)
+    run("results", str(batch), "--json", "--format", "csv", code=2)
+    run("results", str(batch), "--format", "table", "--out", str(tmp_path / "out.csv"), code=2)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(batch: int, tmp_path: Path) -> None:
+    result = run("results", str(batch), "--out", str(tmp_path / "nowhere" / "out.csv"), code=1)
+    assert len(result.stderr.splitlines()) == 1
+    assert "nowhere" in result.stderr
+
+
+def test_results_of_a_batch_that_goes_on_say_so(home: Path) -> None:
+    batch = make_batch(SLIDES, screened=False)
+    result = run("results", str(batch))
+    assert "has not ended (5 fields wait)" in result.stderr
+    assert "waiting" in result.stdout
+
+
+def test_queries_are_listed_with_what_they_take(home: Path) -> None:
+    found = {row["name"]: row for row in lines("query", "--json")}
+    assert "worklist" in found
+    assert all(row["description"] for row in found.values())
+    text = run("query").stdout
+    assert all(name in text for name in found)
+
+
+def test_every_query_runs_and_takes_last_for_a_batch(batch: int) -> None:
+    for info in lines("query", "--json"):
+        names = [one["name"] for one in info["parameters"] if one["required"]]
+        if set(names) <= {"batch"}:
+            given = [f"{name}=last" for name in names]
+            rows = lines("query", info["name"], *given, "--json")
+            csv_rows = list(csv.DictReader(io.StringIO(run("query", info["name"], *given, "--format", "csv").stdout)))
+            assert len(rows) == len(csv_rows), info["name"]
+            run("query", info["name"], *given)
+
+
+def test_an_unknown_query_is_one_sentence(home: Path) -> None:
+    result = run("query", "nonsense", code=1)
+    assert "nonsense" in result.stderr
+    assert result.stdout == ""
+
+
+def test_upgrading_twice_does_nothing_the_second_time(home: Path) -> None:
+    assert [lines("db", "upgrade", "--json")[0]["upgraded"] for _ in range(2)] == [True, False]
