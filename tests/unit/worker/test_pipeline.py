@@ -1,0 +1,173 @@
+"""The pipeline alone: files on disk, a classifier that only counts, no database."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from db.records import Claim, ClaimedField
+from imaging.quality import assess
+from imaging.segment import segment
+from models.classifier import Assessment, PreparedField
+from models.leukocytes import lay_out
+from worker.pipeline import Pipeline
+
+
+class Counting:
+    """Stands in for a classifier: notes what it was given, and calls everything benign."""
+
+    decode_side = 256
+    engine_name = "counting"
+
+    def __init__(self):
+        self.batches: list[int] = []
+
+    def prepare(self, decoded):
+        segmentation = segment(decoded.pixels)
+        return PreparedField(
+            input=cv2.resize(decoded.pixels, (32, 32)),
+            segmentation=segmentation,
+            nuclei=lay_out(segmentation),
+            quality=assess(decoded.pixels),
+            width=decoded.width,
+            height=decoded.height,
+        )
+
+    def classify(self, prepared):
+        self.batches.append(len(prepared))
+        return [
+            Assessment(
+                call="benign",
+                confidence=1.0,
+                probabilities=(1.0, 0.0, 0.0, 0.0),
+                suspicion=0.0,
+                novelty=0.0,
+                flags=(),
+                suspicions=(0.0,) * len(field.segmentation.leukocytes),
+                suspects=0,
+            )
+            for field in prepared
+        ]
+
+
+@pytest.fixture
+def readers():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def picture(path, seed):
+    rng = np.random.default_rng(seed)
+    cv2.imwrite(str(path), rng.integers(0, 255, (64, 64, 3), np.uint8))
+
+
+def claim_of(folder, names):
+    fields = tuple(
+        ClaimedField(id=number, slide_id=1, path=name, raw_path=None, size=1000, modified_ns=0)
+        for number, name in enumerate(names)
+    )
+    return Claim(
+        chunk_id=1,
+        batch_id=1,
+        root=str(folder),
+        raw_root=None,
+        model_id="m",
+        queue="routine",
+        owner="o",
+        attempt=1,
+        fields=fields,
+    )
+
+
+def screen(settings, readers, claim, *, known=frozenset(), classifier=None, checkpoint=lambda: None):
+    pipeline = Pipeline(classifier or Counting(), settings, readers)
+    outcomes = list(pipeline.screen(claim, known=lambda digests: digests & known, checkpoint=checkpoint))
+    return {claim.fields[outcome.field_id].path: outcome for outcome in outcomes}
+
+
+def test_every_field_has_one_outcome_and_the_network_sees_full_batches(settings, readers, tmp_path):
+    names = [f"{number}.png" for number in range(11)]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    classifier = Counting()
+    settings = settings.model_copy(update={"inference_batch": 4})
+    outcomes = screen(settings, readers, claim_of(tmp_path, names), classifier=classifier)
+    assert sorted(outcomes) == sorted(names)
+    assert all(outcome.finding is not None for outcome in outcomes.values())
+    assert classifier.batches == [4, 4, 3]
+
+
+def test_twins_are_inferred_once_and_known_bytes_not_at_all(settings, readers, tmp_path):
+    picture(tmp_path / "a.png", 1)
+    shutil.copy(tmp_path / "a.png", tmp_path / "twin.png")
+    picture(tmp_path / "known.png", 2)
+    first = screen(settings, readers, claim_of(tmp_path, ["known.png"]))
+    classifier = Counting()
+    claim = claim_of(tmp_path, ["a.png", "twin.png", "known.png"])
+    outcomes = screen(settings, readers, claim, known={first["known.png"].sha256}, classifier=classifier)
+    assert classifier.batches == [1]
+    assert outcomes["a.png"].finding is not None
+    assert outcomes["twin.png"].finding is outcomes["twin.png"].failure is None
+    assert outcomes["known.png"].finding is outcomes["known.png"].failure is None
+
+
+def test_a_field_that_fails_is_named_and_its_neighbours_go_on(settings, readers, tmp_path):
+    picture(tmp_path / "good.png", 1)
+    whole = (tmp_path / "good.png").read_bytes()
+    for name in ("cut.png", "cut-twin.png"):
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    outcomes = screen(
+        settings, readers, claim_of(tmp_path, ["cut.png", "good.png", "text.png", "gone.png", "cut-twin.png"])
+    )
+    codes = {name: outcome.failure.code if outcome.failure else None for name, outcome in outcomes.items()}
+    assert codes == {
+        "cut.png": "corrupt",
+        "cut-twin.png": "corrupt",
+        "good.png": None,
+        "text.png": "not-an-image",
+        "gone.png": "vanished",
+    }
+
+
+def test_an_unforeseen_error_fails_one_field_and_is_logged(settings, readers, tmp_path, monkeypatch):
+    for number, name in enumerate(["a.png", "b.png"]):
+        picture(tmp_path / name, number)
+
+    class Failing(Counting):
+        def prepare(self, decoded):
+            if not self.batches:
+                self.batches.append(0)
+                raise ZeroDivisionError
+            return super().prepare(decoded)
+
+    with ThreadPoolExecutor(1) as one:
+        outcomes = screen(settings, one, claim_of(tmp_path, ["a.png", "b.png"]), classifier=Failing())
+    assert outcomes["a.png"].failure.code == "internal"
+    assert "ZeroDivisionError" in outcomes["a.png"].failure.sentence
+    assert outcomes["b.png"].finding is not None
+
+
+def test_a_stop_between_groups_ends_the_work(settings, readers, tmp_path):
+    names = [f"{number}.png" for number in range(8)]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    calls = []
+
+    def checkpoint():
+        calls.append(None)
+        if len(calls) == 2:
+            raise InterruptedError
+
+    classifier = Counting()
+    with pytest.raises(InterruptedError):
+        screen(
+            settings.model_copy(update={"inference_batch": 2}),
+            readers,
+            claim_of(tmp_path, names),
+            classifier=classifier,
+            checkpoint=checkpoint,
+        )
+    assert sum(classifier.batches) < len(names)
