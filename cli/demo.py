@@ -77,23 +77,22 @@ def _rendered(folder: Path) -> Path:
     from cli.progress import meter
     from imaging.synthetic import write_slides
 
-    truth = folder / "truth.csv"
+    slides = folder / "slides"
+    truth = folder / "slides-truth.csv"  # written last, so that its presence says that all is there
     if truth.exists():
-        console.say(
-            f"The smears of the last demo are still in {folder / 'slides'}: what is known of them is not redone."
-        )
+        console.say("The smears of the last demo are still there: what is known of them is not computed again.")
         return truth
     with meter() as shown:
         total = SLIDES * FIELDS
-        written = write_slides(
-            folder / "slides",
+        truth = write_slides(
+            slides,
             slides=SLIDES,
             fields=FIELDS,
             seed=SEED,
             progress=lambda done: shown.stage("Rendering smears", done, total),
         )
-    console.say(f"Rendered {SLIDES} slides of {FIELDS} fields into {folder / 'slides'}.")
-    return written.replace(truth) if written != truth else truth
+    console.say(f"Rendered {SLIDES} slides of {FIELDS} fields each into {console.cell(slides)}.")
+    return truth
 
 
 def _screen(settings: Settings, path: Path, *, model: str | None, truth: Path | None) -> int:
@@ -112,11 +111,11 @@ def _screen(settings: Settings, path: Path, *, model: str | None, truth: Path | 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendered:
-    """What is on a rendered field; `klass` is None where no call can be right: the blank and the broken one."""
+    """What is on a rendered field; `klass` is None for the blank and the corrupt one, where no call can be right."""
 
     klass: str | None
     leukocytes: int
-    broken: bool
+    note: str
 
 
 def _compare(database: Database, batch: int, path: Path) -> None:
@@ -135,6 +134,7 @@ def _compare(database: Database, batch: int, path: Path) -> None:
             ("  calls", _calls(fields, truth)),
             ("  slides", _slide_calls(slides, truth)),
             ("  leukocytes", _counts(fields, truth)),
+            ("  blank", _blanks(fields, truth)),
             ("  failures", _failures(fields, truth)),
         ]
     )
@@ -145,9 +145,7 @@ def _read_truth(path: Path) -> dict[str, Rendered]:
     with path.open(newline="", encoding="utf-8") as file:
         return {
             f"{row['slide']}/{row['field']}": Rendered(
-                klass=row["class"] or None,
-                leukocytes=int(row["leukocytes"] or 0),
-                broken=False,
+                klass=row["class"] or None, leukocytes=int(row["leukocytes"]), note=row["note"]
             )
             for row in csv.DictReader(file)
         }
@@ -179,9 +177,14 @@ def _counts(fields: list[FieldResult], truth: dict[str, Rendered]) -> str:
 
 def _failures(fields: list[FieldResult], truth: dict[str, Rendered]) -> str:
     failed = {field.field for field in fields if field.state == "failed"}
-    broken = {path for path, field in truth.items() if field.broken}
+    broken = {path for path, field in truth.items() if field.note == "corrupt"}
     words = f"{len(failed & broken):,} of {len(broken):,} broken on purpose found"
     return f"{words}; {len(failed - broken):,} more" if failed - broken else words
+
+
+def _blanks(fields: list[FieldResult], truth: dict[str, Rendered]) -> str:
+    blank = [field for field in fields if truth[field.field].note == "blank"]
+    return f"{sum('no-leukocytes' in field.flags for field in blank):,} of {len(blank):,} flagged as without leukocytes"
 
 
 def _say_what_next(folder: Path, own: Path | None) -> None:
