@@ -51,9 +51,10 @@ def run(
 
     Parameters may be given as text. NotFound for an unknown query, UsageError for a wrong or missing parameter.
     """
-    text = sql(name)
+    lines = sql(name).splitlines()
     (info,) = (info for info in names() if info.name == name)
-    result = execute(conn, text, _values(info, parameters))
+    # without the comments: a :name in them would be taken for a parameter
+    result = execute(conn, "\n".join(line for line in lines if not line.startswith("--")), _values(info, parameters))
     columns = list(result.keys())
     return columns, (tuple(_plain(column, value) for column, value in zip(columns, row, strict=True)) for row in result)
 

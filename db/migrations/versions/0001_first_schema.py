@@ -101,7 +101,7 @@ VIEWS = {
                b.queue, b.slides, b.fields,
                coalesce(c.waiting, 0) AS waiting, coalesce(c.screened, 0) AS screened,
                coalesce(c.failed, 0) AS failed, coalesce(c.cancelled, 0) AS cancelled,
-               coalesce(c.linked, 0) AS linked, b.skipped,
+               coalesce(c.linked, 0) AS findings_linked, b.skipped,
                b.created_at, b.registered_at, c.started_at,
                CASE WHEN coalesce(c.waiting, 0) = 0 THEN c.ended_at END AS finished_at,
                SECONDS(c.started_at, c.ended_at) AS seconds,
@@ -151,7 +151,7 @@ VIEWS = {
     "model_use": """
         SELECT m.name AS model, m.sha256 AS model_sha256, m.architecture, m.synthetic, m.code_version,
                count(DISTINCT b.id) AS batches, coalesce(sum(c.screened), 0) AS screened,
-               coalesce(sum(c.screened - c.linked), 0) AS inferred, coalesce(sum(c.linked), 0) AS linked,
+               coalesce(sum(c.screened - c.linked), 0) AS inferred, coalesce(sum(c.linked), 0) AS findings_linked,
                coalesce(sum(c.failed), 0) AS failed,
                min(b.created_at) AS first_used_at, max(b.created_at) AS last_used_at
         FROM model m

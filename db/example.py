@@ -1,0 +1,177 @@
+"""A small database in which everything occurs, for the documentation: made by the public functions, the same each time.
+
+Its clock is not the database's: it starts on a fixed morning and goes on by a quarter of a second whenever it is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sqlalchemy import Connection, event
+
+from allq.settings import Settings
+from db import artefacts, batches, chunks
+from db.database import Database
+from db.records import (
+    Claim,
+    ClaimedField,
+    Failure,
+    FieldOutcome,
+    FieldRow,
+    ModelRecord,
+    NewField,
+    NewFinding,
+    NewSlide,
+    SlideCallRow,
+)
+
+_MODEL = hashlib.sha256(b"the example's model").hexdigest()
+_OPERATOR = "m.curie@lab"
+_START = datetime(2026, 1, 5, 8, 30)  # noqa: DTZ001 - UTC, in SQLite's text
+_TICK = timedelta(milliseconds=250)
+_SUSPICION = {"H26-0101": 0.03, "H26-0102": 0.97, "H26-0103": 0.46, "H26-0104": 0.06, "H26-0105": 0.91}
+
+
+@contextmanager
+def example() -> Iterator[Connection]:
+    """An open connection to the example."""
+    with TemporaryDirectory(prefix="allq-example-") as folder:
+        database = Database.open(Settings(_env_file=None, home=Path(folder)))  # type: ignore[call-arg]
+        _with_its_own_clock(database)
+        try:
+            _fill(database)
+            with database.read() as conn:
+                yield conn
+        finally:
+            database.close()
+
+
+def _with_its_own_clock(database: Database) -> None:
+    database.close()  # connections made from here on have the clock
+    asked = 0
+
+    def clock(_: str, *modifiers: str) -> str:
+        nonlocal asked
+        asked += 1
+        shift = sum(float(found) for part in modifiers for found in re.findall(r"^([-+]?[\d.]+) seconds$", part))
+        return (_START + asked * _TICK + timedelta(seconds=shift)).isoformat(" ", "milliseconds")
+
+    @event.listens_for(database.engine, "connect")
+    def on_connect(connection: Any, _: Any) -> None:
+        connection.create_function("strftime", -1, clock)
+
+
+def _fill(database: Database) -> None:
+    with database.begin() as conn:
+        artefacts.remember_model(
+            conn,
+            ModelRecord(
+                id=_MODEL,
+                name="example-model",
+                architecture="efficientnet-lite0",
+                synthetic=True,
+                configuration={"classes": ["benign", "early-pre-b", "pre-b", "pro-b"]},
+                code_version="0.1.0",
+            ),
+        )
+    first, first_chunks = _submit(database, {"H26-0101": 4, "H26-0102": 4, "H26-0103": 3}, note="night run")
+    with database.begin() as conn:
+        batches.retry(conn, first, _OPERATOR, chunk_size=4)  # nothing has failed yet: nothing happens
+    for chunk_id in first_chunks:
+        _screen(database, chunk_id)
+    _, stat_chunks = _submit(database, {"H26-0104": 2}, stat=True)
+    for chunk_id in stat_chunks:
+        _screen(database, chunk_id)
+    _, waiting = _submit(database, {"H26-0105": 5}, note="from the second microscope")
+    _screen(database, waiting[0])
+    with database.begin() as conn:
+        chunks.claim(conn, waiting[1], "worker@gpu-1:4711", 60)
+
+
+def _submit(
+    database: Database, slides: dict[str, int], *, note: str | None = None, stat: bool = False
+) -> tuple[int, list[int]]:
+    with database.begin() as conn:
+        batch = batches.create_batch(
+            conn,
+            root="/data/slides",
+            queue="stat" if stat else "routine",
+            note=note,
+            model_id=_MODEL,
+            operator=_OPERATOR,
+        )
+        new = [
+            NewSlide(name=name, fields=[NewField(f"{name}/{n:02}.png", None, 81_920 + n, n) for n in range(count)])
+            for name, count in slides.items()
+        ]
+        chunk_ids = batches.register(conn, batch, new, chunk_size=4)
+        batches.skip(conn, batch, [(f"{next(iter(slides))}/Thumbs.db", "not an image: Windows' own thumbnails")])
+        batches.finish_registration(conn, batch)
+        chunks.mark_published(conn, chunk_ids)
+    return batch, chunk_ids
+
+
+def _screen(database: Database, chunk_id: int) -> None:
+    with database.begin() as conn:
+        claim = chunks.claim(conn, chunk_id, "worker@gpu-1:4711", 60)
+    if not isinstance(claim, Claim):
+        raise TypeError(f"chunk {chunk_id} can't be claimed")
+    with database.begin() as conn:
+        outcomes = [_outcome(field) for field in claim.fields]
+        chunks.record(conn, claim, outcomes, call_slide=_call, worker=claim.owner)
+
+
+def _outcome(field: ClaimedField) -> FieldOutcome:
+    slide, number = field.path.removesuffix(".png").split("/")
+    # one picture of the first slide was saved into the third one's folder as well
+    sha256 = hashlib.sha256(
+        b"misfiled" if field.path in {"H26-0101/02.png", "H26-0103/00.png"} else field.path.encode()
+    )
+    if field.path == "H26-0102/03.png":
+        return FieldOutcome(
+            field_id=field.id,
+            sha256=sha256.digest(),
+            failure=Failure(code="corrupt", sentence="the file ends in the middle of the image"),
+        )
+    suspicion = round(min(0.99, _SUSPICION[slide] + 0.01 * int(number)), 4)
+    pre_b = round(suspicion * 0.9, 4)
+    finding = NewFinding(
+        sha256=sha256.digest(),
+        call="benign" if suspicion < 0.5 else "pre-b",
+        confidence=round(1 - suspicion if suspicion < 0.5 else pre_b, 4),
+        probabilities=(round(1 - suspicion, 4), round(suspicion - pre_b, 4), pre_b, 0.0),
+        suspicion=suspicion,
+        novelty=0.12,
+        flags=("uncertain",) if 0.3 < suspicion < 0.7 else (),
+        leukocytes=9 + int(number),
+        suspects=round((9 + int(number)) * suspicion),
+        width=1024,
+        height=768,
+        quality={"sharpness": 41.5},
+        leukocyte_data=b"packed",
+        engine="openvino",
+        code_version="0.1.0",
+    )
+    return FieldOutcome(field_id=field.id, sha256=sha256.digest(), finding=finding)
+
+
+def _call(rows: Sequence[FieldRow]) -> SlideCallRow:
+    seen = [row for row in rows if not row.failed]
+    mean = round(sum(row.suspicion for row in seen) / len(seen), 4)
+    suspected = mean > 0.5
+    return SlideCallRow(
+        call="all-suspected" if suspected else "no-suspects-seen",
+        confidence=max(mean, round(1 - mean, 4)),
+        probabilities=(round(1 - mean, 4), 0.0, mean, 0.0),
+        flags=tuple(sorted({flag for row in seen for flag in row.flags})),
+        leukocytes=sum(row.leukocytes for row in seen),
+        suspects=sum(row.suspects for row in seen),
+        upper_bound=None if suspected else 0.0845,
+    )

@@ -1,0 +1,247 @@
+"""Opening a database: made, upgraded, refused, unreachable; in one sentence and without the password."""
+
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
+from db import health, migrate, named, reads
+from db.database import Database
+from tests.databases import settings_for
+
+
+def test_the_embedded_database_makes_and_upgrades_itself(tmp_path):
+    home = tmp_path / "new" / "home"
+    database = Database.open(settings_for(home))
+    assert (home / "allq.db").is_file()
+    assert migrate.current(database) == migrate.HEAD
+    with database.read() as conn:
+        assert conn.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert conn.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        assert conn.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    assert migrate.upgrade(database) == []
+    database.close()
+
+
+def test_several_processes_may_make_the_embedded_database_at_once(tmp_path):
+    script = (
+        "import sys; from tests.databases import settings_for; from pathlib import Path;"
+        "from db.database import Database;"
+        "sys.stdin.readline(); Database.open(settings_for(Path(sys.argv[1]))).close()"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "home")],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for _ in range(4)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        errors = list(pool.map(lambda process: process.communicate("go\n")[1], started))
+    assert [process.returncode for process in started] == [0] * 4, errors
+
+
+def test_a_file_that_is_not_to_be_upgraded_is_not_even_made(tmp_path):
+    with pytest.raises(SchemaOutdated, match="allq db upgrade"):
+        Database.open(settings_for(tmp_path / "home"), upgrade=False)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_servers_schema_is_upgraded_only_by_command(postgresql, tmp_path):
+    url = postgresql.create_bare()
+    settings = settings_for(tmp_path, url)
+    with pytest.raises(SchemaOutdated, match=r"no allq schema yet. Run `allq db upgrade`"):
+        Database.open(settings)
+    heard = []
+    database = Database.open(settings, upgrade=True)
+    assert migrate.upgrade(database, heard.append) == []
+    assert migrate.current(database) == migrate.HEAD
+    database.close()
+    Database.open(settings).close()
+    postgresql.drop(url)
+
+
+def test_a_schema_from_the_future_is_refused(database, settings):
+    with database.begin() as conn:
+        conn.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for upgrade in (None, True, False):
+        with pytest.raises(SchemaOutdated, match="newer allq"):
+            Database.open(settings, upgrade=upgrade)
+
+
+def test_head_is_the_newest_migration():
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(migrate.SCRIPTS)).get_heads() == [migrate.HEAD]
+
+
+def test_the_migrations_make_the_schema_that_the_tables_describe(database):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from db.tables import Base
+
+    with database.begin() as conn, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        context = MigrationContext.configure(conn, opts={"compare_type": database.dialect == "postgresql"})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://someone:s3cret@127.0.0.1:1/allq",
+        "postgresql+psycopg://someone:s3cret@no-such-host.invalid/allq?connect_timeout=2",
+        "postgres://someone:s3cret@%2Fnowhere%2Fat%2Fall/allq",
+    ],
+)
+def test_an_unreachable_server_is_told_in_a_sentence_without_the_password(url, tmp_path):
+    with pytest.raises(DatabaseUnreachable) as caught:
+        Database.open(settings_for(tmp_path, url))
+    assert "can't be reached" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in repr(caught.value.__cause__)
+    assert caught.value.__suppress_context__
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_login_is_told_without_the_password(postgresql, tmp_path):
+    url = make_url(postgresql.url).set(username="nobody_known", password="s3cret")
+    with pytest.raises(DatabaseUnreachable) as caught:
+        Database.open(settings_for(tmp_path, url.render_as_string(hide_password=False)))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://u:s3cret@h/x", "sqlite://", "://s3cret"])
+def test_a_url_that_is_none_is_refused_without_repeating_it(url, tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        Database.open(settings_for(tmp_path, url))
+    assert "ALLQ_DATABASE_URL" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_password_shows_in_no_representation(tmp_path):
+    from db.database import _engine
+
+    database = Database(_engine("postgresql://someone:s3cret@host/allq"))
+    assert "s3cret" not in database.url + repr(database) + repr(database.engine)
+    assert database.url == "postgresql+psycopg://someone:***@host/allq"
+
+
+def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "allq.db").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(DatabaseUnreachable, match="not a SQLite database"):
+        Database.open(settings_for(tmp_path))
+
+
+def test_a_home_that_is_no_folder_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatabaseUnreachable, match="can't be created"):
+        Database.open(settings_for(tmp_path / "file" / "home"))
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_database_whole(sqlite_template, tmp_path):
+    import shutil
+
+    from tests import store
+
+    shutil.copyfile(sqlite_template, tmp_path / "allq.db")
+    database = Database.open(settings_for(tmp_path))
+    with pytest.raises(StoreError, match="is full"), database.begin() as conn:
+        pages = conn.exec_driver_sql("PRAGMA page_count").scalar()
+        conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+        store.submit(conn, [store.new_slide("A", 5_000)])
+    with database.read() as conn:
+        assert reads.batches(conn) == []
+        assert conn.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+    database.close()
+
+
+def test_a_connection_that_the_server_has_cut_is_replaced(postgresql, tmp_path):
+    url = postgresql.create()
+    database = Database.open(settings_for(tmp_path, url))
+    cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{make_url(url).database}'"
+    with pytest.raises(DatabaseUnreachable), database.read() as conn:
+        postgresql.execute(cut)
+        reads.batches(conn)
+    with database.read() as conn:
+        assert reads.batches(conn) == []
+    postgresql.execute(cut)
+    with database.read() as conn:
+        assert reads.batches(conn) == []
+    database.close()
+    postgresql.drop(url)
+
+
+def test_a_read_sees_one_moment_and_writes_nothing(database, settings):
+    from tests import store
+
+    with database.read() as conn:
+        assert reads.batches(conn) == []
+        other = Database.open(settings)
+        with other.begin() as writing:
+            store.submit(writing, [store.new_slide("A", 1)])
+        other.close()
+        assert reads.batches(conn) == []
+    with database.read() as conn:
+        assert len(reads.batches(conn)) == 1
+
+
+def test_status_imports_neither_the_orm_nor_alembic_nor_a_driver_that_is_not_used(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from tests.databases import settings_for;"
+        "from db import reads; from db.database import Database;"
+        "database = Database.open(settings_for(Path(sys.argv[1])));"
+        "c = database.read(); conn = c.__enter__(); reads.batches(conn);"
+        "print([name for name in ('sqlalchemy.orm', 'alembic', 'psycopg', 'numpy', 'torch') if name in sys.modules])"
+    )
+    Database.open(settings_for(tmp_path)).close()
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_databases_clock_is_aware(database):
+    with database.read() as conn:
+        assert health.now(conn).utcoffset().total_seconds() == 0
+
+
+def test_every_named_query_runs_on_an_empty_database(database):
+    with database.read() as conn:
+        for info in named.names():
+            given = {parameter.name: "1" for parameter in info.parameters}
+            columns, rows = named.run(conn, info.name, given)
+            assert columns
+            assert list(rows) == [] or info.name == "model_use"
+            assert info.description.endswith("."), info.name
+            assert all(parameter.description for parameter in info.parameters), info.name
+
+
+def test_a_wrong_query_or_parameter_is_told_in_a_sentence(database):
+    with database.read() as conn:
+        for name, given, message in (
+            ("nothing", {}, "There is no query named 'nothing'. There are: failure_kinds, "),
+            ("../worklist", {}, "There is no query named"),
+            ("failures", {}, "The query failures needs batch: number of the batch"),
+            ("failures", {"batch": "one"}, "batch of the query failures is integer, not 'one'"),
+            (
+                "worklist",
+                {"limit": 3, "slide": "A"},
+                "The query worklist has no parameter 'slide'. It takes: batch, limit",
+            ),
+        ):
+            with pytest.raises(AllqError, match=message):
+                named.run(conn, name, given)
