@@ -40,12 +40,13 @@ def red_cells(balanced: Pixels, nuclei: Pixels, valid: npt.NDArray[np.bool_]) ->
         nuclei = as_pixels(cv2.resize(nuclei, size, interpolation=cv2.INTER_NEAREST))
         valid = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(np.bool_)
     density = cv2.bitwise_not(balanced[:, :, 1])
-    density[~valid] = 0
+    # Nuclei are left out before the threshold: beside them pale red cells would pass for background.
+    stained = cv2.dilate(nuclei, np.ones((3, 3), np.uint8)) > 0
+    density[~valid | stained] = 0
     level, _ = cv2.threshold(density, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if level < 8:
         return None
     _, dense = cv2.threshold(density, 0.6 * level, 1, cv2.THRESH_BINARY)
-    dense[cv2.dilate(nuclei, np.ones((3, 3), np.uint8)) > 0] = 0
     dense = as_pixels(dense)
     open_radius, filled_radius = _typical_radius(dense), _typical_radius(_without_small_holes(dense))
     if open_radius is None or filled_radius is None:

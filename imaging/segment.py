@@ -72,9 +72,9 @@ class SegmentationParameters:
     """Holes up to this share of their nucleus are filled."""
     neck: float = 0.80
     """Touching nuclei part where the neck is narrower than this share of the smaller one."""
-    lobe_gap: float = 0.45
+    lobe_gap: float = 0.6
     """Lobes of one nucleus lie no further apart than this many red-cell radii."""
-    lobe_area: float = 0.8
+    lobe_area: float = 0.7
     """What is larger than this many red cells is a whole nucleus and no lobe."""
     whole_area: float = 2.2
     """Joined lobes have no more than this many red cells."""
@@ -183,12 +183,14 @@ def _taken_apart(part: Piece, red_cell: float, parameters: SegmentationParameter
     """Fill the holes of a component and split it where it is two or more nuclei."""
     filled = part.filled(parameters.hole)
     solidity = filled.solidity()
-    if solidity < parameters.least_solidity:
-        return []
     least = parameters.split_area * red_cell
-    if filled.area < 2 * least or solidity > parameters.convex:
-        return [filled]
-    return filled.parts(split(filled.mask, neck=parameters.neck, least_area=least))
+    parts = [filled]
+    if filled.area >= 2 * least and solidity <= parameters.convex:
+        parts = filled.parts(split(filled.mask, neck=parameters.neck, least_area=least))
+    # Chains of nuclei are ragged as a whole and round one by one; debris stays ragged.
+    return [
+        piece for piece in parts if (solidity if piece is filled else piece.solidity()) >= parameters.least_solidity
+    ]
 
 
 def _typical(pieces: Sequence[Piece]) -> float:

@@ -108,7 +108,7 @@ class Morphology:
 MORPHOLOGY: Final = MappingProxyType(
     {
         "benign": Morphology(
-            nucleus=(0.86, 1.02),
+            nucleus=(0.92, 1.06),
             cytoplasm=(1.10, 1.20),
             density=1.20,
             chromatin=0.06,
