@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from imaging.pieces import Pixels, as_pixels
+from imaging.pieces import Pixels, as_pixels, labelled
 
+_SQUARE = np.ones((3, 3), np.uint8)
 RED_CELL_SIDE = 160
 """The yardstick is taken at this image size at most: it needs no more."""
 
@@ -33,16 +34,16 @@ def red_cells(balanced: Pixels, nuclei: Pixels, valid: npt.NDArray[np.bool_]) ->
     small, with it a crowd too large, and the two together bound the radius.
     """
     height, width = nuclei.shape
+    density = cv2.bitwise_not(cv2.extractChannel(balanced, 1))
+    # Nuclei are left out before the threshold: beside them pale red cells would pass for background.
+    left_out = cv2.dilate(nuclei, _SQUARE)
+    left_out[~valid] = 1
     shrink = max(1.0, max(height, width) / RED_CELL_SIDE)
     if shrink > 1:
         size = round(width / shrink), round(height / shrink)
-        balanced = as_pixels(cv2.resize(balanced, size, interpolation=cv2.INTER_AREA))
-        nuclei = as_pixels(cv2.resize(nuclei, size, interpolation=cv2.INTER_NEAREST))
-        valid = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(np.bool_)
-    density = cv2.bitwise_not(balanced[:, :, 1])
-    # Nuclei are left out before the threshold: beside them pale red cells would pass for background.
-    stained = cv2.dilate(nuclei, np.ones((3, 3), np.uint8)) > 0
-    density[~valid | stained] = 0
+        density = cv2.resize(density, size, interpolation=cv2.INTER_AREA)
+        left_out = cv2.resize(left_out, size, interpolation=cv2.INTER_NEAREST)
+    density[left_out > 0] = 0
     level, _ = cv2.threshold(density, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if level < 8:
         return None
@@ -69,8 +70,8 @@ def _typical_radius(dense: Pixels) -> float | None:
 
 def _without_small_holes(mask: Pixels) -> Pixels:
     """Fill holes below 1 % of the image: the pallor of red cells and not the gaps between them."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
-    if count < 2:
+    labels, stats = labelled(1 - mask)
+    if len(stats) < 2:
         return mask
     small = stats[:, cv2.CC_STAT_AREA] < 0.003 * mask.size
     small[0] = False

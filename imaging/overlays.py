@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from imaging.pieces import Pixels, as_pixels, labelled
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -137,10 +138,10 @@ def _ink_box(zone: Pixels, size: tuple[int, int], parameters: OverlayParameters)
     joined = cv2.morphologyEx(
         cv2.copyMakeBorder(ink, gap, gap, gap, gap, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8)
     )[gap:-gap, gap:-gap]
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    labels, stats = labelled(as_pixels(joined))
     best: tuple[int, int, int, int] | None = None
     most = 0
-    for label in range(1, count):
+    for label in range(1, len(stats)):
         x, y, w, h, _ = (int(value) for value in stats[label])
         inked = int(ink[y : y + h, x : x + w][labels[y : y + h, x : x + w] == label].sum())
         near = x + w >= zone.shape[1] - parameters.reach * width and y + h >= zone.shape[0] - parameters.reach * height
@@ -160,8 +161,8 @@ def _white_box(
     # A white background may touch the box; opening cuts bridges narrower than the ink is high.
     side = max(3, (min(y1 - y0, x1 - x0) // 2) | 1)
     opened = cv2.morphologyEx(white, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    if count == 1:
+    labels, stats = labelled(as_pixels(opened))
+    if len(stats) == 1:
         return box
     label = int(labels[(y0 + y1) // 2, (x0 + x1) // 2])
     if label == 0:
