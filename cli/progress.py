@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.text import Text
 
 from allq.text import plural
 from cli.console import messages
@@ -22,6 +23,9 @@ LINE_SECONDS: Final = 5.0
 
 class Meter(Protocol):
     """What is told how far the work has come."""
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Print a sentence that stays; nothing else may print while a bar is drawn."""
 
     def registered(self, slides: int, fields: int, skipped: int) -> None:
         """Tell how much of the folder has been found and written down."""
@@ -58,6 +62,10 @@ class Bar:
         self._task: TaskID | None = None
         self._name = ""
 
+    def say(self, text: str, *, style: str = "") -> None:
+        """See `Meter`."""
+        self._progress.console.print(Text(text, style=style))
+
     def registered(self, slides: int, fields: int, skipped: int) -> None:
         """See `Meter`."""
         self._show("Registering", None, None, _registered_words(slides, fields, skipped))
@@ -65,12 +73,12 @@ class Bar:
     def screened(self, status: BatchStatus) -> None:
         """See `Meter`."""
         ended = status.fields - status.waiting
-        name = "Screening" if ended or status.state == "done" else "Starting"
+        name = "Ending" if status.ended else "Screening" if ended else "Starting"
         self._show(name, ended, status.fields, _screened_words(status))
 
     def stage(self, name: str, done: int, total: int) -> None:
         """See `Meter`."""
-        self._show(name, done, total, f"{done}/{total}")
+        self._show(name, done, total, f"{done:,}/{total:,}")
 
     def _show(self, name: str, done: int | None, total: int | None, words: str) -> None:
         if self._task is None or name != self._name:
@@ -89,6 +97,10 @@ class Lines:
         self._last = time.monotonic()
         self._stage = ""
 
+    def say(self, text: str, *, style: str = "") -> None:
+        """See `Meter`."""
+        self._console.print(Text(text, style=style))
+
     def registered(self, slides: int, fields: int, skipped: int) -> None:
         """See `Meter`."""
         if self._due():
@@ -103,7 +115,7 @@ class Lines:
         """See `Meter`."""
         if self._due() or name != self._stage:
             self._stage = name
-            self._print(f"{name}: {done}/{total}")
+            self._print(f"{name}: {done:,}/{total:,}")
 
     def _due(self) -> bool:
         return time.monotonic() - self._last >= LINE_SECONDS

@@ -196,7 +196,7 @@ def _field_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
     if row["state"] != "screened":
         return row["field"], row["state"], None, None, row["failure"]
     call = row["call"] or "not assessable"
-    confidence = confidence_words(row["confidence"]) if row["call"] else None
+    confidence = confidence_words(row["call"], row["confidence"])
     return row["field"], call, confidence, f"{row['suspects']:,} of {row['leukocytes']:,}", row["flags"]
 
 

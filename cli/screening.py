@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, Literal
 from allq.errors import AllqError
 from allq.settings import Settings
 from allq.text import plural
-from cli import console
 from cli.progress import Meter, meter
 from db import reads
 from db.database import Database
@@ -43,6 +42,7 @@ class Screened:
 
     status: BatchStatus
     submission: Submission
+    model: artefact.Model
     interrupted: bool
 
 
@@ -65,7 +65,7 @@ def screen_folder(
     with _terminated_is_interrupted(), meter() as shown:
         options = SubmitOptions(model=model, operator=settings.operator, queue=queue, note=note)
         submission = submit(database, settings, path, options, resume=True, progress=shown.registered)
-        _say_what_was_submitted(submission, settings)
+        _say_what_was_submitted(submission, settings, shown)
         status = _read(database, submission.batch)
         interrupted = False
         if not status.ended:
@@ -74,9 +74,9 @@ def screen_folder(
                     status = _until_ended(database, status, worker, shown)
                 except KeyboardInterrupt:
                     interrupted = True
-                    console.say("Stopping: what is in hand is finished or given back …")
+                    shown.say("Stopping: what is in hand is finished or given back …")
             status = _read(database, submission.batch)
-    return Screened(status=status, submission=submission, interrupted=interrupted and not status.ended)
+    return Screened(status=status, submission=submission, model=model, interrupted=interrupted and not status.ended)
 
 
 def _until_ended(database: Database, status: BatchStatus, worker: LocalWorker, shown: Meter) -> BatchStatus:
@@ -91,13 +91,13 @@ def _until_ended(database: Database, status: BatchStatus, worker: LocalWorker, s
             raise WorkerEnded(f"{problem}\nBatch {status.batch} is kept; the same command takes it up again.")
 
 
-def _say_what_was_submitted(submission: Submission, settings: Settings) -> None:
+def _say_what_was_submitted(submission: Submission, settings: Settings, shown: Meter) -> None:
     skipped = f", {submission.skipped:,} skipped" if submission.skipped else ""
     verb = "Taking up batch" if submission.resumed else "Batch"
     words = f"{plural(submission.slides, 'slide')}, {plural(submission.fields, 'field')}{skipped}"
-    console.say(f"{verb} {submission.batch}: {words}.")
+    shown.say(f"{verb} {submission.batch}: {words}.")
     if submission.broker_problem and not settings.embedded_broker:
-        console.say(submission.broker_problem, style="yellow")
+        shown.say(submission.broker_problem, style="yellow")
 
 
 def _read(database: Database, batch: int) -> BatchStatus:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cli.screening import Screened
     from db.database import Database
     from db.records import BatchStatus, FieldFailure, SkippedItem, SlideResult
+    from models.artefact import Model
 
 SLIDES_SHOWN: Final = 40
 FAILURES_SHOWN: Final = 12
@@ -57,7 +58,7 @@ def show(database: Database, done: Screened, *, advice: bool) -> None:
     slide_table(sorted(slides, key=lambda slide: _FIRST.get(slide.call or "", 3))[:SLIDES_SHOWN])
     if len(slides) > SLIDES_SHOWN:
         out.print(f"… and {len(slides) - SLIDES_SHOWN:,} more:  allq results {status.batch}")
-    _show_flags(slides)
+    _show_flags(slides, done.model)
     if failures:
         _show_failures(failures)
     if skipped:
@@ -77,7 +78,13 @@ def slide_table(slides: list[SlideResult]) -> None:
         console.words("flags"),
     ]
     rows = [
-        (slide.slide, call_words(slide), confidence_words(slide.confidence), leukocyte_words(slide), slide.flags)
+        (
+            slide.slide,
+            call_words(slide),
+            confidence_words(slide.call, slide.confidence),
+            leukocyte_words(slide),
+            slide.flags,
+        )
         for slide in slides
     ]
     flagged = any(slide.flags for slide in slides)
@@ -90,18 +97,20 @@ def _show_head(status: BatchStatus) -> None:
     if status.started_at and status.finished_at:
         seconds = (status.finished_at - status.started_at).total_seconds()
         took = f" in {duration(seconds)}"
-    out.print(Text(f"Batch {status.batch}", style="bold"), end="")
-    out.print(f": {plural(status.slides, 'slide')}, {plural(status.fields, 'field')}: {state_words(status)}{took}.")
+    words = f": {plural(status.slides, 'slide')}, {plural(status.fields, 'field')}: {state_words(status)}{took}."
+    out.print(Text.assemble((f"Batch {status.batch}", "bold"), words))
     out.print(f"Model {model_words(status.model_name, status.model_id, synthetic=False)}.")
     if status.synthetic:
         out.print(Text(f"This model was {SYNTHETIC}.", style="bold yellow"))
 
 
-def _show_flags(slides: list[SlideResult]) -> None:
-    count = sum(1 for slide in slides if slide.flags)
-    if count:
-        verb = "has" if count == 1 else "have"
-        console.output().print(f"{plural(count, 'slide')} {verb} a flag: a reason why a person must look.")
+def _show_flags(slides: list[SlideResult], model: Model) -> None:
+    raised = {flag for slide in slides for flag in slide.flags}
+    known = [(name, flag.sentence) for name, flag in model.configuration.flags.items() if name in raised]
+    if raised:
+        console.output().print()
+        console.output().print(Text("What the flags say; each is a reason why a person must look:", style="bold"))
+        console.pairs([*known, *((name, "-") for name in sorted(raised - dict(known).keys()))])
 
 
 def _show_failures(failures: list[FieldFailure]) -> None:
@@ -133,11 +142,11 @@ def _show_next(status: BatchStatus, *, failures: int) -> None:
     batch = status.batch
     lines = [
         (f"allq results {batch} --level field", "every field, with probabilities and flags"),
-        (f"allq results {batch} --out results.csv", "for a spreadsheet; .jsonl and .parquet as well"),
+        (f"allq results {batch} --out results.csv", "for a spreadsheet; or .jsonl, .parquet"),
     ]
     if failures:
         lines.append((f"allq failures {batch}", "what could not be screened, and why"))
-        lines.append((f"allq retry {batch}", "those fields again, once they are mended"))
+        lines.append((f"allq retry {batch}", "those again, once they are mended"))
     console.output().print("Next:")
     for command, what in lines:
-        console.output().print(f"  {command:<38}  {what}")
+        console.output().print(f"  {command:<32}  {what}")

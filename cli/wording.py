@@ -39,13 +39,13 @@ def call_words(slide: SlideResult) -> str:
     return slide.call
 
 
-def confidence_words(confidence: float | None) -> str:
-    """`97 %`, rounded down."""
-    return percent(confidence)
+def confidence_words(call: str | None, confidence: float | None) -> str:
+    """`97 %`, rounded down; a dash where there is no call to be confident of."""
+    return percent(None if call in {None, "insufficient"} else confidence)
 
 
 def state_words(status: BatchStatus) -> str:
-    """`640 screened (23 of them known before), 7 failed`: the states that a batch's fields are in."""
+    """`640 screened (23 linked to a finding of the same bytes), 7 failed`: the states that a batch's fields are in."""
     known = f" ({status.findings_linked:,} linked to a finding of the same bytes)" if status.findings_linked else ""
     words = [f"{status.screened:,} screened{known}", f"{status.failed:,} failed"]
     if status.waiting:
