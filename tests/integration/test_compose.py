@@ -131,7 +131,7 @@ def test_the_services_screen_a_batch_with_two_workers(variables: dict[str, str],
         wait_for("workers", lambda: len(_present(machine)) == 2)
         assert machine.healthy("worker")
 
-        submitted = json.loads(machine.run("cli", ["submit", "/slides", "--json"]))
+        submitted = json.loads(machine.run("cli", ["submit", "/slides", "--model", "synthetic-smears", "--json"]))
         batch = str(submitted["batch"])
 
         def status() -> dict[str, Any]:
@@ -157,7 +157,7 @@ def test_the_services_screen_a_batch_with_two_workers(variables: dict[str, str],
     assert _contents(tmp_path / "slides") == before
 
 
-_ACTORS = "SELECT count(DISTINCT owner) FROM chunk WHERE owner IS NOT NULL"
+_ACTORS = "SELECT count(DISTINCT actor) FROM event WHERE kind = 'chunk-recorded'"
 
 
 def _assert_password_is_needed(machine: Machine) -> None:

@@ -109,7 +109,9 @@ def test_installed_alone_it_screens_a_folder_from_anywhere(programs: Path, tmp_p
     write_slides(slides, slides=2, fields=5, seed=3)
     home = tmp_path / "home"
 
-    screened = run(programs / "allq", "screen", slides, "--json", home=home, codes=(0, 3))
+    screened = run(
+        programs / "allq", "screen", slides, "--model", "synthetic-smears", "--json", home=home, codes=(0, 3)
+    )
     batch = json.loads(screened.splitlines()[-1])["batch"]
 
     status = json.loads(run(programs / "allq", "status", batch, "--json", home=home))
