@@ -63,7 +63,7 @@ class NoveltyRule:
 
     dimensions: int
     """of the embedding, from its first on"""
-    neighbours: int = 5
+    neighbours: int = 1
     share: float = 0.02
     """of training fields whose group was left out, that the flag's threshold lets through as novel"""
 

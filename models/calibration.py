@@ -49,7 +49,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int_]) -> f
     return float(np.exp((low + high) / 2))
 
 
-def fit_sigmoid(margins: Floats, targets: Floats, weights: Floats, *, ridge: float = 1e-3) -> tuple[float, float]:
+def fit_sigmoid(margins: Floats, targets: Floats, weights: Floats, *, ridge: float = 1e-6) -> tuple[float, float]:
     """Offset and slope of a logistic regression of `targets` (0 to 1) on `margins`, each (N,); Newton's method.
 
     Targets are pulled off 0 and 1 as in Platt (1999), so that classes that never overlap still give a finite slope.
@@ -60,7 +60,7 @@ def fit_sigmoid(margins: Floats, targets: Floats, weights: Floats, *, ridge: flo
     centre, spread = float(margins.mean()), float(margins.std()) or 1.0
     design = np.stack([np.ones_like(margins), (margins - centre) / spread], axis=1)
     solution = np.zeros(2)
-    for _ in range(50):
+    for _ in range(200):
         predicted = sigmoid(design @ solution)
         gradient = design.T @ (weights * (predicted - soft)) / total + ridge * solution
         curvature = weights * np.maximum(predicted * (1 - predicted), 1e-6) / total

@@ -1,9 +1,10 @@
 """How far a field lies from everything the model was trained on.
 
 The distance is that to the k-th nearest training field in the first dimensions of the network's embedding: channel
-means of early blocks, which tell stain, grain, focus and scale. They are standardised and whitened. Streams are
-separate clouds, so neighbours tell more than one Gaussian would (measured in docs/model.md; k-NN after Sun et al.,
-ICML 2022). A score of 1 is the median over training fields whose group was left out of the references.
+means of early blocks, which tell stain, grain, focus and scale. They are whitened by how fields differ within a group:
+what varies on one slide counts little, what only tells slides apart counts much. Streams are separate clouds, so
+neighbours tell more than one Gaussian would (measured in docs/model.md; k-NN after Sun et al., ICML 2022). A score of 1
+is the median over training fields whose group was left out of the references.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 MAX_REFERENCES = 4096
-_SHRINKAGE = 0.01
+_LEAST_GROUP = 3
+_SHRINKAGE = 0.1
 """of the mean variance, added to that of each axis, so that axes without variance don't blow up"""
 
 
@@ -76,13 +78,15 @@ def fit_novelty(
     """
     values = embeddings[:, :dimensions].astype(np.float64)
     kinds = sorted(set(groups))
-    part = np.array([kinds.index(group) for group in groups]) * min(5, len(kinds)) // len(kinds)
+    numbers = np.array([kinds.index(group) for group in groups])
+    part = numbers * min(5, len(kinds)) // len(kinds)
     apart = np.empty(len(values), np.float32)
     for number in np.unique(part):
-        rest = _references(values[part != number] if len(kinds) > 1 else values, neighbours)
+        others = np.flatnonzero(part != number) if len(kinds) > 1 else np.arange(len(values))
+        rest = _references(values[others], numbers[others], neighbours)
         apart[part == number] = rest.score(values[part == number])
     median = float(np.median(apart)) or 1.0
-    whole = _references(values, neighbours)
+    whole = _references(values, numbers, neighbours)
     novelty = Novelty(
         mean=whole.mean,
         whitening=whole.whitening,
@@ -93,10 +97,15 @@ def fit_novelty(
     return novelty, float(np.quantile(apart, 1 - share) / median)
 
 
-def _references(values: NDArray[np.float64], neighbours: int) -> Novelty:
+def _references(values: NDArray[np.float64], groups: NDArray[np.int_], neighbours: int) -> Novelty:
     mean, spread = values.mean(0), values.std(0) + 1e-6
-    standard = (values - mean) / spread
-    variances, axes = np.linalg.eigh(standard.T @ standard / len(standard))
+    within = (values - mean) / spread
+    _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    # A group of one or two fields tells nothing of how fields differ within it: all such are taken as one.
+    number = np.where(sizes[number] < _LEAST_GROUP, len(sizes), number)
+    for each in np.unique(number):
+        within[number == each] -= within[number == each].mean(0)
+    variances, axes = np.linalg.eigh(within.T @ within / len(within))
     whitening = (axes / np.sqrt(np.maximum(variances, 0) + _SHRINKAGE * variances.mean())) / spread[:, None]
     chosen = np.unique(np.linspace(0, len(values) - 1, min(len(values), MAX_REFERENCES)).astype(int))
     return Novelty(

@@ -1,0 +1,81 @@
+"""A model that is read in milliseconds: the tiny network with weights drawn from a seed, not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allq.classes import CLASSES
+from imaging.quality import QualityParameters
+from imaging.segment import SegmentationParameters
+from models.architectures import blueprint
+from models.artefact import LeukocyteRule, Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
+from models.flags import flags
+
+
+def _configuration(**changes: Any) -> ModelConfiguration:
+    tiny = blueprint("tiny")
+    return replace(
+        ModelConfiguration(
+            name="untrained",
+            architecture="tiny",
+            classes=CLASSES,
+            input_size=96,
+            mean=tiny.mean,
+            deviation=tiny.deviation,
+            temperature=1.5,
+            leukocyte=LeukocyteRule(offset=0.1, slope=0.7, suspect=0.6),
+            novelty=NoveltyRule(dimensions=tiny.known_by),
+            slide=SlideRule(),
+            flags=flags(novel=2.0, uncertain=0.7, quality=QualityParameters()),
+            segmentation=SegmentationParameters(),
+            quality=QualityParameters(),
+            synthetic=True,
+            provenance=Provenance(data="none", fingerprint="0" * 64, fields=0, groups=0, training={}),
+            code_version="0",
+            weights_sha256="",
+        ),
+        **changes,
+    )
+
+
+def _arrays(seed: int) -> dict[str, Any]:
+    import torch
+
+    from models.architectures.network import Network
+    from models.engines.torch import pack
+    from models.novelty import fit_novelty
+
+    torch.manual_seed(seed)
+    network = Network(blueprint("tiny"), len(CLASSES))
+    dimensions = blueprint("tiny").known_by
+    known = np.random.default_rng(seed).normal(size=(200, dimensions)).astype(np.float32)
+    novelty, _ = fit_novelty(known, [str(n // 20) for n in range(200)], dimensions=dimensions, neighbours=5, share=0.02)
+    return {**pack(network), **novelty.arrays()}
+
+
+@pytest.fixture(scope="session")
+def configuration() -> Callable[..., ModelConfiguration]:
+    """Makes a whole configuration; keywords change it."""
+    return _configuration
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model whose calls mean nothing."""
+    return write(tmp_path_factory.mktemp("models") / "untrained", _configuration(), _arrays(0), "# untrained\n")
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Model]:
+    """Writes a model of the given seed and changes into a folder."""
+
+    def make(folder: Path, *, seed: int = 0, **changes: Any) -> Model:
+        return write(folder, _configuration(**changes), _arrays(seed), "# made for a test\n")
+
+    return make

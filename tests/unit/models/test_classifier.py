@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from allq.classes import CLASSES
+from allq.settings import Settings
+from imaging.decode import Decoded, decode
+from imaging.synthetic import STYLES, render_field
+from models.artefact import Model
+from models.classifier import Classifier
+
+
+def encoded(pixels: np.ndarray) -> Decoded:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return decode(content.getvalue(), max_pixels=10_000_000)
+
+
+@pytest.fixture(scope="module")
+def classifier(untrained: Model, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return Classifier.load(untrained, Settings(home=tmp_path_factory.mktemp("home"), engine="openvino"))
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[Decoded]:
+    random = np.random.default_rng(0)
+    rendered = [
+        render_field(random, klass=name, style=style).pixels
+        for name, style in zip(CLASSES, STYLES.values(), strict=False)
+    ]
+    return [encoded(pixels) for pixels in rendered]
+
+
+def test_a_prepared_field_is_the_whole_field_at_the_networks_size(
+    classifier: Classifier, fields: list[Decoded]
+) -> None:
+    prepared = classifier.prepare(fields[0])
+    assert prepared.input.shape == (96, 96, 3)
+    assert prepared.input.dtype == np.uint8
+    assert (prepared.width, prepared.height) == (320, 240)
+    assert len(prepared.segmentation.leukocytes) == len(prepared.nuclei)
+
+
+def test_an_assessment_is_consistent_with_itself(classifier: Classifier, fields: list[Decoded]) -> None:
+    for field, found in zip(fields, classifier.classify([classifier.prepare(field) for field in fields]), strict=True):
+        assert sum(found.probabilities) == pytest.approx(1)
+        assert found.call == CLASSES[int(np.argmax(found.probabilities))]
+        assert found.confidence == max(found.probabilities)
+        assert found.suspicion == pytest.approx(1 - found.probabilities[0])
+        assert all(0 <= suspicion <= 1 for suspicion in found.suspicions)
+        assert found.suspects == sum(suspicion >= 0.6 for suspicion in found.suspicions)
+        assert len(found.suspicions) == len(classifier.prepare(field).segmentation.leukocytes)
+
+
+def test_a_field_says_the_same_alone_and_in_company(classifier: Classifier, fields: list[Decoded]) -> None:
+    prepared = [classifier.prepare(field) for field in fields]
+    together = classifier.classify(prepared)
+    for one, expected in zip(prepared, together, strict=True):
+        (alone,) = classifier.classify([one])
+        assert alone.call == expected.call
+        assert alone.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+
+
+def test_a_blank_field_is_not_called(classifier: Classifier) -> None:
+    blank = np.full((240, 320, 3), 243, np.uint8)
+    (found,) = classifier.classify([classifier.prepare(encoded(blank))])
+    assert found.call is None
+    assert found.confidence == 0
+    assert found.suspicion == 0
+    assert found.suspicions == ()
+    assert "no-leukocytes" in found.flags
+    assert "uncertain" not in found.flags
+
+
+def test_every_flag_that_is_raised_has_its_sentence_in_the_model(classifier: Classifier, fields: list[Decoded]) -> None:
+    sentences = classifier.model.configuration.flags
+    for found in classifier.classify([classifier.prepare(field) for field in fields]):
+        assert set(found.flags) <= set(sentences)
+    assert all(flag.sentence.endswith((".", ":")) for flag in sentences.values())
+
+
+def test_nothing_to_classify_gives_nothing(classifier: Classifier) -> None:
+    assert classifier.classify([]) == []
+
+
+def test_the_engine_is_the_one_the_settings_ask_for(untrained: Model, tmp_path: Path) -> None:
+    for engine in ("openvino", "torch"):
+        loaded = Classifier.load(untrained, Settings(home=tmp_path, engine=engine, device="cpu"))
+        assert loaded.engine_name.startswith(f"{engine}-cpu-")
