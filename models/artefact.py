@@ -183,13 +183,15 @@ def write(folder: Path, configuration: ModelConfiguration, arrays: Arrays, card:
 
     `configuration.weights_sha256` is filled in from the weights as written.
     """
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    from safetensors.numpy import save  # noqa: PLC0415
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    save_file({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}, beside / WEIGHTS)
+    # Written by ourselves: `save_file` makes it readable for its owner alone, and a service is another user.
+    content = save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+    (beside / WEIGHTS).write_bytes(content)
     configuration = replace(configuration, weights_sha256=_weights_digest(beside / WEIGHTS).hexdigest())
     text = json.dumps(configuration.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
     (beside / CONFIGURATION).write_text(text + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from models.artefact import Model
 from models.calibration import sigmoid, softmax
 from models.engines import Engine, NetworkOutput, start
 from models.flags import NO_LEUKOCYTES, NOVEL, UNCERTAIN
-from models.inputs import judge, to_square
+from models.inputs import judge, to_input
 from models.leukocytes import Nuclei, lay_out, margins
 from models.novelty import Novelty
 
@@ -87,7 +87,7 @@ class Classifier:
             decoded.pixels, self._configuration.segmentation, original_size=(decoded.width, decoded.height)
         )
         return PreparedField(
-            input=to_square(cleaned, self._configuration.input_size),
+            input=to_input(cleaned, self._configuration.input_size),
             segmentation=segmentation,
             nuclei=lay_out(segmentation),
             quality=judge(decoded.pixels, segmentation, decoded.width, self._configuration.quality),

@@ -18,11 +18,8 @@ from allq.errors import FieldError, UsageError
 from imaging.decode import decode
 from imaging.formats import sniff
 from imaging.overlays import without_overlays
-from models.inputs import to_square
+from models.inputs import CACHED_SIDE, to_square
 from models.options import Progress, silent
-
-CACHED_SIDE = 224
-"""Side of the cleaned squares that training keeps in memory, in pixels."""
 
 MAX_PIXELS = 200_000_000
 

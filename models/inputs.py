@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Final
 
 import cv2
 import numpy as np
@@ -10,6 +11,18 @@ from numpy.typing import NDArray
 
 from imaging.quality import Quality, QualityParameters, assess
 from imaging.segment import Segmentation
+
+CACHED_SIDE: Final = 224
+"""Side of the cleaned squares that training keeps in memory, in pixels; every field passes through that size."""
+
+
+def to_input(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The whole field, RGB uint8 (H, W, 3), as the network takes it: (side, side, 3).
+
+    By way of CACHED_SIDE, as in training: resampled once instead of twice, a field would be sharper than any that the
+    network has seen, and would count as novel.
+    """
+    return to_square(to_square(rgb, CACHED_SIDE), side)
 
 
 def to_square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

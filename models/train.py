@@ -26,7 +26,7 @@ from models.engines.torch import pack
 from models.fit import fit_network
 from models.flags import flags
 from models.heldout import Calibration, HeldOut, calibrate, cross_calibrate, stored
-from models.inputs import to_square
+from models.inputs import to_input
 from models.leukocytes import margins
 from models.looks import Look, look_at
 from models.novelty import Novelty, fit_novelty
@@ -74,6 +74,9 @@ def train(data: Path, out: Path, options: TrainOptions, progress: Progress = sil
             options=options,
             progress=progress,
         )
+        # A network has seen its training fields: where early blocks were trained too, new fields lie further off.
+        threshold = max(threshold, float(np.quantile(held_out.novelty, 1 - _novelty_rule(options).share)))
+        held_out = replace(held_out, novelty_threshold=np.full(len(held_out.labels), threshold, np.float32))
     configuration = _configuration(
         options,
         calibration=calibrate(held_out),
@@ -105,7 +108,7 @@ def look_through(
     outputs: list[NetworkOutput] = []
     with torch.inference_mode():
         for start in range(0, len(pixels), 32):
-            inputs = np.stack([to_square(field, side) for field in pixels[start : start + 32]])
+            inputs = np.stack([to_input(field, side) for field in pixels[start : start + 32]])
             output = network(network.scale(torch.from_numpy(inputs)))
             outputs.append(
                 NetworkOutput(

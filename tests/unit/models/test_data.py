@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from allq.classes import CLASSES
 from allq.errors import UsageError
-from models.data import CACHED_SIDE, LabelledField, fingerprint, load_pixels, read_labelled, split_folds
+from models.data import LabelledField, fingerprint, load_pixels, read_labelled, split_folds
+from models.inputs import CACHED_SIDE
 
 
 def picture(path: Path, shade: int) -> None:

@@ -1,0 +1,89 @@
+"""`python -m models.release DATA`: makes the model that comes with allq, and the report that its card quotes.
+
+Evaluates by group, trains on all fields with that calibration, and shows the model images from elsewhere. Stopped and
+called again it goes on. Needs the Taleqani images (docs/model.md says where they are from).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from allq.settings import Settings
+from models.artefact import CARD, DEFAULT, SHIPPED, Model
+from models.card import card
+from models.classifier import Classifier
+from models.evaluate import evaluate
+from models.flags import NOVEL
+from models.heldout import HELD_OUT
+from models.options import EvaluateOptions, Progress, TrainOptions, silent
+from models.outside import as_markdown, look_at_rendered, look_outside
+from models.report import Report
+from models.train import train
+
+OPTIONS: Final = TrainOptions(name=DEFAULT)
+
+
+def release(
+    data: Path, out: Path, *, work: Path, reports: Path, outside: Path | None, progress: Progress = silent
+) -> Model:
+    """Write the model to `out` and its evaluation to `reports`. `outside`: a folder of folders of foreign images."""
+    report = evaluate(data, EvaluateOptions(protocol="group", work=work, training=OPTIONS), progress)
+    write_report(report, reports, "by-group")
+    shutil.copyfile(work / "group-seed0" / HELD_OUT, reports / f"by-group-{HELD_OUT}")
+    options = replace(OPTIONS, calibration=work / "group-seed0", work=work / "final")
+    model = train(data, out, options, progress)
+    classifier = Classifier.load(model, Settings(home=work))
+    found = look_outside(classifier, outside, progress) if outside is not None else []
+    found += look_at_rendered(classifier, fields=40, seed=0, progress=progress)
+    table = as_markdown(found, threshold=model.configuration.threshold(NOVEL))
+    notes = (
+        "## Images from elsewhere\n"
+        f"The finished model ({classifier.engine_name}) on images that are not of its kind.\n\n{table}"
+    )
+    (out / CARD).write_text(card(model.configuration, notes), encoding="utf-8")
+    return model
+
+
+def write_report(report: Report, folder: Path, name: str) -> None:
+    """`name`.json and `name`.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
+    (folder / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(report.as_markdown(), encoding="utf-8")
+
+
+def told() -> Progress:
+    """A Progress that writes a line when a stage begins, and every minute."""
+    began = time.monotonic()
+    last: list[tuple[str, float]] = [("", 0.0)]
+
+    def progress(stage: str, done: int, total: int) -> None:
+        now = time.monotonic() - began
+        if stage != last[0][0] or now - last[0][1] > 60:
+            last[0] = (stage, now)
+            print(f"{now:6.0f} s  {stage} {done} of {total}", file=sys.stderr, flush=True)  # noqa: T201
+
+    return progress
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, default=SHIPPED / DEFAULT)
+    parser.add_argument("--work", type=Path, default=Path("allq-evaluation"))
+    parser.add_argument("--reports", type=Path, default=Path("docs/model"))
+    parser.add_argument("--outside", type=Path, default=None, help="folder of folders of images from elsewhere")
+    given = parser.parse_args()
+    release(given.data, given.out, work=given.work, reports=given.reports, outside=given.outside, progress=told())
+
+
+if __name__ == "__main__":
+    main()
