@@ -198,6 +198,7 @@ class Field(Base):
         CheckConstraint("(state = 'failed') = (failure IS NOT NULL)", name="failure"),
         Index("field_slide_id", "slide_id", "id"),
         Index("field_chunk_id", "chunk_id"),
+        _partial("field_failed", "chunk_id", where="state = 'failed'"),
         _partial("field_finding_id", "finding_id", where="finding_id IS NOT NULL"),
     )
 

@@ -141,7 +141,7 @@ VIEWS = {
         LEFT JOIN finding i ON i.id = f.finding_id
     """,
     "field_failures": """
-        SELECT s.batch_id AS batch, s.id AS slide_id, s.name AS slide, f.id AS field_id, f.path AS field,
+        SELECT c.batch_id AS batch, s.id AS slide_id, s.name AS slide, f.id AS field_id, f.path AS field,
                f.failure, f.failure_sentence, c.attempt, c.ended_at AS failed_at, HEX(f.sha256) AS sha256, f.size
         FROM chunk c
         JOIN field f ON f.chunk_id = c.id
@@ -397,6 +397,14 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("field_pkey")),
     )
     op.create_index("field_chunk_id", "field", ["chunk_id"], unique=False)
+    op.create_index(
+        "field_failed",
+        "field",
+        ["chunk_id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'failed'"),
+        postgresql_where=sa.text("state = 'failed'"),
+    )
     op.create_index(
         "field_finding_id",
         "field",
