@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import redis
 from celery import Celery, bootsteps
 
 from allq.errors import AllqError, BrokerUnreachable
@@ -26,6 +27,7 @@ from worker import broker, embedded
 from worker.calling import call_due_slides
 from worker.identity import is_dead, owner
 from worker.publish import publish_all, publish_waiting
+from worker.requests import unacknowledged
 
 log = logger(__name__)
 
@@ -73,7 +75,10 @@ class Housekeeper:
         self._broker_was_down = False
 
     def tick(self) -> None:
-        """Do all of it once. Problems are logged, and tried again at the next tick."""
+        """Do all of it once. Problems are logged, and tried again at the next tick.
+
+        Raises redis.ConnectionError, which Celery's event loop understands, when Celery has to connect anew.
+        """
         try:
             # Opened and closed each time: the pool forks from this process, and no connection may live in both.
             database = Database.open(self._settings, upgrade=False)
@@ -83,6 +88,8 @@ class Housekeeper:
                 self._deliver(database)
             finally:
                 database.close()
+        except redis.ConnectionError:
+            raise  # Celery's event loop connects anew when it meets this
         except BrokerUnreachable as error:
             if not self._broker_was_down:
                 log.warning("broker away; work waits in SQL", problem=str(error))
@@ -101,6 +108,9 @@ class Housekeeper:
         if self._broker_was_down or published:
             log.info("chunks published", chunks=published)
         self._broker_was_down = False
+        if unacknowledged.is_set():
+            unacknowledged.clear()
+            raise redis.ConnectionError("the broker was away when a message was to be acknowledged; connecting anew")
 
 
 class HousekeepingStep(bootsteps.StartStopStep):  # type: ignore[misc]

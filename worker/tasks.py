@@ -8,6 +8,7 @@ from structlog.contextvars import bound_contextvars
 from allq.errors import AllqError
 from allq.logging import logger
 from worker.app import SCREEN_TASK, current_app
+from worker.requests import ScreeningTask
 from worker.station import current_station
 
 log = logger(__name__)
@@ -15,7 +16,7 @@ log = logger(__name__)
 app = current_app()
 
 
-@app.task(name=SCREEN_TASK)
+@app.task(name=SCREEN_TASK, base=ScreeningTask)
 def screen(chunk_id: int) -> None:
     """Screen one chunk. Never raises: SQL tells what became of it, and housekeeping delivers it again if need be."""
     with bound_contextvars(chunk=chunk_id):

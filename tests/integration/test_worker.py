@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from allq.settings import Settings
-from db import reads
+from db import chunks, reads
 from db.database import Database
 from imaging.synthetic import write_slides
 from tests.screening import copies, status, submit_synthetic, wait_for, workers
@@ -37,14 +37,20 @@ def findings(database: Database, batch: int) -> tuple[int, int]:
 
 
 def assert_accounted_for(database: Database, batch: int) -> None:
+    """The batch has ended, and its counters are those of its rows."""
     found = status(database, batch)
     counted = fields_by_state(database, batch)
     assert found.state == "done"
     assert found.waiting == 0
     assert found.fields == found.screened + found.failed + found.cancelled == sum(counted.values())
     assert (found.screened, found.failed) == (counted.get("screened", 0), counted.get("failed", 0))
+    assert found.findings_linked == findings(database, batch)[1]
+
+
+def assert_nothing_doubled(database: Database, batch: int) -> None:
+    """Of a first batch: each content has one finding, and every other field with these bytes is linked to it."""
     contents, linked = findings(database, batch)
-    assert contents + linked == found.screened
+    assert contents + linked == status(database, batch).screened
 
 
 def done(database: Database, batch: int) -> bool:
@@ -61,6 +67,7 @@ def test_two_workers_screen_a_folder_and_link_twins(database, settings, smears, 
     with workers(settings, 2):
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
     assert_accounted_for(database, submission.batch)
+    assert_nothing_doubled(database, submission.batch)
     contents, linked = findings(database, submission.batch)
     assert linked == 2 * contents
     assert not embedded.is_running(settings)
@@ -117,6 +124,7 @@ def test_killing_pool_processes_and_whole_workers_loses_and_doubles_nothing(data
         second.kill()
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
     assert_accounted_for(database, submission.batch)
+    assert_nothing_doubled(database, submission.batch)
 
 
 def test_a_broker_emptied_in_mid_batch_is_filled_again(database, settings, smears, tmp_path):
@@ -128,6 +136,7 @@ def test_a_broker_emptied_in_mid_batch_is_filled_again(database, settings, smear
         redis.Redis(unix_socket_path=str(embedded.socket_path(settings))).flushall()
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
     assert_accounted_for(database, submission.batch)
+    assert_nothing_doubled(database, submission.batch)
 
 
 def test_a_killed_broker_is_started_again(database, settings, smears, tmp_path):
@@ -139,6 +148,7 @@ def test_a_killed_broker_is_started_again(database, settings, smears, tmp_path):
         embedded.stop(settings)
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
     assert_accounted_for(database, submission.batch)
+    assert_nothing_doubled(database, submission.batch)
 
 
 def test_a_worker_told_to_stop_leaves_nothing_claimed(database, settings, smears, tmp_path):
@@ -148,10 +158,12 @@ def test_a_worker_told_to_stop_leaves_nothing_claimed(database, settings, smears
     with workers(settings) as (worker,):
         wait_for(lambda: status(database, submission.batch).screened > 0, what="something is screened")
         assert worker.stop() == 0
-    assert status(database, submission.batch).state in {"waiting", "done"}
+    with database.read() as connection:
+        assert chunks.running_owners(connection) == []
     with workers(settings):
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
     assert_accounted_for(database, submission.batch)
+    assert_nothing_doubled(database, submission.batch)
 
 
 def test_a_worker_is_seen_while_it_runs(database, settings: Settings):
