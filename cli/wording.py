@@ -23,11 +23,11 @@ def model_words(name: str, identity: str, *, synthetic: bool) -> str:
 
 
 def leukocyte_words(slide: SlideResult) -> str:
-    """`133 suspect among 410 leukocytes`; with none suspect, the upper bound of what that can mean."""
+    """`133 suspect among 410 leukocytes`; unless the slide is suspected, with the upper bound of what that can mean."""
     if slide.call is None:
         return "-"
     words = f"{slide.suspects:,} suspect among {plural(slide.leukocytes, 'leukocyte')}"
-    if slide.suspects == 0 and slide.upper_bound is not None:
+    if slide.call != "all-suspected" and slide.leukocytes and slide.upper_bound is not None:
         words += f" (95 % upper bound {upper_percent(slide.upper_bound)})"
     return words
 
