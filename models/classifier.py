@@ -18,7 +18,7 @@ from models.calibration import sigmoid, softmax
 from models.engines import Engine, NetworkOutput, start
 from models.flags import NO_LEUKOCYTES, NOVEL, UNCERTAIN
 from models.inputs import judge, to_input
-from models.leukocytes import Nuclei, lay_out, margins
+from models.leukocytes import Nuclei, count_suspects, lay_out, margins
 from models.novelty import Novelty
 
 
@@ -53,7 +53,7 @@ class Assessment:
     suspicions: tuple[float, ...]
     """of each leukocyte, in the order of the segmentation, 0 to 1"""
     suspects: int
-    """leukocytes whose suspicion reaches the model's threshold"""
+    """leukocytes whose suspicion reaches the model's threshold; 0 in a field called benign"""
 
 
 class Classifier:
@@ -142,5 +142,5 @@ class Classifier:
             novelty=novelty,
             flags=tuple(sorted(flags)),
             suspicions=tuple(float(value) for value in suspicions),
-            suspects=int((suspicions >= rule.suspect).sum()),
+            suspects=count_suspects(suspicions, rule, suspect_field=called and best != 0),
         )

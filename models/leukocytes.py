@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.segment import Segmentation
+from models.artefact import LeukocyteRule
 from models.calibration import suspect_margin
 
 GRID: Final = 64
@@ -64,3 +65,11 @@ def margins(class_maps: NDArray[np.float32], nuclei: Nuclei) -> NDArray[np.float
         row, column = nuclei.centres[lost]
         means[lost] = [each[row, column] for each in maps]
     return suspect_margin(means)
+
+
+def count_suspects(suspicions: NDArray[np.float64], rule: LeukocyteRule, *, suspect_field: bool) -> int:
+    """How many leukocytes of a field reach the rule's threshold; none in a field that isn't called suspect itself.
+
+    A count that contradicts the field's call would be read as a finding. Each leukocyte's suspicion is kept anyway.
+    """
+    return int((suspicions >= rule.suspect).sum()) if suspect_field else 0

@@ -15,6 +15,7 @@ from models.classifier import Assessment
 from models.data import LabelledField
 from models.flags import NO_LEUKOCYTES, NOVEL, UNCERTAIN
 from models.heldout import Calibration, HeldOut
+from models.leukocytes import count_suspects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,12 @@ def from_held_out(held_out: HeldOut, parts: Iterable[tuple[NDArray[np.intp], Cal
         novelty=held_out.novelty.astype(np.float64),
         flags=tuple(flags),
         leukocytes=held_out.leukocytes,
-        suspects=np.array([int((each >= rule.suspect).sum()) for each, rule in zip(suspicions, rules, strict=True)]),
+        suspects=np.array(
+            [
+                count_suspects(each, rule, suspect_field=bool(suspect))
+                for each, rule, suspect in zip(suspicions, rules, probabilities.argmax(axis=1) != 0, strict=True)
+            ]
+        ),
         mean_suspicion=np.array([each.mean() if each.size else np.nan for each in suspicions]),
     )
 

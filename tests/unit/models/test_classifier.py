@@ -11,8 +11,9 @@ from allq.classes import CLASSES
 from allq.settings import Settings
 from imaging.decode import Decoded, decode
 from imaging.synthetic import STYLES, render_field
-from models.artefact import Model
+from models.artefact import LeukocyteRule, Model
 from models.classifier import Classifier
+from models.leukocytes import count_suspects
 
 
 def encoded(pixels: np.ndarray) -> Decoded:
@@ -92,3 +93,10 @@ def test_the_engine_is_the_one_the_settings_ask_for(untrained: Model, tmp_path: 
     for engine in ("openvino", "torch"):
         loaded = Classifier.load(untrained, Settings(home=tmp_path, engine=engine, device="cpu"))
         assert loaded.engine_name.startswith(f"{engine}-cpu-")
+
+
+def test_a_field_that_is_called_benign_counts_no_suspects():
+    suspicions = np.array([0.2, 0.7, 0.9])
+    rule = LeukocyteRule(suspect=0.5)
+    assert count_suspects(suspicions, rule, suspect_field=True) == 2
+    assert count_suspects(suspicions, rule, suspect_field=False) == 0
