@@ -83,7 +83,6 @@ def record(
         raise ValueError(f"The outcomes for chunk {claim.chunk_id} are not those of its waiting fields")
     _write_findings(conn, work)
     marked = _find_twins(conn, work)
-    slidecalls.locked(conn, sorted({*work.slide_of.values(), *(slide for _, slide in marked)}))
     _write_fields(conn, work, marked)
     screened = sum(outcome.failure is None for outcome in work.outcomes)
     linked = sum(outcome.failure is None and work.linked(outcome) for outcome in work.outcomes)
@@ -170,7 +169,7 @@ def _write_fields(conn: Connection, work: _Work, marked: Sequence[tuple[int, int
     for _, slide_id in marked:
         work.count(slide_id, "duplicates")
     bulk.update(conn, "field", _FIELD_COLUMNS, rows)
-    slidecalls.count(conn, work.changes)
+    slidecalls.count(conn, work.changes)  # from here on we hold the slides
 
 
 def _tell(

@@ -44,7 +44,7 @@ def locked(conn: Connection, slide_ids: Sequence[int]) -> dict[int, Any]:
 
 
 def count(conn: Connection, changes: Mapping[int, Mapping[str, int]]) -> None:
-    """Add to the counters of slides (held by us): slide -> counter -> how many."""
+    """Add to the counters of slides, in ascending order, by which we hold them: slide -> counter -> how many."""
     names = ("screened", "failed", "cancelled", "duplicates")
     if changes:
         run(
