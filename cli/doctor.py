@@ -27,11 +27,11 @@ def doctor(json: options.Json = False) -> None:
         if json:
             console.emit({"check": check.name, "ok": check.ok, "detail": check.detail, "advice": check.advice})
         else:
-            rows.append(
-                (check.name, _WORDS[check.ok], f"{check.detail}\n→ {check.advice}" if check.advice else check.detail)
-            )
+            rows.append((check.name, _WORDS[check.ok], check.detail, check.advice or ""))
     if not json:
-        console.table([console.fixed("check"), console.fixed("state"), console.words("found")], rows)
+        console.table(
+            [console.fixed("check"), console.fixed("state"), console.words("found"), console.words("what to do")], rows
+        )
     if failed:
         console.say(f"{failed} of the checks failed.", style="red")
         raise typer.Exit(1)
