@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from allq.errors import ModelDamaged, ModelError, ModelNotFound
 from allq.settings import Settings
-from imaging.quality import QualityParameters
-from imaging.segment import SegmentationParameters
+from imaging.parameters import QualityParameters, SegmentationParameters
 
 SHIPPED: Final = Path(__file__).parent / "weights"
 """The models that come with allq."""

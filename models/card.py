@@ -24,8 +24,8 @@ leukaemia (B-ALL).
   confounded: Pro-B is nearly a single look. A random forest that sees background colour, red cells and scale bar but
   no cell has 96.5 % four-class accuracy by group. High accuracy by group therefore does not prove that the cells are
   what the network reads, and says little about another laboratory.
-- **A look it has not seen**: it can't be trusted to be right, and its flag `novel` catches only part of the looks left
-  out (figures below).
+- **A look it has not seen**: it can't be trusted to be right, and its flag `novel` catches only part of such fields
+  (below). What becomes of benign against ALL with a look left out of training was not measured for this model.
 - Patients are not identified in the files: 89 are named in the paper, but that no patient is on both sides of a split
   could not be verified. Groups are blocks of consecutive files without overlapping tissue.
 - It has never seen T-ALL, AML, CLL, lymphoma, reactive lymphocytes or a normal adult differential. It must call each

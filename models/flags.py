@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from imaging.quality import BADLY_EXPOSED, BLURRED, QualityParameters
+from imaging.parameters import QualityParameters
+from imaging.quality import BADLY_EXPOSED, BLURRED
 from models.artefact import Flag
 
 NOVEL: Final = "novel"

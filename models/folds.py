@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imaging.quality import QualityParameters
-from imaging.segment import SegmentationParameters
+from imaging.parameters import QualityParameters, SegmentationParameters
 from models.data import LabelledField, load_pixels, split_folds
 from models.fit import fit_network
 from models.heldout import HELD_OUT, HeldOut, join

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.quality import Quality, QualityParameters, assess
+from imaging.parameters import QualityParameters
+from imaging.quality import Quality, assess
 from imaging.segment import Segmentation
 
 CACHED_SIDE: Final = 224

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from imaging.decode import decode
-from imaging.quality import QualityParameters
-from imaging.segment import SegmentationParameters, segment
+from imaging.parameters import QualityParameters, SegmentationParameters
+from imaging.segment import segment
 from models.data import MAX_PIXELS, LabelledField
 from models.inputs import judge
 from models.leukocytes import Nuclei, lay_out

@@ -19,11 +19,12 @@ from allq.settings import Settings
 from models.artefact import CARD, DEFAULT, SHIPPED, Model
 from models.card import card
 from models.classifier import Classifier
+from models.engines.torch import restore
 from models.evaluate import evaluate
 from models.flags import NOVEL
 from models.heldout import HELD_OUT
 from models.options import EvaluateOptions, Progress, TrainOptions, silent
-from models.outside import as_markdown, look_at_rendered, look_outside
+from models.outside import as_markdown, left_out_streams, look_at_rendered, look_outside
 from models.report import Report
 from models.train import train
 
@@ -45,7 +46,10 @@ def release(
     table = as_markdown(found, threshold=model.configuration.threshold(NOVEL))
     notes = (
         "## Images from elsewhere\n"
-        f"The finished model ({classifier.engine_name}) on images that are not of its kind.\n\n{table}"
+        f"The finished model ({classifier.engine_name}) on images that are not of its kind.\n\n{table}\n"
+        "## Looks left out\n"
+        "How much of each stain and camera the flag `novel` catches when its statistics were made without it.\n\n"
+        f"{left_out_streams(restore(model.configuration, model.arrays()), data, options, progress)}"
     )
     (out / CARD).write_text(card(model.configuration, notes), encoding="utf-8")
     return model

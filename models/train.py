@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from allq.classes import CLASSES
 from allq.errors import UsageError
 from allq.version import __version__
-from imaging.quality import QualityParameters
-from imaging.segment import SegmentationParameters
+from imaging.parameters import QualityParameters, SegmentationParameters
 from models.architectures.network import Network
 from models.architectures.registry import blueprint
 from models.artefact import Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
@@ -75,7 +74,7 @@ def train(data: Path, out: Path, options: TrainOptions, progress: Progress = sil
             progress=progress,
         )
         # A network has seen its training fields: where early blocks were trained too, new fields lie further off.
-        threshold = max(threshold, float(np.quantile(held_out.novelty, 1 - _novelty_rule(options).share)))
+        threshold = max(threshold, float(np.quantile(held_out.novelty, 1 - novelty_rule(options).share)))
         held_out = replace(held_out, novelty_threshold=np.full(len(held_out.labels), threshold, np.float32))
     configuration = _configuration(
         options,
@@ -130,7 +129,7 @@ def learn_known(
 ) -> tuple[Novelty, float]:
     """The novelty statistics of the training fields, and the threshold of the flag `novel`."""
     output = look_through(network, pixels, options.input_size, progress, "learning what is known")
-    rule = _novelty_rule(options)
+    rule = novelty_rule(options)
     return fit_novelty(
         output.embeddings,
         [field.group for field in fields],
@@ -175,7 +174,8 @@ def hold_out(
     )
 
 
-def _novelty_rule(options: TrainOptions) -> NoveltyRule:
+def novelty_rule(options: TrainOptions) -> NoveltyRule:
+    """How a model trained so tells what is new."""
     return NoveltyRule(dimensions=blueprint(options.architecture).known_by)
 
 
@@ -206,7 +206,7 @@ def _configuration(
         deviation=described.deviation,
         temperature=calibration.temperature,
         leukocyte=calibration.leukocyte,
-        novelty=_novelty_rule(options),
+        novelty=novelty_rule(options),
         slide=replace(SlideRule(), false_suspect_share=calibration.false_suspect_share),
         flags=flags(novel=novel, uncertain=calibration.uncertain, quality=quality),
         segmentation=SegmentationParameters(),

@@ -1,0 +1,104 @@
+"""Fields per second of each engine and precision, and how far their probabilities lie apart.
+
+    python benchmarks/engines.py [--model NAME] [--images FOLDER] [--fields 256] [--batch 32] [--threads 1]
+
+Without a folder of images, rendered smears are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from allq.classes import CLASSES
+from allq.settings import Settings
+from imaging.decode import Decoded, decode
+from imaging.formats import HEAD_BYTES, ImageFormat, sniff
+from imaging.overlays import without_overlays
+from imaging.synthetic import STYLES, render_field
+from models.artefact import Model, find
+from models.calibration import softmax
+from models.engines.base import Engine
+from models.engines.openvino import OpenVinoEngine
+from models.inputs import to_input
+
+
+def images(folder: Path | None, count: int) -> list[Decoded]:
+    """`count` fields, evenly from `folder`, or rendered."""
+    if folder is None:
+        random = np.random.default_rng(0)
+        styles = list(STYLES.values())
+        rendered = [
+            render_field(random, klass=CLASSES[number % 4], style=styles[number % len(styles)]).pixels
+            for number in range(count)
+        ]
+        return [
+            Decoded(pixels=each, format=ImageFormat.PNG, width=each.shape[1], height=each.shape[0]) for each in rendered
+        ]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and sniff(path.read_bytes()[:HEAD_BYTES])]
+    step = max(1, len(files) // count)
+    return [decode(path.read_bytes(), max_pixels=10**8, reduce_to=640) for path in files[::step][:count]]
+
+
+def engines(model: Model, batch: int, threads: int) -> dict[str, Callable[[], Engine]]:
+    """What loads each engine, by name; the first is the reference."""
+
+    def torch_cpu() -> Engine:
+        from models.engines.torch import TorchEngine
+
+        return TorchEngine(model, batch=batch, threads=threads)
+
+    return {
+        "torch f32": torch_cpu,
+        "openvino f32": lambda: OpenVinoEngine(model, batch=batch, threads=threads, precision="f32"),
+        "openvino bf16": lambda: OpenVinoEngine(model, batch=batch, threads=threads, precision="bf16"),
+    }
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--fields", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    model = find(Settings(), given.model)
+    side = model.configuration.input_size
+    inputs = np.stack([to_input(without_overlays(each.pixels), side) for each in images(given.images, given.fields)])
+    print(
+        f"{model.name} {model.id[:12]}, {len(inputs)} fields, batch {given.batch}, {given.threads} thread(s), ", end=""
+    )
+    print(f"{platform.machine()}, {datetime.now(UTC):%Y-%m-%d}\n")
+    print("| engine | load s | fields/s | ms a field | max. difference of a probability | calls that differ |")
+    print("|---|---|---|---|---|---|")
+    reference = None
+    for name, load in engines(model, given.batch, given.threads).items():
+        began = time.perf_counter()
+        engine = load()
+        engine.run(inputs[: given.batch])
+        loaded = time.perf_counter() - began
+        best = float("inf")
+        for _ in range(3):
+            began = time.perf_counter()
+            output = engine.run(inputs)
+            best = min(best, time.perf_counter() - began)
+        found = softmax(output.logits, model.configuration.temperature)
+        reference = found if reference is None else reference
+        apart = float(np.abs(found - reference).max())
+        differ = int((found.argmax(1) != reference.argmax(1)).sum())
+        rate = len(inputs) / best
+        print(f"| {name} | {loaded:.1f} | {rate:.0f} | {1000 / rate:.1f} | {apart:.4f} | {differ} |")
+
+
+if __name__ == "__main__":
+    main()
