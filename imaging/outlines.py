@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from imaging.measures import MEASURES, Leukocyte
+from imaging.leukocyte import MEASURES, Leukocyte
 
 MAGIC: Final = b"ALK\x01"
 _FIXED: Final = struct.Struct(f"<3fH{len(MEASURES)}f")

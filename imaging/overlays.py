@@ -7,46 +7,16 @@ without a white box behind. All functions are pure and take RGB uint8 (h, w, 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from imaging.parameters import OverlayParameters
 from imaging.pieces import Pixels, as_pixels, labelled
 
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OverlayParameters:
-    """The numbers of the method. Lengths are fractions of the image's width or height, colours are 0 to 255."""
-
-    zone: float = 0.28
-    """The lower right corner that is searched reaches over this part of the width and of the height."""
-    reach: float = 0.16
-    """A bar ends within this distance of the right and of the lower edge."""
-    black: int = 120
-    """Ink is black where no channel is brighter …"""
-    neutral: int = 42
-    """… and the channels differ by no more: nuclei, even the darkest, are bluer."""
-    saturated: int = 30
-    """Ink is red or green where that channel exceeds both others by this, cyan where red is lower by twice this."""
-    white: int = 243
-    """The box behind a bar is white in all channels."""
-    pen: float = 0.028
-    """Strokes are finer than this part of the width."""
-    margin: float = 0.009
-    """The mask is widened by this, for the fringes that JPEG leaves around ink."""
-    ticks: float = 0.5
-    """Figures alone are widened by this part of their width, to both sides: faint ticks end the bar there."""
-    dark: int = 36
-    """The surround of an eyepiece picture is darker than this in all channels."""
-    least_surround: float = 0.02
-    """Less of the image than this, connected to its edge, is no surround …"""
-    most_surround: float = 0.80
-    """… and more is a dark image."""
 
 
 DEFAULT: Final = OverlayParameters()

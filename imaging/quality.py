@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from imaging.parameters import QualityParameters
+
 Pixels = npt.NDArray[np.uint8]
 
 BLURRED: Final = "blurred"
@@ -17,20 +19,6 @@ SIDE: Final = 320
 """Sharpness is measured with the longer side reduced to this, so that it doesn't depend on the camera's resolution …"""
 NUCLEUS: Final = 24
 """… or, where nuclei are known, with them reduced to this diameter, so that magnification doesn't matter either."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QualityParameters:
-    """Thresholds of the flags; they stand in model.json. How they were chosen: docs/segmentation.md."""
-
-    least_sharpness: float = 0.10
-    """Below this a field is blurred."""
-    least_contrast: float = 20.0
-    """Grey levels between the darkest and the brightest 2 %; with fewer, sharpness means nothing and isn't judged."""
-    least_background: float = 90.0
-    """A background darker than this is underexposed."""
-    most_burnt: float = 0.97
-    """A larger share of pixels at the camera's limit in all channels is overexposed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

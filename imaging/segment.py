@@ -9,77 +9,25 @@ thread-safe. Sources and figures: docs/segmentation.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from imaging.cells import red_cells
+from imaging.leukocyte import Leukocyte
 from imaging.lobes import join_lobes
-from imaging.measures import Leukocyte, measure
-from imaging.overlays import OverlayParameters, overlay_mask
+from imaging.measures import measure
+from imaging.overlays import overlay_mask
+from imaging.parameters import SegmentationParameters
 from imaging.pieces import Nuclei, Piece, as_pixels, components, painted
 from imaging.splitting import split
-from imaging.stain import StainParameters, stain_channel, three_classes, white_balanced, white_point
+from imaging.stain import stain_channel, three_classes, white_balanced, white_point
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentationParameters:
-    """Every number of the method; they stand in model.json. Areas of nuclei are relative to a red cell's."""
-
-    working_side: int = 640
-    """Longer images are reduced to this before anything is looked at."""
-    stain: StainParameters = field(default_factory=StainParameters)
-    overlays: OverlayParameters = field(default_factory=OverlayParameters)
-    least_threshold: float = 30.0
-    """The stain of a nucleus's pixel exceeds this, whatever Otsu says."""
-    least_stain: float = 40.0
-    """The mean stain of a nucleus is at least this …"""
-    least_contrast: float = 1.25
-    """… and this many times the mean stain of the class below it (red cells, cytoplasm)."""
-    least_violet: float = 1.4
-    """Absorption of green over that of blue is at least this in nuclei and about one in red cells; and …"""
-    least_evidence: float = 55.0
-    """… stain × (violet ratio − 0.9) is at least this: the paler, the more violet it must be."""
-    most_share: float = 0.30
-    """Nuclei that cover more of the field than this …"""
-    crowded_violet: float = 4.0
-    """… are believed only when they are so violet: else they are red cells."""
-    least_area: float = 0.40
-    """Smaller than this many red cells: platelet or debris."""
-    convex: float = 0.945
-    """A nucleus whose area is more than this share of its convex hull is not looked at for splitting."""
-    least_share: float = 0.12
-    """Smaller than this share of the typical nucleus of the field: debris."""
-    least_side: float = 0.012
-    """What is smaller than the square of this part of the image's longer side is not looked at."""
-    brush: float = 0.09
-    """Width of the opening, relative to the root of the area of a typical nucleus; at least 3 pixels."""
-    no_red_cell: float = 0.5
-    """Where no red cells are seen, one is taken to have this many times the area of a typical nucleus …"""
-    largest_red_cell: float = 2.2
-    """… and never more than this many where they lie in a crowd."""
-    largest: float = 0.6
-    """More of the image than this is no nucleus."""
-    least_solidity: float = 0.55
-    """More ragged than this: stain debris."""
-    hole: float = 0.25
-    """Holes up to this share of their nucleus are filled."""
-    neck: float = 0.80
-    """Touching nuclei part where the neck is narrower than this share of the smaller one."""
-    lobe_gap: float = 0.6
-    """Lobes of one nucleus lie no further apart than this many red-cell radii."""
-    lobe_area: float = 0.7
-    """What is larger than this many red cells is a whole nucleus and no lobe."""
-    whole_area: float = 2.2
-    """Joined lobes have no more than this many red cells."""
-    split_area: float = 0.75
-    """The parts of touching nuclei have at least this many red cells."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

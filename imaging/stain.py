@@ -8,25 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from imaging.parameters import StainParameters
+
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StainParameters:
-    """Weights of the stain channel, on white-balanced channels of 0 to 255. Chosen in docs/decisions/0001."""
-
-    white_percentile: float = 95.0
-    """The empty background is taken to be as bright as this percentile of each channel."""
-    red_absorption: float = 0.36
-    """Weight of 255 − R: the thiazine dyes of nuclei absorb red, haemoglobin and eosin hardly do."""
-    blue_over_green: float = 0.60
-    """Weight of max(B − G, 0): violet against grey."""
-    red_over_green: float = 0.30
-    """Weight of max(R − G, 0): the pink of pale nuclei."""
-    green_over_red: float = 1.0
-    """Weight, negative, of max(G − R, 0): the slate blue of red cells in some stains, which nuclei don't have."""
-    blur: float = 1.0
-    """Standard deviation in working pixels of the smoothing before the threshold; 0 for none."""
 
 
 def white_point(rgb: Pixels, valid: npt.NDArray[np.bool_] | None, percentile: float) -> npt.NDArray[np.float64]:

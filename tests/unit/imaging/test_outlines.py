@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imaging.measures import MEASURES, Leukocyte
+from imaging.leukocyte import MEASURES, Leukocyte
 from imaging.outlines import pack, unpack
 from imaging.segment import segment
 from imaging.synthetic import STYLES, render_field

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from imaging.quality import QualityParameters, assess
+from imaging.parameters import QualityParameters
+from imaging.quality import assess
 from imaging.synthetic import STYLES, render_field
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allq.classes import CLASSES
-from imaging.measures import MEASURES
-from imaging.segment import SegmentationParameters, segment
+from imaging.leukocyte import MEASURES
+from imaging.parameters import SegmentationParameters
+from imaging.segment import segment
 from imaging.synthetic import STYLES, SyntheticField, render_field
 
 

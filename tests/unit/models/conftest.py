@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from allq.classes import CLASSES
-from imaging.quality import QualityParameters
-from imaging.segment import SegmentationParameters
+from imaging.parameters import QualityParameters, SegmentationParameters
 from models.architectures import blueprint
 from models.artefact import LeukocyteRule, Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
 from models.flags import flags
