@@ -1,0 +1,138 @@
+"""Training and evaluating from end to end, on the smallest network and a handful of renderings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from allq.classes import CLASSES
+from allq.errors import UsageError
+from allq.settings import Settings
+from imaging.synthetic import STYLES, render_field
+from models.artefact import Model
+from models.evaluate import evaluate
+from models.heldout import HeldOut
+from models.options import EvaluateOptions, TrainOptions
+from models.train import train
+
+OPTIONS = TrainOptions(
+    name="small", architecture="tiny", input_size=64, epochs=2, batch=8, threads=1, synthetic=True, holdout=0.34
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    rows = ["file,group,stream"]
+    for name in CLASSES:
+        (folder / name).mkdir()
+        for index in range(12):
+            style = ("violet", "slate")[index % 2]
+            field = render_field(random, klass=name, style=STYLES[style], size=(160, 120), leukocytes=(2, 4))
+            cv2.imwrite(str(folder / name / f"{name}-{index}.png"), field.pixels)
+            rows.append(f"{name}-{index}.png,{name}-{index // 3},{style}")
+    (folder / "groups.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return train(data, tmp_path_factory.mktemp("out") / "small", OPTIONS)
+
+
+class Stopped(Exception):
+    """Stands for a person who interrupts."""
+
+
+def test_a_run_stopped_and_resumed_gives_the_model_of_a_run_that_was_not(
+    data: Path, trained: Model, tmp_path: Path
+) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(data, tmp_path / "small", OPTIONS, stop)
+    assert not (tmp_path / "small").exists()
+    epochs: list[int] = []
+    again = train(
+        data, tmp_path / "small", OPTIONS, lambda stage, done, _: epochs.append(done) if stage == "training" else None
+    )
+    assert epochs[0] == 1
+    assert again.id == trained.id
+
+
+def test_another_seed_gives_another_model_and_does_not_go_on_from_a_strangers_checkpoint(
+    data: Path, trained: Model, tmp_path: Path
+) -> None:
+    other = train(data, tmp_path / "small", replace(OPTIONS, seed=1, epochs=1, work=trained.path.parent / "small.work"))
+    assert other.id != trained.id
+
+
+def test_a_model_tells_what_it_was_made_of(trained: Model) -> None:
+    configuration = trained.configuration
+    assert configuration.synthetic
+    assert configuration.provenance.fields == 48
+    assert configuration.provenance.groups == 16
+    assert configuration.provenance.training["seed"] == 0
+    assert configuration.metrics["fields"] < 48
+    text = (trained.path / "CARD.md").read_text()
+    assert "Research use only" in text
+    assert "rendered pictures" in text
+    assert not any(str(value).startswith("/") for value in configuration.provenance.training.values())
+
+
+def test_weights_can_be_read_by_another_user(trained: Model) -> None:
+    assert (trained.path / "model.safetensors").stat().st_mode == (trained.path / "model.json").stat().st_mode
+
+
+def test_an_evaluation_by_group_reports_every_field_once_and_calibrates_a_model_trained_on_all(
+    data: Path, tmp_path: Path
+) -> None:
+    options = EvaluateOptions(protocol="group", folds=2, work=tmp_path, training=OPTIONS, bootstrap=20)
+    report = evaluate(data, options)
+    found = report.as_json()
+    assert found["fields"] == 48
+    assert sum(sum(row.values()) for row in found["confusion"].values()) == 48
+    assert [part["fields"] for part in found["parts"]] == [24, 24]
+    for figure in found["figures"].values():
+        assert figure["low"] is None or figure["low"] <= figure["value"] + 1e-9
+    assert "four-class accuracy" in report.as_markdown()
+    held_out = HeldOut.load(tmp_path / "group-seed0" / "held-out.npz")
+    assert sorted(held_out.files.tolist()) == sorted({*held_out.files.tolist()})
+    assert held_out.margins.shape == (held_out.leukocytes.sum(),)
+
+    model = train(data, tmp_path / "model", replace(OPTIONS, calibration=tmp_path / "group-seed0"))
+    assert model.configuration.metrics["fields"] == 48
+    with pytest.raises(UsageError, match="other images or another architecture"):
+        train(
+            data,
+            tmp_path / "x",
+            replace(OPTIONS, architecture="efficientnet-lite0", calibration=tmp_path / "group-seed0"),
+        )
+
+
+def test_streams_left_out_are_reported_by_name(data: Path, tmp_path: Path) -> None:
+    options = EvaluateOptions(protocol="stream", work=tmp_path, training=replace(OPTIONS, epochs=1), bootstrap=5)
+    assert [part["name"] for part in evaluate(data, options).as_json()["parts"]] == ["without slate", "without violet"]
+
+
+def test_a_finished_model_is_evaluated_on_a_labelled_folder(data: Path, trained: Model, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, models_dir=trained.path.parent)
+    options = EvaluateOptions(protocol="folder", model="small", bootstrap=5)
+    found = evaluate(data, options, settings=settings).as_json()
+    assert found["about"]["same data as trained on"]
+    assert found["about"]["synthetic"]
+    assert found["fields"] == 48
+
+
+def test_a_class_without_images_cannot_be_trained(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "benign").mkdir()
+    (tmp_path / "benign" / "a.png").write_bytes(next((data / "benign").iterdir()).read_bytes())
+    with pytest.raises(UsageError, match="no images of early-pre-b, pre-b, pro-b"):
+        train(tmp_path, tmp_path / "out", OPTIONS)
