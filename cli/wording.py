@@ -26,8 +26,10 @@ def leukocyte_words(slide: SlideResult) -> str:
     """`133 suspect among 410 leukocytes`; unless the slide is suspected, with the upper bound of what that can mean."""
     if slide.call is None:
         return "-"
+    if not slide.leukocytes:
+        return "none that can be judged"
     words = f"{slide.suspects:,} suspect among {plural(slide.leukocytes, 'leukocyte')}"
-    if slide.call != "all-suspected" and slide.leukocytes and slide.upper_bound is not None:
+    if slide.call != "all-suspected" and slide.upper_bound is not None:
         words += f" (95 % upper bound {upper_percent(slide.upper_bound)})"
     return words
 

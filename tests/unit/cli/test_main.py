@@ -89,7 +89,9 @@ LIGHT_COMMANDS = [
     ["failures", "last"],
     ["results", "last"],
     ["results", "last", "--level", "field", "--format", "csv"],
+    ["results", "last", "--level", "leukocyte", "--json"],
     ["models", "list"],
+    ["models", "show", "synthetic-smears"],
 ]
 
 
