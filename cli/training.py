@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from allq.errors import UsageError
 from cli import options
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def evaluate(
     from models.evaluate import evaluate as evaluate_model
     from models.options import EvaluateOptions, TrainOptions
 
+    if model is not None and protocol is not ProtocolOption.FOLDER:
+        raise UsageError("A finished model is measured with --protocol folder; the others train models of their own.")
     asked = EvaluateOptions(
         protocol=protocol.value,
         model=model,
