@@ -44,6 +44,8 @@ def meter(console: Console | None = None) -> Iterator[Meter]:
     if not console.is_terminal:
         yield Lines(console)
         return
+    # Room for the ^C that a terminal echoes: on a line of its own it would leave a bar behind.
+    console.width -= 3
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
