@@ -1,7 +1,7 @@
 """From fields to a slide. Not any-positive: at 98 % field specificity, 20 fields would make 33 % false alarms.
 
-- `insufficient` below the model's minimum of assessable fields or of leukocytes in them, and when suspect fields are
-  too few to be told from mistakes: a person must look.
+- `insufficient` below the model's minimum of assessable fields, when no field is suspect but too few leukocytes were
+  seen to say so, and when suspect fields are too few to be told from mistakes: a person must look.
 - `all-suspected` when so many suspect fields would come by mistake in fewer than `significance` of benign slides
   (binomial tail at the model's `false_suspect_share`) and the mean suspicion reaches `least_suspicion`.
 - `no-suspects-seen` when no assessable field is called suspect.
@@ -74,13 +74,14 @@ def apply_rule(fields: Sequence[FieldSummary], *, rule: SlideRule, classes: Sequ
     by_mistake = tail(suspect_fields, len(assessable), rule.false_suspect_share)
 
     flags = _slide_flags(fields, rule.flag_share)
+    beyond_mistake = by_mistake < rule.significance and suspicion >= rule.least_suspicion
     call = INSUFFICIENT
-    if len(assessable) >= rule.minimum_fields and leukocytes >= rule.minimum_leukocytes:
-        if suspect_fields == 0:
-            call = NO_SUSPECTS
-        elif by_mistake < rule.significance and suspicion >= rule.least_suspicion:
+    if len(assessable) >= rule.minimum_fields:
+        if beyond_mistake:  # the binomial tail has weighed how few the fields are
             call = ALL_SUSPECTED
-    if suspect_fields and call == INSUFFICIENT:
+        elif suspect_fields == 0 and leukocytes >= rule.minimum_leukocytes:
+            call = NO_SUSPECTS
+    if suspect_fields and not beyond_mistake:
         flags.append(SCATTERED)
     confidence = {ALL_SUSPECTED: suspicion, NO_SUSPECTS: 1 - suspicion, INSUFFICIENT: 0.0}[call]
     return SlideCall(
