@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from allq.errors import SettingsError
@@ -79,6 +80,14 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "redis+socket://")
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise PydanticCustomError("broker_scheme", "it must begin with redis://, rediss:// or redis+socket://")
+        return value
 
     @field_validator("roots", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from allq.errors import AllqError
+from allq.errors import AllqError, BrokerUnreachable
 from allq.settings import Settings
 from allq.text import plural
 from cli.progress import Meter, meter
@@ -65,8 +65,13 @@ def screen_folder(
     with _terminated_is_interrupted(), meter() as shown:
         options = SubmitOptions(model=model, operator=settings.operator, queue=queue, note=note)
         submission = submit(database, settings, path, options, resume=True, progress=shown.registered)
-        _say_what_was_submitted(submission, settings, shown)
+        _say_what_was_submitted(submission, shown)
         status = _read(database, submission.batch)
+        if submission.broker_problem and not settings.embedded_broker and not status.ended:
+            raise BrokerUnreachable(
+                f"{submission.broker_problem} Batch {status.batch} is kept: start the broker or correct "
+                "ALLQ_BROKER_URL, and run the same command again."
+            )
         interrupted = False
         if not status.ended:
             with local_worker(settings, concurrency=concurrency) as worker:
@@ -91,13 +96,11 @@ def _until_ended(database: Database, status: BatchStatus, worker: LocalWorker, s
             raise WorkerEnded(f"{problem}\nBatch {status.batch} is kept; the same command takes it up again.")
 
 
-def _say_what_was_submitted(submission: Submission, settings: Settings, shown: Meter) -> None:
+def _say_what_was_submitted(submission: Submission, shown: Meter) -> None:
     skipped = f", {submission.skipped:,} skipped" if submission.skipped else ""
     verb = "Taking up batch" if submission.resumed else "Batch"
     words = f"{plural(submission.slides, 'slide')}, {plural(submission.fields, 'field')}{skipped}"
     shown.say(f"{verb} {submission.batch}: {words}.")
-    if submission.broker_problem and not settings.embedded_broker:
-        shown.say(submission.broker_problem, style="yellow")
 
 
 def _read(database: Database, batch: int) -> BatchStatus:

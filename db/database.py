@@ -50,7 +50,7 @@ class Database:
         database = cls(_engine(settings.database))
         try:
             if database.dialect == "sqlite":
-                database._create_file(upgrade=upgrade is not False)
+                database._create_file(upgrade=upgrade is not False, make_folder=settings.embedded_database)
             found = migrate.current(database)
             if found == migrate.HEAD:
                 return database
@@ -84,8 +84,8 @@ class Database:
         """Close every connection."""
         self.engine.dispose()
 
-    def _create_file(self, *, upgrade: bool) -> None:
-        """Make the folder and the file, in WAL mode.
+    def _create_file(self, *, upgrade: bool, make_folder: bool) -> None:
+        """Make the file, in WAL mode; and the folder if it is our own, not one of a mistyped URL.
 
         Under a file lock: several processes that switch the journal mode at once get "database is locked" without any
         waiting.
@@ -99,7 +99,8 @@ class Database:
                 return
             if not upgrade:
                 raise SchemaOutdated(f"There is no database {path} yet. Run `allq db upgrade`.")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if make_folder:
+                path.parent.mkdir(parents=True, exist_ok=True)
             with path.with_name(path.name + ".lock").open("w") as lock:
                 _lock_file(lock)
                 with self.engine.connect() as conn:
@@ -109,7 +110,8 @@ class Database:
                 migrate.upgrade(self)
         except OSError as error:
             raise DatabaseUnreachable(
-                f"The database {path} can't be created: {error.strerror}. Set ALLQ_HOME to a folder you may write to."
+                f"The database {path} can't be created: {error.strerror}. "
+                "Name a folder that exists and may be written to."
             ) from None
 
 

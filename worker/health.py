@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from allq.errors import AllqError, ModelError
+from allq.errors import AllqError, BrokerUnreachable, ModelError
 from allq.settings import Settings
 from db import health as store
 from db.database import Database
@@ -56,8 +56,14 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
     """A check that can't be made is a failed check, with its error as the detail."""
     try:
         return look()
+    except BrokerUnreachable as error:
+        return Check(name=name, ok=False, detail=str(error), advice="Start the broker, or correct ALLQ_BROKER_URL.")
+    except ModelError as error:
+        return Check(
+            name=name, ok=False, detail=str(error), advice="Choose another with ALLQ_MODEL: `allq models list`."
+        )
     except (AllqError, OSError) as error:
-        return Check(name=name, ok=False, detail=str(error), advice="See the message.")
+        return Check(name=name, ok=False, detail=str(error), advice="Mend what the message names.")
 
 
 def _home(settings: Settings) -> Check:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.aggregate import ALL_SUSPECTED, INSUFFICIENT, NO_SUSPECTS, FieldSummary, call_slide, tail, upper_bound
+from models.aggregate import (
+    ALL_SUSPECTED,
+    INSUFFICIENT,
+    NO_SUSPECTS,
+    SCATTERED,
+    FieldSummary,
+    call_slide,
+    tail,
+    upper_bound,
+)
 from models.artefact import ModelConfiguration
 
 Configuration = Callable[..., ModelConfiguration]
@@ -109,3 +118,9 @@ def test_the_upper_bound_agrees_with_published_values() -> None:
 def test_the_binomial_tail_is_the_sum_of_its_terms(least: int, trials: int, share: float) -> None:
     expected = sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(least, trials + 1))
     assert tail(least, trials, share) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_a_dozen_suspect_fields_of_few_leukocytes_are_suspected(configuration: Configuration) -> None:
+    called = call_slide([suspect(leukocytes=3, suspects=3)] * 12, configuration())
+    assert called.call == ALL_SUSPECTED
+    assert SCATTERED not in called.flags
