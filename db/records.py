@@ -137,13 +137,15 @@ class Claim:
 class FieldRow:
     """A screened or failed field of a slide whose call is to be made. Cancelled fields are left out.
 
-    For a failed field `call` and `probabilities` are None, the numbers 0, and `failure` its code.
+    For a failed field `call`, `probabilities` and `finding_id` are None, the numbers 0, and `failure` its code. Fields
+    of the same bytes have the same finding.
     """
 
     id: int
     path: str
     state: FieldState
     failure: str | None
+    finding_id: int | None
     call: str | None
     confidence: float
     probabilities: Probabilities | None

@@ -59,7 +59,7 @@ def field_rows(conn: Connection, slide_id: int) -> list[FieldRow]:
     rows = run(
         conn,
         """
-        SELECT f.id, f.path, f.state, f.failure, f.duplicate, i.call, i.confidence,
+        SELECT f.id, f.path, f.state, f.failure, f.duplicate, f.finding_id, i.call, i.confidence,
                i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b,
                i.suspicion, i.novelty, i.flags, i.leukocytes, i.suspects
         FROM field f LEFT JOIN finding i ON i.id = f.finding_id
@@ -73,6 +73,7 @@ def field_rows(conn: Connection, slide_id: int) -> list[FieldRow]:
             path=row.path,
             state=row.state,
             failure=row.failure,
+            finding_id=row.finding_id,
             call=row.call,
             confidence=row.confidence or 0.0,
             probabilities=(

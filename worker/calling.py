@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from allq.errors import ModelError
 from allq.logging import logger
@@ -18,8 +18,11 @@ log = logger(__name__)
 
 
 def slide_call_of(rows: Sequence[FieldRow], configuration: ModelConfiguration) -> SlideCallRow:
-    """The call of a slide by the rule of the model that screened its fields."""
-    found = call_slide([_summary(row) for row in rows], configuration)
+    """The call of a slide by the rule of the model that screened its fields.
+
+    Fields of the same bytes show the same leukocytes: they are weighed once, or copying a file would make evidence.
+    """
+    found = call_slide([_summary(row) for row in _once_each(rows)], configuration)
     return SlideCallRow(
         call=found.call,
         confidence=found.confidence,
@@ -44,6 +47,15 @@ def call_due_slides(database: Database, settings: Settings, *, worker: str) -> i
 
     with database.begin() as connection:
         return slidecalls.call_due(connection, call, worker=worker)
+
+
+def _once_each(rows: Sequence[FieldRow]) -> Iterator[FieldRow]:
+    seen: set[int] = set()
+    for row in rows:
+        if row.finding_id is None or row.finding_id not in seen:
+            yield row
+        if row.finding_id is not None:
+            seen.add(row.finding_id)
 
 
 def _summary(row: FieldRow) -> FieldSummary:
