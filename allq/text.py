@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
+from typing import Final
+
+_ESCAPE: Final = re.compile(r"\\x[0-9a-f]{2}")
 
 
 def printable(text: str) -> str:
@@ -21,17 +25,34 @@ def printable(text: str) -> str:
 
 
 def storable(name: str) -> tuple[str, bytes | None]:
-    """Return a file name as text any database takes, and its bytes where the text alone can't give them back.
+    """Return a file name or path as text any database takes, and its bytes where the text alone can't give them back.
 
     Linux names are bytes: Python shows those that aren't UTF-8 as lone surrogates, which SQL refuses. Such a name is
-    stored as text with `\\xff` escapes beside its exact bytes; every other name has None there.
+    stored as text with `\\xff` escapes, its own backslashes as `\\x5c`, beside its exact bytes; so is a name that only
+    looks as if it had such escapes. Every other name is its own text and has None there. No two names are one text.
     """
+    if _is_its_own_text(name):
+        return name, None
+    # Part by part, so that the path of a field begins with the text of its slide.
+    text = "/".join(part if _is_its_own_text(part) else _escaped(part) for part in name.split("/"))
+    return text, os.fsencode(name)
+
+
+def is_utf8(name: str) -> bool:
+    """False for a name with bytes that are no UTF-8, which Python has as lone surrogates."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raw = os.fsencode(name)
-        return raw.decode("utf-8", "backslashreplace"), raw
-    return name, None
+        return False
+    return True
+
+
+def _is_its_own_text(name: str) -> bool:
+    return is_utf8(name) and _ESCAPE.search(name) is None
+
+
+def _escaped(name: str) -> str:
+    return os.fsencode(name).replace(b"\\", rb"\x5c").decode("utf-8", "backslashreplace")
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:

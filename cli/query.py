@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allq.errors import UsageError
+from allq.text import is_utf8, storable
 from cli import options
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def _parameters(values: Sequence[str], known: Sequence[QueryParameter]) -> dict[
             if not free:
                 raise UsageError(f"{text!r} is no parameter: give name=value, as `allq query` lists them.")
             key, value = free[0], text
-        given[key] = value
+        # A name copied from a results table is the text that is stored; one completed by the shell may be bytes.
+        given[key] = value if is_utf8(value) else storable(value)[0]
     return given
 
 

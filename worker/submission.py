@@ -102,7 +102,7 @@ def submit(
     tally = _Tally()
     with _only_one(settings, root):
         with database.read() as connection:
-            batch = batches.open_batch(connection, root=root, model_id=options.model.id)
+            batch = batches.open_batch(connection, root=root, raw_root=raw_root, model_id=options.model.id)
             status = reads.batch_status(connection, batch) if batch is not None else None
             # Another operator's unfinished submission is not ours to complete: it may be under way on another machine.
             cut_short = status is not None and status.state == "registering" and status.operator == options.operator

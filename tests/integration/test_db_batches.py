@@ -6,7 +6,7 @@ import pytest
 
 from allq.errors import NotFound, StoreError
 from allq.text import storable
-from db import batches, chunks, reads, slidecalls
+from db import batches, chunks, named, reads, slidecalls
 from db.records import NewField, NewSlide
 from tests import store
 
@@ -85,6 +85,33 @@ def test_names_that_are_no_text_come_back_as_the_bytes_they_are(database):
     assert (plain.path, plain.size, plain.modified_ns) == ("tab\tback\\slash\\N 'quote'", 2**40, 2**62)
     with database.read() as conn:
         assert batches.registered_paths(conn, batch) == {name, plain.path}
+
+
+def test_slides_whose_names_differ_in_bytes_only_stay_apart_in_every_query(database):
+    names = [storable(os.fsdecode(raw)) for raw in (b"S\xff", rb"S\xff", rb"S\x5cxff", b"S\\")]
+    slides = [NewSlide(name=text, raw_name=raw, fields=[NewField(f"{text}/1.png", raw, 1, 2)]) for text, raw in names]
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, slides)
+    store.work(database, chunk_ids, lambda field: store.screened(field, of="the same bytes"))
+    with database.read() as conn:
+        assert [slide.slide for slide in reads.slide_results(conn, batch)] == [text for text, _ in names]
+        fields = [field.field for field in reads.field_results(conn, batch)]
+        assert len(set(fields)) == len(names)
+        for name in ("slide_history", "slide_calls", "slide_findings"):
+            found = {len(list(named.run(conn, name, {"slide": text})[1])) for text, _ in names}
+            assert found != {0}
+            assert len(found) == 1, f"{name} finds as much of each slide"
+        _, twins = named.run(conn, "twins", {"batch": batch})
+        assert len(list(twins)) == len(names) * (len(names) - 1)
+
+
+def test_a_folder_whose_name_is_no_text_is_taken_up_by_its_own_batch(database):
+    with database.begin() as conn:
+        store.remember(conn)
+        for raw in (b"/s\xff", rb"/s\xff"):
+            text, exact = storable(os.fsdecode(raw))
+            batch = batches.create_batch(conn, root=text, raw_root=exact, model_id=store.MODEL_ID, operator="t@here")
+            assert batches.open_batch(conn, root=text, raw_root=exact, model_id=store.MODEL_ID) == batch
 
 
 def test_a_cut_short_submission_is_found_and_completed(database):

@@ -1,5 +1,6 @@
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,35 @@ def test_any_file_name_is_stored_as_text_from_which_its_bytes_come_back(raw):
     text, exact = storable(os.fsdecode(raw))
     text.encode("utf-8")
     assert (exact if exact is not None else os.fsencode(text)) == raw
+
+
+NAMES = st.lists(
+    st.sampled_from([b"\xff", b"\\", b"\\xff", b"\\x5c", b"x5c", b"ff", b"/", b"a", "é".encode(), b"\xc3"]), min_size=1
+).map(b"".join)
+
+
+@given(NAMES, NAMES)
+def test_two_file_names_are_never_stored_as_the_same_text(one, other):
+    assert (storable(os.fsdecode(one))[0] == storable(os.fsdecode(other))[0]) == (one == other)
+
+
+@given(NAMES, NAMES)
+def test_the_text_of_a_field_begins_with_the_text_of_its_slide(slide, file):
+    text = storable(os.fsdecode(slide + b"/" + file))[0]
+    assert text == f"{storable(os.fsdecode(slide))[0]}/{storable(os.fsdecode(file))[0]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"S-1/f\\1.png", r"S-1/f\1.png"),
+        (b"S-1/\xff.png", r"S-1/\xff.png"),
+        (rb"S-1/\xff.png", r"S-1/\x5cxff.png"),
+        (b"a\\b/\xff\\.png", r"a\b/\xff\x5c.png"),
+    ],
+)
+def test_only_names_that_need_it_are_escaped(name, text):
+    assert storable(os.fsdecode(name))[0] == text
 
 
 def test_durations_and_counts_read_naturally():

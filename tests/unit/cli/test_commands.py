@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from allq.text import storable
 from cli.main import app
 from review.results import Level
 from tests.hand_made import SYNTHETIC, make_batch
@@ -187,6 +189,13 @@ def test_every_query_runs_and_takes_last_for_a_batch(batch: int) -> None:
             csv_rows = list(csv.DictReader(io.StringIO(run("query", info["name"], *given, "--format", "csv").stdout)))
             assert len(rows) == len(csv_rows), info["name"]
             run("query", info["name"], *given)
+
+
+def test_a_slide_whose_name_is_no_text_is_found_by_its_bytes_and_by_what_is_shown(home: Path) -> None:
+    text, _ = storable(os.fsdecode(b"H\xff-1"))
+    make_batch({text: ["f1.png"]})
+    for given in (os.fsdecode(b"H\xff-1"), text):
+        assert [row["field"] for row in lines("query", "slide_findings", given, "--json")] == [f"{text}/f1.png"]
 
 
 def test_an_unknown_query_is_one_sentence(home: Path) -> None:
