@@ -78,7 +78,10 @@ def results(
 def failures(
     batch: options.Batch,
     skipped: Annotated[
-        bool, typer.Option("--skipped", help="List instead what was left out at submission: no image, hidden, …")
+        bool,
+        typer.Option(
+            "--skipped", help="List instead what was left out at submission: no image by name or content, hidden, …"
+        ),
     ] = False,
     json: options.Json = False,
 ) -> None:

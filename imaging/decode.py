@@ -124,7 +124,9 @@ def _kind(data: bytes) -> ImageFormat:
             raise FieldError(FailureCode.NOT_AN_IMAGE, "The file is empty.")
         if name := foreign(data[:16]):
             raise FieldError(FailureCode.UNSUPPORTED, f"{name} files are not read: export the field as TIFF or PNG.")
-        raise FieldError(FailureCode.NOT_AN_IMAGE, "The file's content is not a JPEG, PNG, TIFF, BMP or WebP image.")
+        raise FieldError(
+            FailureCode.NOT_AN_IMAGE, "The file holds no JPEG, PNG, TIFF, BMP or WebP image, whatever its name says."
+        )
     return kind
 
 

@@ -1,4 +1,4 @@
-"""Image formats told by the first bytes of a file. Imports nothing heavy: `submit` asks it of every file."""
+"""Image formats, told by first bytes or claimed by a name. Imports nothing heavy: `submit` asks it of every file."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def sniff(head: bytes) -> ImageFormat | None:
     if head.startswith(b"BM") and int.from_bytes(head[14:16], "little") in _BMP_HEADERS:
         return ImageFormat.BMP
     return None
+
+
+_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+def named_as_image(name: str) -> bool:
+    """True when a file's name, by its suffix, says that it is in one of the formats that are screened."""
+    return name.lower().endswith(_SUFFIXES)
 
 
 _FOREIGN: Final = (

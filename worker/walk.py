@@ -12,7 +12,7 @@ from pathlib import Path
 
 from allq.errors import SubmissionError
 from allq.text import printable
-from imaging.formats import sniff
+from imaging.formats import named_as_image, sniff
 from worker.files import within
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
@@ -23,7 +23,7 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """An image file. `path` is relative to the folder that was submitted; sizes in bytes, times in ns since 1970."""
+    """A file to screen. `path` is relative to the folder that was submitted; sizes in bytes, times in ns since 1970."""
 
     path: str
     size: int
@@ -80,8 +80,9 @@ def check_folder(path: Path, roots: Sequence[Path]) -> tuple[Path, tuple[Path, .
 def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
     """Yield each folder below `root` (real path), depth first in natural order, with its images and what was left out.
 
-    Nothing is decoded: a file is an image when its first bytes say so, whatever its name. Links are followed while they
-    stay under `roots`; a folder reached twice is left out the second time.
+    Nothing is decoded: a file is an image when its first bytes say so, whatever its name, or when its name does. A
+    picture that was lost on its way from the camera must not be passed over: as a field it ends as failed. Links are
+    followed while they stay under `roots`; a folder reached twice is left out the second time.
     """
     visited: set[tuple[int, int]] = set()
     pending = [""]
@@ -131,6 +132,9 @@ def _look(entry: os.DirEntry[str], path: str, roots: Sequence[Path]) -> FoundFil
             return None
         if not entry.is_file():
             return "not a regular file"
+        if named_as_image(entry.name):
+            status = entry.stat()
+            return FoundFile(path, status.st_size, status.st_mtime_ns)
         return _look_inside(entry.path, path)
     except FileNotFoundError:
         return "a symbolic link to nothing" if entry.is_symlink() else "vanished while the folder was read"

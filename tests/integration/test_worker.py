@@ -93,13 +93,22 @@ def test_broken_files_fail_with_their_reason_and_only_they_are_retried(database,
     whole = good[0].read_bytes()
     good[0].write_bytes(whole[: len(whole) // 2])
     gone = good[1]
+    (slide / "lost.JPG").touch()
+    (slide / "lost too.png").touch()
+    (slide / "letter.tif").write_text("Dear colleague")
+    (slide / "readme.txt").write_text("no field")
     first = submit_synthetic(database, settings, folder)
     kept = gone.read_bytes()
     gone.unlink()
     with workers(settings):
         wait_for(lambda: done(database, first.batch), what="the batch ends")
         with database.read() as connection:
-            failures = {Path(row.field).name: row.code for row in reads.failures(connection, first.batch)}
+            found = list(reads.failures(connection, first.batch))
+        failures = {Path(row.field).name: row.code for row in found}
+        sentences = {Path(row.field).name: row.sentence for row in found}
+        assert sentences["lost.JPG"] == sentences["lost too.png"] == "The file is empty."
+        assert failures["letter.tif"] == failures["lost.JPG"] == "not-an-image"
+        assert "readme.txt" not in failures
         assert failures[good[0].name] == "corrupt"
         assert failures[gone.name] == "vanished"
         gone.write_bytes(kept)

@@ -36,12 +36,35 @@ def test_subfolders_are_slides_and_loose_images_form_one_named_after_the_folder(
     }
 
 
-def test_an_image_is_known_by_its_content_not_by_its_name(tmp_path):
+def test_an_image_is_known_by_its_content_whatever_its_name(tmp_path):
     image(tmp_path / "photo.dat", PNG)
-    image(tmp_path / "notes.jpg", b"just text")
-    image(tmp_path / "empty.jpg", b"")
+    image(tmp_path / "notes.txt", b"just text")
+    image(tmp_path / "empty", b"")
     assert [file.path for file in walked(tmp_path)[0].files] == ["photo.dat"]
-    assert reasons(tmp_path) == {"notes.jpg": "not an image", "empty.jpg": "empty file"}
+    assert reasons(tmp_path) == {"notes.txt": "not an image", "empty": "empty file"}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "Tif", "tiff", "bmp", "webp"])
+def test_a_file_named_as_an_image_is_a_field_whatever_its_content(tmp_path, suffix):
+    image(tmp_path / f"text.{suffix}", b"just text")
+    image(tmp_path / f"empty.{suffix}", b"")
+    image(tmp_path / f"._hidden.{suffix}", b"")
+    (found,) = walked(tmp_path)
+    assert [(file.path, file.size) for file in found.files] == [(f"empty.{suffix}", 0), (f"text.{suffix}", 9)]
+    assert found.skipped == [(f"._hidden.{suffix}", "hidden")]
+
+
+def test_a_picture_that_may_not_be_read_is_a_field_and_other_such_files_are_left_out(tmp_path, monkeypatch):
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "notes.txt")
+
+    def refusing(path, flags):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", refusing)
+    (found,) = walked(tmp_path)
+    assert [file.path for file in found.files] == ["a.jpg"]
+    assert found.skipped == [("notes.txt", "can't be read: Permission denied")]
 
 
 def test_names_with_spaces_newlines_emoji_and_invalid_utf8_are_found(tmp_path):
