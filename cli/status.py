@@ -30,6 +30,8 @@ def status(
 ) -> None:
     """Show batches, or one of them: state, counts, rate, time left.
 
+    A batch that no worker has in hand, because it was interrupted or none is running, has no rate and no time left.
+
     Example: allq status last --watch
     """
     from cli.session import open_database
@@ -114,6 +116,8 @@ def _details(status: BatchStatus) -> list[tuple[str, str]]:
         lines.append(("took", f"{took}, {pace}" if pace else took))
     elif pace:
         lines.append(("pace", pace))
+    elif status.waiting and not status.in_hand:
+        lines.append(("pace", "no worker has any of it in hand"))
     return lines
 
 

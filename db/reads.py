@@ -33,7 +33,8 @@ _BATCHES = """
 _SUMS = """
     SELECT batch_id, sum(waiting) AS waiting, sum(screened) AS screened, sum(failed) AS failed,
            sum(cancelled) AS cancelled, sum(linked) AS linked, min(started_at) AS started_at,
-           max(ended_at) AS ended_at, sum(CASE WHEN ended_at > {ago} THEN screened + failed ELSE 0 END) AS recent
+           max(ended_at) AS ended_at, sum(CASE WHEN ended_at > {ago} THEN screened + failed ELSE 0 END) AS recent,
+           sum(CASE WHEN state = 'running' AND lease_until > {now} THEN 1 ELSE 0 END) AS in_hand
     FROM chunk WHERE batch_id IN :batches GROUP BY batch_id
 """
 
@@ -238,7 +239,8 @@ def _status(batch: Any, sums: Any, now: datetime | None) -> BatchStatus:
     state = _state(batch, waiting, started=started is not None)
     running = waiting > 0
     rate = None
-    if started is not None and now is not None:
+    # Of a batch that waits for a worker there is no rate: what it was before says nothing of when it will end.
+    if started is not None and now is not None and (count("in_hand") or not running):
         until = now if running else last
         seconds = (until - started).total_seconds() if until is not None else 0.0
         if running and count("recent"):
@@ -266,6 +268,7 @@ def _status(batch: Any, sums: Any, now: datetime | None) -> BatchStatus:
         created_at=_known(batch.created_at),
         started_at=started,
         finished_at=None if running or state == "registering" else last,
+        in_hand=count("in_hand") > 0,
         fields_per_second=rate,
         seconds_left=waiting / rate if running and rate else None,
     )

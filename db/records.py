@@ -212,7 +212,8 @@ class RetryResult:
 class BatchStatus:
     """A batch with its counters: `fields = waiting + screened + failed + cancelled` at any moment.
 
-    Rate and time left are None when there is nothing to compute them from.
+    `in_hand`: a worker holds some of it just now. Rate and time left are None when there is nothing to compute them
+    from, and while fields wait that nobody works on.
     """
 
     batch: int
@@ -235,6 +236,7 @@ class BatchStatus:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    in_hand: bool
     fields_per_second: float | None
     seconds_left: float | None
 

@@ -41,12 +41,14 @@ def make_batch(
     slides: dict[str, Sequence[str]],
     *,
     model: ModelRecord = MODEL,
-    screened: bool = True,
+    screened: int | None = None,
+    chunk_size: int = 256,
     skipped: Sequence[tuple[str, str]] = (),
 ) -> int:
     """Register `slides` (name: file names) and screen them: files named `bad…` fail, `blank…` hold no leukocyte.
 
-    A slide whose name starts with `A` is all-suspected; the others hold no suspect.
+    `screened` is how many chunks, all by default, are screened. A slide whose name starts with `A` is all-suspected;
+    the others hold no suspect.
     """
     database = Database.open(load())
     try:
@@ -57,11 +59,11 @@ def make_batch(
                 NewSlide(name=name, fields=[NewField(f"{name}/{file}", None, 1000, 0) for file in files])
                 for name, files in slides.items()
             ]
-            chunk_ids = batches.register(connection, batch, new, chunk_size=256)
+            chunk_ids = batches.register(connection, batch, new, chunk_size=chunk_size)
             if skipped:
                 batches.skip(connection, batch, list(skipped))
             batches.finish_registration(connection, batch)
-        for chunk in chunk_ids if screened else ():
+        for chunk in chunk_ids[:screened]:
             with database.begin() as connection:
                 claim = chunks.claim(connection, chunk, "tester", 60)
                 assert claim is not None

@@ -1,6 +1,7 @@
 """Batches: registered, resumed, cancelled, tried again."""
 
 import os
+import time
 
 import pytest
 
@@ -62,6 +63,30 @@ def test_the_state_goes_from_registering_to_done(database):
     assert status.ended
     assert status.seconds_left is None
     assert status.finished_at is not None
+
+
+def test_a_batch_has_a_rate_and_a_time_left_only_while_somebody_works_on_it(database):
+    def pace() -> tuple[bool, bool, bool]:
+        with database.read() as conn:
+            found = reads.batch_status(conn, batch)
+        return found.in_hand, found.fields_per_second is not None, found.seconds_left is not None
+
+    with database.begin() as conn:
+        batch, (first, second, third) = store.submit(conn, [store.new_slide("A", 6)], chunk_size=2)
+    assert pace() == (False, False, False)
+    held = store.claimed(database, first)
+    assert pace() == (True, False, False), "nothing is known yet"
+    time.sleep(0.01)
+    store.record(database, held)
+    assert pace() == (False, False, False), "interrupted"
+    store.claimed(database, second)
+    assert pace() == (True, True, True)
+    store.let_lease_run_out(database, second)
+    assert pace() == (False, False, False), "its worker is gone"
+    store.work(database, [second, third])
+    (rest,) = [key for (key,) in store.rows(database, "SELECT id FROM chunk WHERE state = 'pending'")]
+    store.work(database, [rest])
+    assert pace() == (False, True, False), "what it was on average"
 
 
 def test_an_empty_batch_is_done_at_once(database):

@@ -76,6 +76,16 @@ def test_status_shows_a_batch_in_words(batch: int) -> None:
     assert "2 entries" in text
 
 
+def test_an_interrupted_batch_has_no_time_left(home: Path) -> None:
+    batch = str(make_batch({"A": ["f1.png"], "B": ["f1.png"]}, chunk_size=1, screened=1))
+    (status,) = lines("status", batch, "--json")
+    assert (status["state"], status["waiting"]) == ("running", 1)
+    assert (status["fields_per_second"], status["seconds_left"]) == (None, None)
+    text = run("status", batch).stdout
+    assert "no worker has any of it in hand" in text
+    assert "left" not in text
+
+
 def test_watching_a_batch_that_has_ended_with_failures_ends_at_once_with_3(batch: int) -> None:
     result = run("status", "--watch", code=3)
     assert "4 screened, 1 failed of 5" in result.stdout
@@ -166,7 +176,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(batch: int, tmp_path: Path) 
 
 
 def test_results_of_a_batch_that_goes_on_say_so(home: Path) -> None:
-    batch = make_batch(SLIDES, screened=False)
+    batch = make_batch(SLIDES, screened=0)
     result = run("results", str(batch))
     assert "has not ended (5 fields wait)" in result.stderr
     assert "waiting" in result.stdout
