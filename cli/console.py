@@ -1,7 +1,8 @@
 """What the commands print: data to stdout, everything said about it to stderr.
 
 On a terminal a table is a Rich table that fits its width: names are elided in their middle, words wrap, the accession
-is never unreadable. Into a pipe or a file it is plain columns, nothing elided, one line a row, for grep and awk.
+is never unreadable. Into a pipe or a file it is plain columns, nothing elided, one line a row, for grep and awk; unless
+COLUMNS is set in the environment, which asks for a table of that width.
 """
 
 from __future__ import annotations
@@ -9,29 +10,34 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, TextIO
 
 from rich import box
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from allq.text import printable
+from cli.layout import (
+    Column,
+    broken,
+    column_widths,
+    columns_that_fit,
+    elide,
+    fixed,
+    name,
+    number,
+    table_width,
+    words,
+    wrap,
+)
 
-SHORTEST_NAME: Final = 12
-"""Columns that an elided name keeps at the least: five of its beginning, the ellipsis, six of its end."""
-
-SHORTEST_FILE: Final = 9
-"""Columns that a file's name keeps before its slide's name is elided, too: `fi…2.png` at the least."""
-
-LONGEST_WORD: Final = 20
-"""Columns up to which a wrapped column keeps its longest word on one line."""
+__all__ = ["Column", "elide", "fixed", "name", "number", "words"]
 
 SAMPLE_ROWS: Final = 200
 """Rows looked at before a long table is laid out; the rest is printed as it comes, in the same columns."""
@@ -47,78 +53,33 @@ STYLES: Final = {
     "waiting": "cyan",
     "registering": "cyan",
     "cancelled": "yellow",
-    "no": "red",
 }
 """Colours of words that stand alone in a cell. None is green: nothing here is an all-clear."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """One column of a table: `name` is elided in its middle when space is short, `words` wrap, `fixed` does neither."""
-
-    title: str
-    kind: Literal["name", "words", "fixed", "number"] = "fixed"
-
-
-def name(title: str) -> Column:
-    """A column of names of slides, files or folders."""
-    return Column(title=title, kind="name")
-
-
-def words(title: str) -> Column:
-    """A column of sentences or lists, wrapped."""
-    return Column(title=title, kind="words")
-
-
-def fixed(title: str) -> Column:
-    """A column of short words, printed whole."""
-    return Column(title=title)
-
-
-def number(title: str) -> Column:
-    """A column of numbers, to the right."""
-    return Column(title=title, kind="number")
-
-
-def elide(text: str, width: int) -> str:
-    """Return `text` in at most `width` terminal cells, its middle replaced by an ellipsis.
-
-    Of a field's path, `slide/file`, the slide stays whole where it can. Of anything else the end keeps one cell more
-    than the beginning: names differ at their end.
-    """
-    if cell_len(text) <= width:
-        return text
-    if width < 3:
-        return set_cell_size(text, max(width, 0))
-    slide, slash, rest = text.partition("/")
-    if slide and slash:
-        folders, _, file = rest.rpartition("/")
-        before = f"{slide}/…/" if folders else f"{slide}/"
-        if cell_len(before) + min(cell_len(file), SHORTEST_FILE) <= width:
-            return before + elide(file, width - cell_len(before))
-    left = (width - 1) // 2
-    right = width - 1 - left
-    head = set_cell_size(text, left).rstrip()
-    tail = ""
-    for character in reversed(text):
-        if cell_len(character + tail) > right:
-            break
-        tail = character + tail
-    return f"{head}…{tail}"
-
-
 def output() -> Console:
     """The console of stdout: for data."""
-    return _console(sys.stdout)
+    return _console(sys.stdout, fitted=sys.stdout.isatty() or _width_is_asked_for())
 
 
 def messages() -> Console:
     """The console of stderr: for everything that isn't data."""
-    return _console(sys.stderr)
+    return _console(sys.stderr, fitted=sys.stderr.isatty())
 
 
-def _console(stream: TextIO) -> Console:
-    return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
+def _console(stream: TextIO, *, fitted: bool) -> Console:
+    return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not fitted)
+
+
+def _width_is_asked_for() -> bool:
+    # Shells keep COLUMNS to themselves: in the environment it is there because somebody wants it to be heeded.
+    return os.environ.get("COLUMNS", "").isdigit()
+
+
+def fitted_width(console: Console | None = None) -> int | None:
+    """The width that a table has to fit; None in a pipe, where it is as wide as its text."""
+    console = console or output()
+    return console.width if console.is_terminal or _width_is_asked_for() else None
 
 
 def say(text: str, *, style: str | None = None) -> None:
@@ -140,18 +101,29 @@ def _json(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, console: Console | None = None) -> int:
+def table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[object]],
+    *,
+    needed: int | None = None,
+    console: Console | None = None,
+) -> int:
     """Print `rows` under `columns` and return how many there were. Rows are streamed: memory stays flat.
 
-    A cell may be a `Text` with its own style; anything else is printed as `cell()` shows it.
+    A cell may be a `Text` with its own style; anything else is printed as `cell()` shows it. Where the width does not
+    suffice, columns after the first `needed` (all, unless given) are left out from the last on, and named beneath.
     """
     console = console or output()
     texts = ([_text(value) for value in row] for row in rows)
     sample = list(itertools.islice(texts, SAMPLE_ROWS))
-    if console.is_terminal:
-        count = _framed(console, columns, sample, texts)
-    else:
-        count = _plain(console.file, columns, sample, texts)
+    width = fitted_width(console)
+    if width is None:
+        return _plain(console.file, columns, sample, texts)
+    kept = columns_that_fit(columns, sample, width, needed or len(columns))
+    count = _framed(console, columns[:kept], [row[:kept] for row in sample], (row[:kept] for row in texts))
+    if kept < len(columns) and count:
+        left_out = ", ".join(column.title for column in columns[kept:])
+        say(f"Not shown for want of width: {left_out}. --json has them.")
     return count
 
 
@@ -179,25 +151,6 @@ def _text(value: object) -> Text:
     return Text(shown, style=STYLES.get(shown, ""))
 
 
-def wrap(text: str, width: int) -> str:
-    """Return `text` with line breaks between words such that lines fit `width` cells, where words do.
-
-    A number and its per cent sign stay on one line, which Rich's own wrapping can't be told.
-    """
-    lines = []
-    for line in text.split("\n"):
-        current = ""
-        for word in re.sub(r"(?<=\d) %", "\0%", line).split(" "):
-            joined = f"{current} {word}" if current else word
-            if current and cell_len(joined.replace("\0", " ")) > width:
-                lines.append(current)
-                current = word
-            else:
-                current = joined
-        lines.append(current)
-    return "\n".join(lines).replace("\0", " ")
-
-
 def _plain(file: Any, columns: Sequence[Column], sample: list[list[Text]], rest: Iterator[list[Text]]) -> int:
     widths = [
         max([cell_len(column.title), *(cell_len(row[index].plain) for row in sample)])
@@ -221,17 +174,22 @@ def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]
 
 def _framed(console: Console, columns: Sequence[Column], sample: list[list[Text]], rest: Iterator[list[Text]]) -> int:
     widths = column_widths(columns, sample, console.width)
-    if sum(widths) + 2 * len(columns) > console.width:
+    if table_width(widths) > console.width:
         return _records(console, columns, itertools.chain(sample, rest))
     count = 0
     page, first = sample, True
     while page or first:
         shown = Table(
-            box=box.SIMPLE_HEAD, show_header=first, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
+            box=box.SIMPLE_HEAD,
+            show_header=first,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            header_style="bold",
+            show_edge=False,
         )
         for column, width in zip(columns, widths, strict=True):
             shown.add_column(
-                Text(column.title),
+                Text(broken(column.title, width)),
                 width=width,
                 justify="right" if column.kind == "number" else "left",
                 overflow="fold",
@@ -260,34 +218,6 @@ def _records(console: Console, columns: Sequence[Column], rows: Iterable[list[Te
     return count
 
 
-def column_widths(columns: Sequence[Column], sample: Sequence[Sequence[Text]], available: int) -> list[int]:
-    """Return the width of each column so that the table fits `available` cells.
-
-    Names and words give up space, the widest of them first; a name keeps `SHORTEST_NAME` cells, words keep their
-    longest word, up to `LONGEST_WORD`. Where even that is too much the sum exceeds what is available.
-    """
-    natural, least = [], []
-    for index, column in enumerate(columns):
-        cells = [row[index].plain for row in sample]
-        widest = max([cell_len(column.title), *(cell_len(line) for text in cells for line in text.split("\n"))])
-        natural.append(widest)
-        if column.kind == "name":
-            least.append(min(widest, max(SHORTEST_NAME, cell_len(column.title))))
-        elif column.kind == "words":
-            longest = max([cell_len(column.title), *(cell_len(word) for text in cells for word in text.split())])
-            least.append(min(widest, longest, LONGEST_WORD))
-        else:
-            least.append(widest)
-    widths = list(natural)
-    spare = available - 2 * len(columns)
-    while sum(widths) > spare:
-        shrinkable = [index for index in range(len(widths)) if widths[index] > least[index]]
-        if not shrinkable:
-            break
-        widths[max(shrinkable, key=lambda index: widths[index] - least[index])] -= 1
-    return widths
-
-
 def markdown(text: str) -> None:
     """Print Markdown: laid out on a terminal, as it is elsewhere."""
     console = output()
@@ -312,7 +242,7 @@ def upper_percent(share: float) -> str:
 def pairs(lines: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one a line."""
     console = output()
-    if console.is_terminal:
+    if fitted_width(console) is not None:
         console.print(pairs_table(lines))
     else:
         width = max(len(key) for key, _ in lines)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,9 +14,17 @@ from allq.text import is_utf8, storable
 from cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from cli.console import Column
     from db.records import QueryInfo, QueryParameter
+
+_NAMES: Final = frozenset({"slide", "field", "other_slide", "other_field", "path", "actor", "owner"})
+_NUMBERED: Final = frozenset({"batch", "other_batch", "chunk"})
+"""What these columns hold is a name though it is a number: its digits are not grouped."""
+
+_NEEDED: Final = 3
+"""So many columns of a query are never left out for want of width; nor is `synthetic`, where it is a yes."""
 
 
 class FormatOption(Enum):
@@ -40,6 +49,8 @@ def query(
     """Run a named query, or list them.
 
     Worklist, failures, throughput, turnaround and more: SQL that stands in the package, to be read and copied.
+
+    A terminal shows the columns that fit it. In a pipe a row is one line, as wide as its text, unless COLUMNS is set.
 
     Example: allq query worklist batch=7
     """
@@ -114,7 +125,53 @@ def _print(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: FormatOp
         write_table(columns, rows, sys.stdout.buffer, terminal=sys.stdout.isatty())
         sys.stdout.buffer.flush()
     else:
-        kinds = {"slide": "name", "field": "name", "folder": "name", "root": "name", "path": "name"}
-        shown = [console.Column(title=title, kind="name" if title in kinds else "words") for title in columns]
-        if not console.table(shown, rows):
-            console.say("The query has no rows.")
+        _table(columns, iter(rows))
+
+
+def _table(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+    from cli import console
+    from cli.wording import SYNTHETIC
+
+    sample = list(itertools.islice(rows, console.SAMPLE_ROWS))
+    fitted = console.fitted_width() is not None
+    needed = _NEEDED
+    order = list(columns)
+    synthetic = "synthetic" in columns and any(row[columns.index("synthetic")] for row in sample)
+    if synthetic and fitted:
+        order.remove("synthetic")
+        order.insert(needed, "synthetic")
+        needed += 1
+    layout = [_column(title, [row[columns.index(title)] for row in sample]) for title in order]
+    records = (dict(zip(columns, row, strict=True)) for row in itertools.chain(sample, rows))
+    shown = ([_cell(record, title, fitted=fitted) for title in order] for record in records)
+    if not console.table(layout, shown, needed=min(len(order), needed)):
+        console.say("The query has no rows.")
+    if synthetic:
+        console.say(f"Where synthetic is yes, the model was {SYNTHETIC}.", style="yellow")
+
+
+def _column(title: str, values: Sequence[object]) -> Column:
+    from cli import console
+
+    if title in _NAMES:
+        return console.name(title)
+    known = [value for value in values if value is not None]
+    numbers = known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+    return console.number(title) if numbers else console.words(title)
+
+
+def _cell(record: Mapping[str, Any], column: str, *, fitted: bool) -> object:
+    """A value as people read it; where space is short, a field beside its slide is shown without the slide's name."""
+    value = record[column]
+    if value is None:
+        return None
+    if column in _NUMBERED:
+        return str(value)
+    if column == "flags":
+        return value.split(",") if value else None
+    if fitted and column == "body":
+        return value.replace(',"', ', "')  # the ledger's JSON has no space at which a line could be broken
+    slide = record.get(column.replace("field", "slide"))
+    if fitted and column in {"field", "other_field"} and slide and value.startswith(f"{slide}/"):
+        return f"…/{value.removeprefix(f'{slide}/')}"
+    return value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from allq.errors import UsageError
+from allq.text import plural
 from cli import options
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def results(
 ) -> None:
     """Print or export findings, per slide, per field or per leukocyte.
 
+    A table fits the terminal. In a pipe a row is one line, as wide as its text, unless COLUMNS is set.
+
     Example: allq results last --level field --out fields.csv
     """
     from cli import console
@@ -68,7 +71,8 @@ def results(
         number = options.find_batch(connection, batch)
         status = reads.batch_status(connection, number)
         if not status.ended:
-            console.say(f"Batch {number} has not ended ({status.waiting:,} fields wait): these are the results so far.")
+            waiting = plural(status.waiting, "field waits", "fields wait")
+            console.say(f"Batch {number} has not ended ({waiting}): these are the results so far.")
         if chosen is FormatOption.TABLE:
             _table(connection, number, Level(level.value), synthetic=status.synthetic)
         else:
@@ -140,7 +144,6 @@ def _format(form: FormatOption | None, out: Path | None, *, json: bool) -> Forma
 
 
 def _export(rows: Iterable[Mapping[str, Any]], level: Any, form: FormatOption, out: Path | None) -> None:
-    from allq.text import plural
     from cli import console
     from review import export
 
@@ -175,7 +178,7 @@ def _table(connection: Connection, batch: int, level: Any, *, synthetic: bool) -
             console.name("field"),
             console.fixed("call"),
             console.number("conf."),
-            console.number("suspects"),
+            console.number("suspect leukocytes"),
             console.words("flags"),
         ]
         console.table(columns, (_field_cells(row) for row in found))

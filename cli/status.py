@@ -156,9 +156,10 @@ def _watch_in_lines(database: Database, current: BatchStatus, *, json: bool) -> 
 
 
 def _line(status: BatchStatus) -> str:
+    from allq.text import plural
     from cli.wording import pace_words, state_words
 
-    words = f"batch {status.batch} {status.state}: {state_words(status)} of {status.fields:,}"
+    words = f"batch {status.batch} {status.state}: {state_words(status)} of {plural(status.fields, 'field')}"
     pace = pace_words(status)
     return f"{words}; {pace}" if pace else words
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from allq.text import duration, plural
 from cli import console
 from cli.wording import (
+    BOUND,
     SYNTHETIC,
     call_words,
     confidence_words,
@@ -17,6 +18,7 @@ from cli.wording import (
     model_words,
     state_words,
     status_record,
+    suspect_words,
 )
 from db import reads
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from db.database import Database
     from db.records import BatchStatus, FieldFailure, SkippedItem, SlideResult
     from models.artefact import Model
+
+SENTENCE_ROOM: Final = 116
+"""Columns from which on a table of slides has room for a sentence about the leukocytes of each."""
 
 SLIDES_SHOWN: Final = 40
 FAILURES_SHOWN: Final = 12
@@ -69,12 +74,14 @@ def show(database: Database, done: Screened, *, advice: bool) -> None:
 
 
 def slide_table(slides: list[SlideResult]) -> None:
-    """Print the calls of slides."""
+    """Print the calls of slides, with the leukocytes in a whole sentence where there is room for one."""
+    width = console.fitted_width()
+    brief = width is not None and width < SENTENCE_ROOM
     columns = [
         console.words("slide"),
         console.fixed("call"),
         console.number("conf."),
-        console.words("leukocytes"),
+        console.fixed("suspect leukocytes") if brief else console.words("leukocytes"),
         console.words("flags"),
     ]
     rows = [
@@ -82,13 +89,15 @@ def slide_table(slides: list[SlideResult]) -> None:
             slide.slide,
             call_words(slide),
             confidence_words(slide.call, slide.confidence),
-            leukocyte_words(slide),
+            suspect_words(slide) if brief else leukocyte_words(slide),
             slide.flags,
         )
         for slide in slides
     ]
     flagged = any(slide.flags for slide in slides)
     console.table(columns if flagged else columns[:-1], (row if flagged else row[:-1] for row in rows))
+    if brief and any(BOUND in row[3] for row in rows):
+        console.output().print(f"{BOUND}: 95 % upper bound of the share that is suspect")
 
 
 def _show_head(status: BatchStatus) -> None:

@@ -22,6 +22,22 @@ def model_words(name: str, identity: str, *, synthetic: bool) -> str:
     return f"{words}, {SYNTHETIC}" if synthetic else words
 
 
+BOUND: Final = "≤"
+"""Stands before an upper bound where space is short; what it means is printed beneath."""
+
+
+def suspect_words(slide: SlideResult) -> str:
+    """`133 of 410`, or `0 of 410 (≤ 0.8 %)`: `leukocyte_words` in a column that says what is counted."""
+    if slide.call is None:
+        return "-"
+    if not slide.leukocytes:
+        return "none to judge"
+    words = f"{slide.suspects:,} of {slide.leukocytes:,}"
+    if slide.call != "all-suspected" and slide.upper_bound is not None:
+        words += f" ({BOUND} {upper_percent(slide.upper_bound)})"
+    return words
+
+
 def leukocyte_words(slide: SlideResult) -> str:
     """`133 suspect among 410 leukocytes`; unless the slide is suspected, with the upper bound of what that can mean."""
     if slide.call is None:

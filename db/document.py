@@ -40,7 +40,8 @@ $ sqlite3 allq.db -cmd '.parameter set :batch 1' < db/queries/failures.sql
 
 (In psql a text parameter is quoted: `-v slide="'H26-0102'"`.) They stand on the views `batch_progress`, `worklist`,
 `slide_findings`, `field_failures`, `model_use`, `turnaround` and `slide_history`, which are there for questions of your
-own; docs/schema.md draws the tables. Times are UTC.
+own; docs/schema.md draws the tables. Times are UTC. The first columns matter most: a terminal that is too narrow for
+all of them leaves out the last ones, and says which.
 
 The results below are real ones of a small example database that `python -m db.document` makes of made-up findings. It
 screens nothing and its model does not exist. Research use: allq ranks and documents, a named person decides.
@@ -50,7 +51,9 @@ _SCHEMA_TOP = """# The schema
 
 Drawn from `db/tables.py` by `python -m db.document`; the migrations in `db/migrations` make it, and a test holds the
 two against each other. The same on PostgreSQL and SQLite. Times are UTC: `timestamptz` on PostgreSQL, text
-`YYYY-MM-DD HH:MM:SS.mmm` on SQLite. `flags` are names separated by commas, empty for none.
+`YYYY-MM-DD HH:MM:SS.mmm` on SQLite. `flags` are names separated by commas, empty for none. A file or folder whose name
+is no UTF-8 stands as text with `\\xff` escapes, its backslashes as `\\x5c`: no two names are one text, and `raw_…` has
+the bytes.
 
 Rows of `model`, `finding`, `finding_leukocytes`, `slide_call`, `event` and `event_slide` are never changed or removed:
 triggers refuse UPDATE, DELETE, INSERT OR REPLACE and TRUNCATE. Counters in `chunk` and `slide` are kept in the

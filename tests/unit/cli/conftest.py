@@ -16,6 +16,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith("ALLQ_") and name != "ALLQ_TEST_DATA":
             monkeypatch.delenv(name)
     folder = tmp_path / "home"
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("ALLQ_HOME", str(folder))
     monkeypatch.chdir(tmp_path)
     return folder

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from allq.settings import load
 from allq.text import storable
 from cli.main import app
+from db import chunks, named
+from db.database import Database
 from review.results import Level
 from tests.hand_made import SYNTHETIC, make_batch
 
@@ -24,6 +27,16 @@ def run(*arguments: str, code: int = 0) -> Result:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     return result
+
+
+def with_chunk_in_hand(batch: int) -> None:
+    database = Database.open(load())
+    with database.begin() as connection:
+        (chunk,) = chunks.unpublished(connection, queue="routine", older_than_seconds=0, limit=9)
+        claim = chunks.claim(connection, chunk, "worker@lab-workstation-03/4711", 60)
+    database.close()
+    assert claim is not None
+    assert claim.batch_id == batch
 
 
 def lines(*arguments: str) -> list[dict[str, Any]]:
@@ -206,6 +219,52 @@ def test_a_slide_whose_name_is_no_text_is_found_by_its_bytes_and_by_what_is_show
     make_batch({text: ["f1.png"]})
     for given in (os.fsdecode(b"H\xff-1"), text):
         assert [row["field"] for row in lines("query", "slide_findings", given, "--json")] == [f"{text}/f1.png"]
+
+
+REALISTIC = {
+    "2024-11733-B": [*(f"WBC-Malignant-Pre-{number:03}.jpg" for number in range(14)), "bad-014.jpg"],
+    "A-2024-11734-C": [*(f"WBC-Malignant-Pre-{number:03}.jpg" for number in range(8)), "blank-008.jpg"],
+    "A-2024-11735": ["bad.png"],
+}
+TABLES = [
+    "status",
+    "results last",
+    "results last --level field",
+    "results last --level leukocyte",
+    "failures last",
+    "failures last --skipped",
+    "models list",
+    "query",
+    *(f"query {info.name}" for info in named.names()),
+]
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_every_table_is_a_table_on_80_columns_with_the_names_of_slides_whole(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    make_batch(REALISTIC, model=SYNTHETIC, skipped=[("2024-11733-B/protocol of the second aspirate.docx", "no image")])
+    waits = make_batch({"2024-11736": ["f1.jpg"]}, screened=0)
+    with_chunk_in_hand(waits)
+    given = {"batch": f"batch={waits - 1}", "slide": "slide=2024-11733-B"}
+    name = command.rpartition(" ")[2]
+    info = next((info for info in named.names() if info.name == name), None)
+    values = [given[one.name] for one in info.parameters if one.required] if info else []
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run(*command.replace("last", str(waits - 1)).split(), *values).stdout.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert set(next(line for line in shown if "─" in line)) == {"─"}, "no rows turned on their side"
+    if "2024-11733" in "".join(shown):
+        assert any("2024-11733-B" in line for line in shown)
+
+
+def test_a_synthetic_model_is_marked_in_a_query_however_narrow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_batch(REALISTIC, model=SYNTHETIC)
+    monkeypatch.setenv("COLUMNS", "80")
+    result = run("query", "worklist")
+    assert "yes" in result.stdout
+    assert "trained on synthetic smears only" in result.stderr
+    assert "Not shown for want of width: " in result.stderr
 
 
 def test_an_unknown_query_is_one_sentence(home: Path) -> None:

@@ -37,7 +37,8 @@ def test_on_a_terminal_a_table_fits_80_columns_and_a_long_name_keeps_its_beginni
     ("path", "width", "shown"),
     [
         ("S-2024-00012/field 07.png", 40, "S-2024-00012/field 07.png"),
-        ("S-2024-00012/haematology field 07.png", 26, "S-2024-00012/haemat…07.png"),
+        ("S-2024-00012/haematology field 07.png", 26, "S-2024-00012/haem…d 07.png"),
+        ("2024-11733-B/WBC-Malignant-Pre-014.jpg", 23, "2024-11733-B/W…-014.jpg"),
         ("Zeta ward/2024/S-2024-0000123/f1.png", 18, "Zeta ward/…/f1.png"),
         ("a slide with a name too long for any column/f1.png", 20, "a slide w…umn/f1.png"),
         ("f1.png", 3, "f…g"),
@@ -61,6 +62,31 @@ def test_into_a_pipe_go_plain_columns_with_nothing_elided_and_one_line_a_row() -
     assert "novel, blurred" in lines[1]
     assert not set("│─┃━┏┓") & set("".join(lines))
     assert lines[0].index("CALL") == lines[2].index("all-suspected")
+
+
+def test_a_pipe_for_which_a_width_is_set_gets_a_table_of_that_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = drawn([(LONG, "insufficient", 3, ("novel", "blurred"))], terminal=False, width=60)
+    assert max(map(cell_len, lines)) <= 60
+    assert "…" in lines[2]
+
+
+def test_columns_that_are_not_needed_are_left_out_by_name_before_a_slide_is_elided(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stream = io.StringIO()
+    screen = Console(file=stream, force_terminal=True, width=44, color_system=None)
+    columns = [console.name("field"), console.fixed("call"), console.number("leukocytes"), console.words("engine")]
+    rows = [("2024-11733-B/WBC-Malignant-Pre-014.jpg", "early-pre-b", 12, "openvino")]
+    console.table(columns, rows, needed=2, console=screen)
+    title, second, _, row = stream.getvalue().splitlines()
+    assert (title.split(), second.split()) == (["leuko-"], ["field", "call", "cytes"])
+    assert row.split() == ["2024-11733-B/W…-014.jpg", "early-pre-b", "12"]
+    assert capsys.readouterr().err == "Not shown for want of width: engine. --json has them.\n"
+
+
+def test_a_plain_no_is_no_alarm() -> None:
+    assert "no" not in console.STYLES
 
 
 def test_control_characters_in_names_are_escaped() -> None:
