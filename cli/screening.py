@@ -67,7 +67,7 @@ def screen_folder(
         submission = submit(database, settings, path, options, resume=True, progress=shown.registered)
         _say_what_was_submitted(submission, shown)
         status = _read(database, submission.batch)
-        if submission.broker_problem and not settings.embedded_broker and not status.ended:
+        if submission.broker_problem is not None and not settings.embedded_broker and not status.ended:
             raise BrokerUnreachable(
                 f"{submission.broker_problem} Batch {status.batch} is kept: start the broker or correct "
                 "ALLQ_BROKER_URL, and run the same command again."

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cli import options
 from cli.options import Queue
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def submit(
@@ -15,7 +20,8 @@ def submit(
 ) -> None:
     """Queue a folder of slides for the workers; print its number.
 
-    Each subfolder is a slide; images directly in PATH form one slide named after it.
+    Each subfolder is a slide; images directly in PATH form one slide named after it. Where no worker is running the
+    batch waits for one: `allq worker`, or `allq screen` with the same PATH.
 
     Example: allq submit ./slides --queue stat --note "ward 3, urgent"
     """
@@ -37,8 +43,7 @@ def submit(
     console.say(f"Batch {done.batch}: {words}, model {chosen.name}.")
     if chosen.configuration.synthetic:
         console.say(f"Model {chosen.name}: {SYNTHETIC}.", style="yellow")
-    if done.broker_problem:
-        console.say(f"The work waits in the database: {done.broker_problem}", style="yellow")
+    _say_what_it_waits_for(published=done.published, problem=done.broker_problem, path=path)
     console.say(f"See how it goes:  allq status {done.batch} --watch")
     if json:
         console.emit(
@@ -63,6 +68,8 @@ def submit(
 def retry(batch: options.Batch, json: options.Json = False) -> None:
     """Screen the failed fields of a batch again, and only those.
 
+    Where none has failed there is nothing to do, which is no error: exit code 0, and 0 `fields` in JSON.
+
     Example: allq retry last
     """
     from allq.text import plural
@@ -76,11 +83,10 @@ def retry(batch: options.Batch, json: options.Json = False) -> None:
             number = options.find_batch(connection, batch)
         done = submission.retry(database, found, number)
     if done.fields:
-        console.say(f"{plural(done.fields, 'field')} of batch {number} wait again.")
-        if done.broker_problem:
-            console.say(f"The work waits in the database: {done.broker_problem}", style="yellow")
+        console.say(f"{plural(done.fields, 'field')} of batch {number} {'wait' if done.fields > 1 else 'waits'} again.")
+        _say_what_it_waits_for(published=done.published, problem=done.broker_problem)
     else:
-        console.say(f"Batch {number} has no failed field.")
+        console.say(f"Batch {number} has no failed field: nothing to retry.")
     if json:
         console.emit({"batch": number, "fields": done.fields, "broker_problem": done.broker_problem})
 
@@ -88,21 +94,38 @@ def retry(batch: options.Batch, json: options.Json = False) -> None:
 def cancel(batch: options.Batch, json: options.Json = False) -> None:
     """Stop a batch; what is screened already stays.
 
+    Of a batch that has ended there is nothing to cancel, which is no error: exit code 0, and 0 `fields` in JSON.
+
     Example: allq cancel 7
     """
     from allq.text import plural
     from cli import console
-    from cli.session import open_database, working_settings
-    from worker import submission
+    from cli.session import open_database, settings
+    from db import batches, reads
 
-    found = working_settings()
-    with open_database(found) as database:
-        with database.read() as connection:
-            number = options.find_batch(connection, batch)
-        fields = submission.cancel(database, found, number)
+    found = settings()
+    with open_database(found) as database, database.begin() as connection:
+        number = options.find_batch(connection, batch)
+        before = reads.batch_status(connection, number)
+        fields = batches.cancel(connection, number, found.operator)
     if fields:
         console.say(f"{plural(fields, 'field')} of batch {number} cancelled.")
+    elif before.state == "registering":
+        console.say(f"Batch {number} cancelled; no field of it was waiting.")
     else:
-        console.say(f"Batch {number} had ended already: nothing to cancel.")
+        console.say(f"No field of batch {number} is waiting (it is {before.state}): nothing to cancel.")
     if json:
         console.emit({"batch": number, "fields": fields})
+
+
+def _say_what_it_waits_for(*, published: bool, problem: str | None, path: Path | None = None) -> None:
+    from shlex import quote
+
+    from cli import console
+
+    if problem is not None:
+        advice = "Workers publish the work once it answers: start it, or correct ALLQ_BROKER_URL."
+        console.say(f"{problem} {advice}", style="yellow")
+    elif not published:
+        here = f", or `allq screen {quote(str(path))}`," if path is not None else ""
+        console.say(f"The work waits for a worker: `allq worker`{here} does it.")

@@ -43,12 +43,13 @@ def make_batch(
     model: ModelRecord = MODEL,
     screened: int | None = None,
     chunk_size: int = 256,
+    finish: bool = True,
     skipped: Sequence[tuple[str, str]] = (),
 ) -> int:
     """Register `slides` (name: file names) and screen them: files named `bad…` fail, `blank…` hold no leukocyte.
 
-    `screened` is how many chunks, all by default, are screened. A slide whose name starts with `A` is all-suspected;
-    the others hold no suspect.
+    `screened` is how many chunks, all by default, are screened; without `finish` more slides may come. A slide whose
+    name starts with `A` is all-suspected; the others hold no suspect.
     """
     database = Database.open(load())
     try:
@@ -62,7 +63,8 @@ def make_batch(
             chunk_ids = batches.register(connection, batch, new, chunk_size=chunk_size)
             if skipped:
                 batches.skip(connection, batch, list(skipped))
-            batches.finish_registration(connection, batch)
+            if finish:
+                batches.finish_registration(connection, batch)
         for chunk in chunk_ids[:screened]:
             with database.begin() as connection:
                 claim = chunks.claim(connection, chunk, "tester", 60)

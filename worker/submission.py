@@ -24,8 +24,6 @@ from db.database import Database
 from db.records import ModelRecord, NewField, NewSlide, Queue
 from models.artefact import Model
 from worker import broker, embedded
-from worker.app import make_app
-from worker.publish import publish_all
 from worker.walk import FoundFile, FoundFolder, check_folder, walk
 
 log = logger(__name__)
@@ -51,7 +49,8 @@ class SubmitOptions:
 class Submission:
     """What was submitted. `fields` and `slides` are the batch's, `bytes` those of its files registered now.
 
-    `broker_problem` says why the work could not be published; it waits in SQL and is published by the next worker.
+    What is not `published` waits in SQL and is published by the next worker. That is as it should be where the embedded
+    broker comes with the workers and none runs; `broker_problem` says why a broker that should be there took nothing.
     """
 
     batch: int
@@ -66,10 +65,19 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """How many failed fields wait again, and why their chunks could not be published, if so."""
+    """How many failed fields wait again; `published` and `broker_problem` as in Submission, of their chunks."""
 
     fields: int
+    published: bool
     broker_problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Whether what waits was handed to the broker, and what was wrong with the broker if it should have been."""
+
+    published: bool
+    problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -128,28 +136,26 @@ def retry(database: Database, settings: Settings, batch: int) -> Retried:
     """Let the failed fields of a batch, and only those, be screened again. Raises NotFound."""
     with database.begin() as connection:
         result = batches.retry(connection, batch, settings.operator, chunk_size=settings.chunk_size)
-    return Retried(fields=result.fields, broker_problem=publish(database, settings) if result.fields else None)
+    delivery = publish(database, settings) if result.fields else Delivery(published=False)
+    return Retried(fields=result.fields, published=delivery.published, broker_problem=delivery.problem)
 
 
-def cancel(database: Database, settings: Settings, batch: int) -> int:
-    """Stop a batch: fields not yet screened end as cancelled. Returns how many. Raises NotFound."""
-    with database.begin() as connection:
-        return batches.cancel(connection, batch, settings.operator)
-
-
-def publish(database: Database, settings: Settings) -> str | None:
-    """Publish what was never published. Returns None, or why that has to wait for a worker's housekeeping.
+def publish(database: Database, settings: Settings) -> Delivery:
+    """Publish what was never published, or leave it to a worker's housekeeping.
 
     The embedded broker lives with the workers: when none runs, the first one that starts publishes.
     """
     if settings.embedded_broker and not embedded.is_running(settings):
-        return "no worker is running yet; start one with `allq worker`"
+        return Delivery(published=False)
+    from worker.app import make_app  # noqa: PLC0415  # slow to import, and needed only with a broker
+    from worker.publish import publish_all  # noqa: PLC0415
+
     try:
         broker.ping(settings)
         publish_all(make_app(settings), database)
     except BrokerUnreachable as error:
-        return str(error)
-    return None
+        return Delivery(published=False, problem=str(error))
+    return Delivery(published=True)
 
 
 @contextmanager
@@ -189,7 +195,7 @@ def _create(database: Database, options: SubmitOptions, root: str, raw_root: byt
 
 
 def _submission(database: Database, settings: Settings, batch: int, tally: _Tally, *, resumed: bool) -> Submission:
-    problem = publish(database, settings)
+    delivery = publish(database, settings)
     with database.read() as connection:
         status = reads.batch_status(connection, batch)
     log.info("batch submitted", batch=batch, slides=status.slides, fields=status.fields, resumed=resumed)
@@ -200,8 +206,8 @@ def _submission(database: Database, settings: Settings, batch: int, tally: _Tall
         fields=status.fields,
         skipped=tally.skipped,
         bytes=tally.bytes,
-        published=problem is None,
-        broker_problem=problem,
+        published=delivery.published,
+        broker_problem=delivery.problem,
     )
 
 

@@ -105,6 +105,61 @@ def test_watching_a_batch_that_has_ended_with_failures_ends_at_once_with_3(batch
     assert json.loads(run("status", "last", "--watch", "--json", code=3).stdout)["state"] == "done"
 
 
+def test_cancelling_a_batch_that_has_ended_says_that_there_is_nothing_to_do(batch: int) -> None:
+    result = run("cancel", str(batch), "--json")
+    assert json.loads(result.stdout) == {"batch": batch, "fields": 0}
+    assert result.stderr == f"No field of batch {batch} is waiting (it is done): nothing to cancel.\n"
+
+
+def test_retrying_where_nothing_has_failed_says_that_there_is_nothing_to_do(home: Path) -> None:
+    batch = make_batch({"A": ["f1.png"]})
+    result = run("retry", str(batch), "--json")
+    assert json.loads(result.stdout) == {"batch": batch, "fields": 0, "broker_problem": None}
+    assert result.stderr == f"Batch {batch} has no failed field: nothing to retry.\n"
+
+
+def test_cancelling_and_retrying_say_how_many_and_who_will_do_it(batch: int) -> None:
+    result = run("retry", str(batch))
+    assert result.stderr.splitlines() == [
+        f"1 field of batch {batch} waits again.",
+        "The work waits for a worker: `allq worker` does it.",
+    ]
+    assert run("cancel", str(batch)).stderr == f"1 field of batch {batch} cancelled.\n"
+    assert lines("status", str(batch), "--json")[0]["cancelled"] == 1
+
+
+def test_a_batch_that_was_still_being_registered_can_be_cancelled(home: Path) -> None:
+    batch = make_batch({"A": ["f1.png"]}, finish=False)
+    assert run("cancel", str(batch)).stderr == f"Batch {batch} cancelled; no field of it was waiting.\n"
+    assert lines("status", str(batch), "--json")[0]["state"] == "cancelled"
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    """A folder that can be submitted."""
+    (tmp_path / "my slides" / "S-1").mkdir(parents=True)
+    (tmp_path / "my slides" / "S-1" / "f1.jpg").touch()
+    return tmp_path / "my slides"
+
+
+def test_work_submitted_before_any_worker_runs_waits_and_that_is_no_problem(home: Path, slides: Path) -> None:
+    result = run("submit", str(slides), "--json")
+    done = json.loads(result.stdout)
+    assert (done["fields"], done["published"], done["broker_problem"]) == (1, False, None)
+    assert f"The work waits for a worker: `allq worker`, or `allq screen '{slides}'`, does it.\n" in result.stderr
+
+
+def test_a_broker_that_should_be_there_and_is_not_is_a_problem_and_the_batch_is_kept(
+    home: Path, slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLQ_BROKER_URL", "redis://localhost:1/0")
+    result = run("submit", str(slides), "--json")
+    done = json.loads(result.stdout)
+    assert not done["published"]
+    assert done["broker_problem"].startswith("The broker does not answer")
+    assert f"{done['broker_problem']} Workers publish the work once it answers: start it, or correct" in result.stderr
+
+
 @pytest.mark.parametrize("level", list(Level))
 def test_json_lines_of_results_have_exactly_the_keys_of_the_contract(batch: int, level: Level) -> None:
     for row in lines("results", str(batch), "--level", level.value, "--format", "jsonl"):

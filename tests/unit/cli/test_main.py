@@ -90,6 +90,9 @@ LIGHT_COMMANDS = [
     ["results", "last"],
     ["results", "last", "--level", "field", "--format", "csv"],
     ["results", "last", "--level", "leukocyte", "--json"],
+    ["retry", "last"],
+    ["cancel", "last"],
+    ["failures", "last", "--skipped"],
     ["models", "list"],
     ["models", "show", "synthetic-smears"],
 ]
