@@ -7,7 +7,7 @@
     ├── StoreError                the database can't do what is asked
     │   ├── DatabaseUnreachable   the database does not answer, or refuses us
     │   ├── SchemaOutdated        the schema is not the one this code was written for
-    │   └── NotFound              no such batch, slide, chunk or query
+    │   └── NotFound              no such batch, slide or chunk
     ├── BrokerUnreachable         Redis/Valkey does not answer; work waits in SQL
     ├── ModelError
     │   ├── ModelNotFound         no model by that name or id
@@ -56,7 +56,7 @@ class SchemaOutdated(StoreError):
 
 
 class NotFound(StoreError):
-    """There is no such batch, slide, chunk or query."""
+    """There is no such batch, slide or chunk."""
 
 
 class BrokerUnreachable(AllqError):

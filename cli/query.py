@@ -62,10 +62,9 @@ def query(
     if name is None:
         _list(named.names(), json=form is FormatOption.JSONL)
         return
-    info = next((one for one in named.names() if one.name == name), None)
-    given = _parameters(values or [], info.parameters if info else ())
+    given = _parameters(values or [], named.find(name).parameters)
     with open_database() as database, database.read() as connection:
-        if "batch" in given and info is not None:
+        if "batch" in given:
             given["batch"] = options.find_batch(connection, str(given["batch"]))
         columns, rows = named.run(connection, name, given)
         _print(columns, rows, form)

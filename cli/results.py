@@ -197,13 +197,12 @@ def _table(connection: Connection, batch: int, level: Any, *, synthetic: bool) -
 
 
 def _field_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
-    from cli.wording import confidence_words
+    from cli.console import percent
 
     if row["state"] != "screened":
         return row["field"], row["state"], None, None, row["failure"]
     call = row["call"] or "not assessable"
-    confidence = confidence_words(row["call"], row["confidence"])
-    return row["field"], call, confidence, f"{row['suspects']:,} of {row['leukocytes']:,}", row["flags"]
+    return row["field"], call, percent(row["confidence"]), f"{row['suspects']:,} of {row['leukocytes']:,}", row["flags"]
 
 
 def _leukocyte_cells(row: Mapping[str, Any]) -> tuple[object, ...]:

@@ -13,7 +13,6 @@ from cli.wording import (
     BOUND,
     SYNTHETIC,
     call_words,
-    confidence_words,
     leukocyte_words,
     model_words,
     state_words,
@@ -88,7 +87,7 @@ def slide_table(slides: list[SlideResult]) -> None:
         (
             slide.slide,
             call_words(slide),
-            confidence_words(slide.call, slide.confidence),
+            console.percent(slide.confidence),
             suspect_words(slide) if brief else leukocyte_words(slide),
             slide.flags,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from allq.text import duration, plural, printable
-from cli.console import percent, upper_percent
+from cli.console import upper_percent
 
 if TYPE_CHECKING:
     from db.records import BatchStatus, SlideResult
@@ -55,11 +55,6 @@ def call_words(slide: SlideResult) -> str:
     if slide.call is None:
         return "waiting" if slide.waiting else "cancelled"
     return slide.call
-
-
-def confidence_words(call: str | None, confidence: float | None) -> str:
-    """`97 %`, rounded down; a dash where there is no call to be confident of."""
-    return percent(None if call in {None, "insufficient"} else confidence)
 
 
 def state_words(status: BatchStatus) -> str:

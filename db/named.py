@@ -13,13 +13,14 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from sqlalchemy import Connection
 
-from allq.errors import NotFound, UsageError
+from allq.errors import UsageError
 from db.records import QueryInfo, QueryParameter
 from db.statements import moment
 from db.statements import run as execute
@@ -36,12 +37,18 @@ def names() -> list[QueryInfo]:
     return [_info(path) for path in sorted(QUERIES.glob("*.sql"))]
 
 
+def find(name: str) -> QueryInfo:
+    """The query of that name. UsageError names the nearest one, and the ones there are."""
+    known = {info.name: info for info in names()}
+    if name not in known:
+        near = "".join(f" Did you mean {match}?" for match in get_close_matches(name, known, 1))
+        raise UsageError(f"There is no query named {name!r}.{near} There are: {', '.join(known)}.")
+    return known[name]
+
+
 def sql(name: str) -> str:
-    """The query's text, comments and all. NotFound names the ones there are."""
-    if name not in {info.name for info in names()}:
-        known = ", ".join(info.name for info in names())
-        raise NotFound(f"There is no query named {name!r}. There are: {known}.")
-    return (QUERIES / f"{name}.sql").read_text("utf-8")
+    """The query's text, comments and all. UsageError for an unknown one."""
+    return (QUERIES / f"{find(name).name}.sql").read_text("utf-8")
 
 
 def run(
@@ -49,10 +56,10 @@ def run(
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Run a named query: its columns, and its rows as plain values (numbers, text, None, aware datetimes, booleans).
 
-    Parameters may be given as text. NotFound for an unknown query, UsageError for a wrong or missing parameter.
+    Parameters may be given as text. UsageError for an unknown query, and for a wrong or missing parameter.
     """
+    info = find(name)
     lines = sql(name).splitlines()
-    (info,) = (info for info in names() if info.name == name)
     # without the comments: a :name in them would be taken for a parameter
     result = execute(conn, "\n".join(line for line in lines if not line.startswith("--")), _values(info, parameters))
     columns = list(result.keys())

@@ -59,7 +59,8 @@ def slide_results(conn: Connection, batch_id: int) -> list[SlideResult]:
     rows = run(
         conn,
         """
-        SELECT s.id, s.name, s.fields, s.screened, s.failed, s.cancelled, s.duplicates, c.call, c.confidence,
+        SELECT s.id, s.name, s.fields, s.screened, s.failed, s.cancelled, s.duplicates, c.call,
+               CASE WHEN c.call <> 'insufficient' THEN c.confidence END AS confidence,
                c.p_benign, c.p_early_pre_b, c.p_pre_b, c.p_pro_b, c.suspicion, c.flags, c.leukocytes,
                c.suspects, c.upper_bound
         FROM slide s LEFT JOIN slide_call c ON c.id = s.slide_call_id
@@ -94,8 +95,8 @@ def slide_results(conn: Connection, batch_id: int) -> list[SlideResult]:
 
 _FIELD_PAGE = """
     SELECT f.slide_id, f.id, f.path, f.state, f.linked, f.duplicate, f.sha256 AS failed_sha256, f.failure,
-           f.failure_sentence, i.sha256, i.call, i.confidence, i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b,
-           i.suspicion, i.novelty, i.flags, i.leukocytes, i.suspects, i.width, i.height
+           f.failure_sentence, i.sha256, i.call, CASE WHEN i.call IS NOT NULL THEN i.confidence END AS confidence,
+           i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b, i.suspicion, i.novelty, i.flags, i.leukocytes, i.suspects, i.width, i.height
     FROM field f LEFT JOIN finding i ON i.id = f.finding_id
     WHERE f.slide_id IN :slides AND f.id > :after ORDER BY f.slide_id, f.id LIMIT :page
 """

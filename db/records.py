@@ -248,7 +248,10 @@ class BatchStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlideResult:
-    """A slide with its latest call; `call` and what belongs to it are None (or empty, or 0) before there is one."""
+    """A slide with its latest call; `call` and what belongs to it are None (or empty, or 0) before there is one.
+
+    `confidence` is also None where the call is `insufficient`: there is nothing to be confident of.
+    """
 
     batch: int
     slide_id: int
@@ -272,6 +275,8 @@ class SlideResult:
 
 class FieldResult(NamedTuple):
     """A field with its finding; everything of the finding is None (or empty, or 0) where there is none.
+
+    `confidence` is also None where there is no call, as the field can't be assessed.
 
     A tuple rather than a dataclass: exports stream millions. `failure` is the code, `failure_sentence` its sentence.
     """

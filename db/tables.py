@@ -219,7 +219,10 @@ class Field(Base):
 
 
 class Finding(Base):
-    """What one model says of one file's bytes. One per content and model; never changed."""
+    """What one model says of one file's bytes. One per content and model; never changed.
+
+    Where the field can't be assessed, `call` is null and `confidence` 0.
+    """
 
     __tablename__ = "finding"
     __table_args__ = (UniqueConstraint("sha256", "model_id"),)
@@ -257,7 +260,10 @@ class FindingLeukocytes(Base):
 
 
 class SlideCall(Base):
-    """The sum over a slide at the time when its last field ended. Never changed; a later one supersedes it."""
+    """The sum over a slide at the time when its last field ended. Never changed; a later one supersedes it.
+
+    `confidence` is 0 where the call is `insufficient`.
+    """
 
     __tablename__ = "slide_call"
     __table_args__ = (Index("slide_call_slide_id", "slide_id"),)

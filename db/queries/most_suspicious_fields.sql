@@ -2,7 +2,8 @@
 -- :batch  integer  number of the batch
 -- :limit  integer = 20  at most so many fields
 SELECT slide, field, call, round(CAST(suspicion AS numeric), 3) AS suspicion,
-       round(CAST(confidence AS numeric), 3) AS confidence, flags, leukocytes, suspects
+       CASE WHEN call IS NOT NULL THEN round(CAST(confidence AS numeric), 3) END AS confidence,
+       flags, leukocytes, suspects
 FROM slide_findings
 WHERE batch = :batch AND state = 'screened'
 ORDER BY slide_findings.suspicion DESC, field_id

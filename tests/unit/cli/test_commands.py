@@ -180,6 +180,18 @@ def test_results_per_slide_and_per_field_agree(batch: int) -> None:
     assert fields[0]["probabilities"] == {"benign": 0.01, "early-pre-b": 0.005, "pre-b": 0.98, "pro-b": 0.005}
 
 
+def test_without_a_call_there_is_no_confidence_in_any_output(home: Path) -> None:
+    batch = str(make_batch({"B": ["f1.png", "blank.png"], "C": ["blank.png"]}))
+    slides = {row["slide"]: row["confidence"] for row in lines("results", batch, "--json")}
+    assert slides == {"B": 0.97, "C": None}
+    fields = {row["field"]: row["confidence"] for row in lines("results", batch, "--level", "field", "--json")}
+    assert fields == {"B/f1.png": 0.98, "B/blank.png": None, "C/blank.png": None}
+    found = {row["field"]: row["confidence"] for row in lines("query", "flagged_fields", batch, "--json")}
+    assert found == {"B/blank.png": None, "C/blank.png": None}
+    rows = csv.DictReader(io.StringIO(run("results", batch, "--format", "csv").stdout))
+    assert [row["confidence"] for row in rows] == ["0.97", ""]
+
+
 def test_a_slide_without_suspects_is_never_called_negative(batch: int) -> None:
     text = run("results", str(batch)).stdout
     assert "0 suspect among 20 leukocytes (95 % upper bound 7.2 %)" in text
@@ -322,9 +334,11 @@ def test_a_synthetic_model_is_marked_in_a_query_however_narrow(home: Path, monke
     assert "Not shown for want of width: " in result.stderr
 
 
-def test_an_unknown_query_is_one_sentence(home: Path) -> None:
-    result = run("query", "nonsense", code=1)
-    assert "nonsense" in result.stderr
+def test_an_unknown_query_is_wrong_usage_and_the_nearest_one_is_named(home: Path) -> None:
+    result = run("query", "work_list", code=2)
+    assert result.stderr.startswith(
+        "There is no query named 'work_list'. Did you mean worklist? There are: failure_kinds"
+    )
     assert result.stdout == ""
 
 
