@@ -5,16 +5,23 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import platformdirs
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from allq.errors import SettingsError
+
+_PREFIX: Final = "ALLQ_"
+_ENV_FILE: Final = ".env"
+_FOR_TESTS: Final = "ALLQ_TEST_"
+"""Variables that begin so are not settings of allq but of its tests."""
 
 
 def default_operator() -> str:
@@ -29,7 +36,7 @@ def default_operator() -> str:
 class Settings(BaseSettings):
     """Everything an operator can set. Without any of it, the embedded default in `home` is used."""
 
-    model_config = SettingsConfigDict(env_prefix="ALLQ_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=_ENV_FILE, extra="ignore", frozen=True)
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("allq")),
@@ -126,8 +133,23 @@ def load(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = "ALLQ_" + "_".join(str(part) for part in first["loc"][:1]).upper()
+        name = _PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()
         raise SettingsError(f"{name} can't be used: {first['msg']}. Correct it or unset it.") from None
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables, set in the environment or in `.env`, that look like settings and are none; each with the nearest one.
+
+    A slip in such a name is not seen otherwise: slides would be screened into another database than was meant.
+    """
+    known = [field.upper() for field in Settings.model_fields]
+    names = (name.upper() for name in (*os.environ, *dotenv_values(_ENV_FILE)))
+    unknown = sorted(
+        {name for name in names if name.startswith(_PREFIX) and not name.startswith(_FOR_TESTS)}
+        - {_PREFIX + name for name in known}
+    )
+    nearest = {name: get_close_matches(name.removeprefix(_PREFIX), known, 1) for name in unknown}
+    return {name: _PREFIX + found[0] if found else None for name, found in nearest.items()}
 
 
 @cache

@@ -12,7 +12,7 @@ _WORDS: Final = {True: "ok", False: "failed", None: "-"}
 
 
 def doctor(json: options.Json = False) -> None:
-    """Check the installation, from disk to model, and say what to do. Exit code 1 if a check fails.
+    """Check the installation and say what to do. Exit code 1 if a check fails.
 
     Example: allq doctor
     """

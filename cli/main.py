@@ -39,6 +39,13 @@ def allq(
 
     Research use, decision support. Start with: allq screen ./slides
     """
+    from allq.settings import unknown_variables
+
+    if unknown := unknown_variables():
+        from cli.console import say
+        from cli.wording import variable_words
+
+        say(f"Ignored, as allq has no such setting: {variable_words(unknown)}.", style="yellow")
 
 
 _SCREENING: Final = "Screening"

@@ -8,6 +8,8 @@ from allq.text import duration, plural, printable
 from cli.console import upper_percent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from db.records import BatchStatus, SlideResult
 
 SYNTHETIC: Final = "trained on synthetic smears only, not for patients"
@@ -20,6 +22,11 @@ def model_words(name: str, identity: str, *, synthetic: bool) -> str:
     """`lite0 (3fa9c1d2e4b5)`, and what must be said of a synthetic model."""
     words = f"{printable(name)} ({identity[:SHORT_ID]})"
     return f"{words}, {SYNTHETIC}" if synthetic else words
+
+
+def variable_words(unknown: Mapping[str, str | None]) -> str:
+    """`ALLQ_HOUSE (ALLQ_HOME?), ALLQ_X`: variables that are no settings, with what was meant perhaps."""
+    return ", ".join(printable(name) + (f" ({nearest}?)" if nearest else "") for name, nearest in unknown.items())
 
 
 BOUND: Final = "≤"

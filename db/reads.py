@@ -96,7 +96,8 @@ def slide_results(conn: Connection, batch_id: int) -> list[SlideResult]:
 _FIELD_PAGE = """
     SELECT f.slide_id, f.id, f.path, f.state, f.linked, f.duplicate, f.sha256 AS failed_sha256, f.failure,
            f.failure_sentence, i.sha256, i.call, CASE WHEN i.call IS NOT NULL THEN i.confidence END AS confidence,
-           i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b, i.suspicion, i.novelty, i.flags, i.leukocytes, i.suspects, i.width, i.height
+           i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b, i.suspicion, i.novelty, i.flags, i.leukocytes, i.suspects,
+           i.width, i.height
     FROM field f LEFT JOIN finding i ON i.id = f.finding_id
     WHERE f.slide_id IN :slides AND f.id > :after ORDER BY f.slide_id, f.id LIMIT :page
 """

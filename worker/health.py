@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from allq.errors import AllqError, BrokerUnreachable, ModelError
-from allq.settings import Settings
+from allq.settings import Settings, unknown_variables
 from db import health as store
 from db.database import Database
 from models import artefact
@@ -31,6 +31,7 @@ class Check:
 
 def checks(settings: Settings) -> Iterator[Check]:
     """Look at everything the work needs, in the order in which it is needed."""
+    yield _guarded("settings", _settings)
     yield _guarded("home", lambda: _home(settings))
     yield _guarded("disk", lambda: _disk(settings))
     try:
@@ -64,6 +65,15 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         )
     except (AllqError, OSError) as error:
         return Check(name=name, ok=False, detail=str(error), advice="Mend what the message names.")
+
+
+def _settings() -> Check:
+    unknown = unknown_variables()
+    if not unknown:
+        return Check(name="settings", ok=True, detail="every ALLQ_… variable is known")
+    meant = [nearest for nearest in unknown.values() if nearest]
+    advice = f"Did you mean {', '.join(meant)}? Correct or unset what is wrong." if meant else "Unset what is wrong."
+    return Check(name="settings", ok=False, detail=f"no such setting: {', '.join(unknown)}", advice=advice)
 
 
 def _home(settings: Settings) -> Check:

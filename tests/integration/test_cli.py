@@ -204,11 +204,13 @@ def test_the_doctor_finds_an_installation_in_order_and_says_what_to_do_where_it_
     shell.environment["ALLQ_MODEL"] = SYNTHETIC_MODEL
     checks = shell.rows("doctor", "--json")
     assert not [check for check in checks if check["ok"] is False]
-    assert {"home", "disk", "database", "broker", "workers", "model", "engine", "clock"} <= {
+    assert {"settings", "home", "disk", "database", "broker", "workers", "model", "engine", "clock"} <= {
         check["check"] for check in checks
     }
     assert "ok" in shell.run("doctor").stdout
-    shell.environment["ALLQ_MODEL"] = "nonsense"
+    shell.environment |= {"ALLQ_MODEL": "nonsense", "ALLQ_BROKR_URL": "redis://broker"}
     done = shell.run("doctor", code=1)
     assert "nonsense" in done.stdout
+    assert "no such setting: ALLQ_BROKR_URL" in done.stdout
+    assert "Did you mean ALLQ_BROKER_URL?" in done.stdout
     assert "failed" in done.stderr

@@ -1,10 +1,11 @@
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 from allq.errors import FailureCode, FieldError, SettingsError
-from allq.settings import load
+from allq.settings import load, unknown_variables
 
 
 def test_without_any_variable_the_embedded_default_is_used(tmp_path):
@@ -34,3 +35,14 @@ def test_passwords_do_not_appear_when_settings_are_printed(monkeypatch):
 def test_a_field_error_survives_pickling():
     error = pickle.loads(pickle.dumps(FieldError(FailureCode.CORRUPT, "the file is cut off")))
     assert (error.code, str(error)) == (FailureCode.CORRUPT, "the file is cut off")
+
+
+def test_variables_that_look_like_settings_and_are_none_are_found_with_the_nearest_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.upper().startswith("ALLQ_")]:
+        monkeypatch.delenv(name)
+    assert unknown_variables() == {}
+    for name in ("ALLQ_HOME", "allq_roots", "ALLQ_TEST_DATA", "ALLQ_DATABSE_URL", "_ALLQ_COMPLETE", "MALLQ_X"):
+        monkeypatch.setenv(name, "x")
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=x\nALLQ_MODEL=x\nALLQ_COLOUR=red\n")
+    assert unknown_variables() == {"ALLQ_DATABSE_URL": "ALLQ_DATABASE_URL", "ALLQ_COLOUR": None}

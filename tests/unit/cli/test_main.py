@@ -78,6 +78,17 @@ def test_the_version_is_printed() -> None:
     assert RUN.invoke(app, ["--version"]).stdout == f"allq {__version__}\n"
 
 
+def test_a_misspelt_setting_is_named_in_one_line_by_every_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLQ_DATABSE_URL", "postgresql://x")
+    monkeypatch.setenv("ALLQ_TEST_DATA", "x")
+    sentence = "Ignored, as allq has no such setting: ALLQ_DATABSE_URL (ALLQ_DATABASE_URL?).\n"
+    for arguments in (["status", "--json"], ["models", "list"], ["query"]):
+        result = RUN.invoke(app, arguments)
+        assert result.exit_code == 0
+        assert result.stderr.startswith(sentence)
+        assert "DATABSE" not in result.stdout
+
+
 HEAVY = ("torch", "torchvision", "openvino", "cv2", "celery", "alembic", "pyarrow", "pandas", "PIL")
 LIGHT_COMMANDS = [
     ["--help"],
