@@ -18,6 +18,7 @@ def worker(
     """Work on what was submitted, until stopped. Any number of workers, on any number of machines.
 
     SIGTERM or Ctrl-C lets it finish or give back what it has in hand; whatever else ends it, nothing is lost.
+    Without a broker it says so and keeps trying.
 
     Example: allq worker --concurrency 4 --queues stat
     """

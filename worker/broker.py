@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -30,6 +31,11 @@ def url(settings: Settings) -> str:
     return settings.broker_url.get_secret_value() if settings.broker_url else embedded.url(settings)
 
 
+def address(settings: Settings) -> str:
+    """The same for people: without password, user and options."""
+    return re.sub("//.*@", "//", url(settings)).partition("?")[0]
+
+
 @contextmanager
 def _client(settings: Settings) -> Iterator[redis.Redis]:
     """A connection for one question, asked once. Raises BrokerUnreachable for whatever goes wrong with it."""
@@ -43,7 +49,7 @@ def _client(settings: Settings) -> Iterator[redis.Redis]:
     try:
         yield client
     except (redis.RedisError, OSError) as error:
-        raise BrokerUnreachable(f"The broker does not answer ({_short(error)}).") from error
+        raise BrokerUnreachable(f"The broker at {address(settings)} does not answer ({_short(error)}).") from error
     finally:
         client.close()
 

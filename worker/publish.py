@@ -29,7 +29,7 @@ def send(app: Celery, queue: str, chunk_ids: Sequence[int]) -> None:
             for chunk_id in chunk_ids:
                 app.send_task(SCREEN_TASK, args=[chunk_id], queue=queue, producer=producer, retry=False)
     except (OperationalError, RedisError, OSError) as error:
-        raise BrokerUnreachable(f"The broker does not answer ({type(error).__name__}: {error}).") from error
+        raise BrokerUnreachable(f"The broker takes no messages ({type(error).__name__}: {error}).") from error
 
 
 def publish_waiting(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from celery import signals
+from celery.exceptions import CPendingDeprecationWarning
 
 from allq import logging as allq_logging
 from allq.errors import UsageError
@@ -50,9 +52,12 @@ def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
     from worker.housekeeping import HousekeepingStep  # noqa: PLC0415  # after the environment is set
     from worker.tasks import app  # noqa: PLC0415
 
+    # At each loss of the broker, of what Celery 6 will do by default: worker.app says what it is to do.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app.steps["worker"].add(HousekeepingStep)
     worker = app.Worker(
         pool_cls=pool,
+        consumer_cls="worker.consumer:PatientConsumer",
         concurrency=concurrency,
         queues=[queue for queue in QUEUES if queue in queues],
         without_gossip=True,

@@ -1,10 +1,12 @@
 """Real workers on a real Valkey, on SQLite and on PostgreSQL: what is promised whatever happens to them."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import redis
+from pydantic import SecretStr
 
 from allq.settings import Settings
 from db import chunks, reads
@@ -157,6 +159,24 @@ def test_a_killed_broker_is_started_again(database, settings, smears, tmp_path):
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
     assert_accounted_for(database, submission.batch)
     assert_nothing_doubled(database, submission.batch)
+
+
+def test_a_worker_without_a_broker_says_so_once_and_goes_to_work_when_there_is_one(
+    database, settings, smears, tmp_path
+):
+    elsewhere = settings.model_copy(update={"home": tmp_path / "elsewhere"})
+    settings = settings.model_copy(update={"broker_url": SecretStr(embedded.url(elsewhere))})
+    submission = submit_synthetic(database, settings, smears)
+    assert f"The broker at {embedded.url(elsewhere)} does not answer" in submission.broker_problem
+    with workers(settings) as (worker,):
+        wait_for(lambda: "this worker keeps trying" in worker.log.read_text(), what="the worker says what is amiss")
+        time.sleep(3)
+        assert "Cannot connect" not in worker.log.read_text()
+        with embedded.in_use(elsewhere):
+            wait_for(lambda: done(database, submission.batch), what="the batch ends")
+            worker.stop()
+        assert worker.log.read_text().count("this worker keeps trying") == 1
+        assert "The broker answers: this worker goes to work." in worker.log.read_text()
 
 
 def test_a_worker_told_to_stop_leaves_nothing_claimed(database, settings, smears, tmp_path):

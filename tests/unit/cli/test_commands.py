@@ -152,11 +152,12 @@ def test_work_submitted_before_any_worker_runs_waits_and_that_is_no_problem(home
 def test_a_broker_that_should_be_there_and_is_not_is_a_problem_and_the_batch_is_kept(
     home: Path, slides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ALLQ_BROKER_URL", "redis://localhost:1/0")
+    monkeypatch.setenv("ALLQ_BROKER_URL", "redis://:geheim@localhost:1/0")
     result = run("submit", str(slides), "--json")
     done = json.loads(result.stdout)
     assert not done["published"]
-    assert done["broker_problem"].startswith("The broker does not answer")
+    assert done["broker_problem"].startswith("The broker at redis://localhost:1/0 does not answer")
+    assert "geheim" not in result.output
     assert f"{done['broker_problem']} Workers publish the work once it answers: start it, or correct" in result.stderr
 
 
