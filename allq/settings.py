@@ -8,7 +8,7 @@ import socket
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import platformdirs
 from dotenv import dotenv_values
@@ -127,10 +127,10 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.home / 'allq.db'}"
 
 
-def load(**overrides: object) -> Settings:
+def load(**overrides: Any) -> Settings:
     """Read the settings, or raise SettingsError with one sentence that names the first wrong one."""
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**overrides)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = _PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()

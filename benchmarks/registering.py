@@ -18,10 +18,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from allq.settings import Settings
+from allq.settings import load
 from db import artefacts, batches, chunks, named, reads
 from db.database import Database
 from db.records import FieldOutcome, FieldRow, ModelRecord, NewField, NewFinding, NewSlide, SlideCallRow
@@ -41,10 +42,10 @@ def main() -> None:
     parser.add_argument("--filled", type=int, default=0, help="findings to put into the database for the questions")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="allq-benchmark-") as folder:
-        values: dict[str, object] = {"home": Path(folder)}
+        values: dict[str, Any] = {"home": Path(folder)}
         if given.database_url:
             values["database_url"] = given.database_url
-        database = Database.open(Settings(_env_file=None, **values), upgrade=True)  # type: ignore[arg-type]
+        database = Database.open(load(_env_file=None, **values), upgrade=True)
         print(f"{database.dialect}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
         with database.begin() as conn:
             artefacts.remember_model(

@@ -20,9 +20,6 @@ from allq.classes import CLASSES
 from allq.settings import Settings, load
 from cli.edge import Command
 
-if TYPE_CHECKING:
-    pass
-
 MODEL: Final = "synthetic-smears"
 SLIDES: Final = 6
 FIELDS: Final = 60

@@ -68,7 +68,7 @@ def _complain(sentence: str, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     with suppress(BrokenPipeError):
-        print("\n".join(printable(line) for line in sentence.splitlines()), file=sys.stderr)  # noqa: T201
+        typer.echo("\n".join(printable(line) for line in sentence.splitlines()), err=True)
 
 
 def _file_problem(error: OSError) -> str:

@@ -24,7 +24,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        print(f"allq {__version__}")  # noqa: T201
+        typer.echo(f"allq {__version__}")
         raise typer.Exit
 
 

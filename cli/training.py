@@ -14,9 +14,6 @@ from cli import options
 if TYPE_CHECKING:
     from models.report import Report
 
-if TYPE_CHECKING:
-    pass
-
 
 class ProtocolOption(Enum):
     """What is held out."""

@@ -9,14 +9,14 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import Connection, event
 
-from allq.settings import Settings
+from allq.settings import load
 from db import artefacts, batches, chunks
 from db.database import Database
 from db.records import (
@@ -34,7 +34,7 @@ from db.records import (
 
 _MODEL = hashlib.sha256(b"the example's model").hexdigest()
 _OPERATOR = "m.curie@lab"
-_START = datetime(2026, 1, 5, 8, 30)  # noqa: DTZ001 - UTC, in SQLite's text
+_START = datetime(2026, 1, 5, 8, 30, tzinfo=UTC)
 _TICK = timedelta(milliseconds=250)
 _SUSPICION = {"H26-0101": 0.03, "H26-0102": 0.97, "H26-0103": 0.46, "H26-0104": 0.06, "H26-0105": 0.91}
 
@@ -43,7 +43,7 @@ _SUSPICION = {"H26-0101": 0.03, "H26-0102": 0.97, "H26-0103": 0.46, "H26-0104": 
 def example() -> Iterator[Connection]:
     """An open connection to the example."""
     with TemporaryDirectory(prefix="allq-example-") as folder:
-        database = Database.open(Settings(_env_file=None, home=Path(folder)))  # type: ignore[call-arg]
+        database = Database.open(load(_env_file=None, home=Path(folder)))
         _with_its_own_clock(database)
         try:
             _fill(database)
@@ -61,7 +61,8 @@ def _with_its_own_clock(database: Database) -> None:
         nonlocal asked
         asked += 1
         shift = sum(float(found) for part in modifiers for found in re.findall(r"^([-+]?[\d.]+) seconds$", part))
-        return (_START + asked * _TICK + timedelta(seconds=shift)).isoformat(" ", "milliseconds")
+        now = _START + asked * _TICK + timedelta(seconds=shift)
+        return now.replace(tzinfo=None).isoformat(" ", "milliseconds")  # as SQLite writes it
 
     @event.listens_for(database.engine, "connect")
     def on_connect(connection: Any, _: Any) -> None:
@@ -70,17 +71,7 @@ def _with_its_own_clock(database: Database) -> None:
 
 def _fill(database: Database) -> None:
     with database.begin() as conn:
-        artefacts.remember_model(
-            conn,
-            ModelRecord(
-                id=_MODEL,
-                name="example-model",
-                architecture="efficientnet-lite0",
-                synthetic=True,
-                configuration={"classes": ["benign", "early-pre-b", "pre-b", "pro-b"]},
-                code_version="0.1.0",
-            ),
-        )
+        artefacts.remember_model(conn, made_up_model(_MODEL, "example-model"))
     first, first_chunks = _submit(database, {"H26-0101": 4, "H26-0102": 4, "H26-0103": 3}, note="night run")
     with database.begin() as conn:
         batches.retry(conn, first, _OPERATOR, chunk_size=4)  # nothing has failed yet: nothing happens
@@ -141,23 +132,12 @@ def _outcome(field: ClaimedField) -> FieldOutcome:
             failure=Failure(code="corrupt", sentence="the file ends in the middle of the image"),
         )
     suspicion = round(min(0.99, _SUSPICION[slide] + 0.01 * int(number)), 4)
-    pre_b = round(suspicion * 0.9, 4)
-    finding = NewFinding(
-        sha256=sha256.digest(),
-        call="benign" if suspicion < 0.5 else "pre-b",
-        confidence=round(1 - suspicion if suspicion < 0.5 else pre_b, 4),
-        probabilities=(round(1 - suspicion, 4), round(suspicion - pre_b, 4), pre_b, 0.0),
+    finding = made_up_finding(
+        sha256.digest(),
         suspicion=suspicion,
-        novelty=0.12,
-        flags=("uncertain",) if 0.3 < suspicion < 0.7 else (),
+        pre_b=round(suspicion * 0.9, 4),
         leukocytes=9 + int(number),
-        suspects=round((9 + int(number)) * suspicion),
-        width=1024,
-        height=768,
-        quality={"sharpness": 41.5},
-        leukocyte_data=b"packed",
-        engine="openvino",
-        code_version="0.1.0",
+        flags=("uncertain",) if 0.3 < suspicion < 0.7 else (),
     )
     return FieldOutcome(field_id=field.id, sha256=sha256.digest(), finding=finding)
 
@@ -165,12 +145,53 @@ def _outcome(field: ClaimedField) -> FieldOutcome:
 def _call(rows: Sequence[FieldRow]) -> SlideCallRow:
     seen = [row for row in rows if not row.failed]
     mean = round(sum(row.suspicion for row in seen) / len(seen), 4)
-    suspected = mean > 0.5
+    return made_up_call(rows, suspicion=mean)
+
+
+def made_up_model(identity: str, name: str, *, synthetic: bool = True) -> ModelRecord:
+    """A model that does not exist."""
+    return ModelRecord(
+        id=identity,
+        name=name,
+        architecture="efficientnet-lite0",
+        synthetic=synthetic,
+        configuration={"classes": ["benign", "early-pre-b", "pre-b", "pro-b"]},
+        code_version="0.1.0",
+    )
+
+
+def made_up_finding(
+    sha256: bytes, *, suspicion: float, pre_b: float, leukocytes: int, flags: tuple[str, ...] = ()
+) -> NewFinding:
+    """What such a model says of a field: benign or Pre-B, whichever is more probable."""
+    return NewFinding(
+        sha256=sha256,
+        call="benign" if suspicion < 0.5 else "pre-b",
+        confidence=round(1 - suspicion if suspicion < 0.5 else pre_b, 4),
+        probabilities=(round(1 - suspicion, 4), round(suspicion - pre_b, 4), pre_b, 0.0),
+        suspicion=suspicion,
+        novelty=0.12,
+        flags=flags,
+        leukocytes=leukocytes,
+        suspects=round(leukocytes * suspicion),
+        width=1024,
+        height=768,
+        quality={"sharpness": 41.5},
+        leukocyte_data=b"\x01" + sha256,
+        engine="openvino",
+        code_version="0.1.0",
+    )
+
+
+def made_up_call(rows: Sequence[FieldRow], *, suspicion: float) -> SlideCallRow:
+    """A slide's call with this suspicion, by no rule but whether it is above a half."""
+    seen = [row for row in rows if not row.failed]
+    suspected = suspicion > 0.5
     return SlideCallRow(
-        call="all-suspected" if suspected else "no-suspects-seen",
-        confidence=max(mean, round(1 - mean, 4)),
-        probabilities=(round(1 - mean, 4), 0.0, mean, 0.0),
-        flags=tuple(sorted({flag for row in seen for flag in row.flags})),
+        call="insufficient" if not seen else "all-suspected" if suspected else "no-suspects-seen",
+        confidence=max(suspicion, round(1 - suspicion, 4)),
+        probabilities=(round(1 - suspicion, 4), 0.0, suspicion, 0.0),
+        flags=tuple(sorted({flag for row in rows for flag in row.flags})),
         leukocytes=sum(row.leukocytes for row in seen),
         suspects=sum(row.suspects for row in seen),
         upper_bound=None if suspected else 0.0845,

@@ -12,7 +12,7 @@ from db import bulk
 from db.artefacts import key_of
 from db.events import canonical
 from db.records import NewFinding
-from db.statements import flags_text, moment, on_sqlite, run
+from db.statements import flags_text, known_moment, on_sqlite, run
 
 COLUMNS: Mapping[str, str] = {
     "sha256": "bytea",
@@ -79,8 +79,7 @@ def row_of(finding: NewFinding, model_key: int, recorded_at: Any) -> tuple[Any, 
 def content_line(field_id: int, finding_id: int, row: tuple[Any, ...], model_id: str, leukocyte_data: bytes) -> str:
     """What the ledger's digest covers of a field and the finding made for it: every column, as canonical JSON."""
     named = dict(zip(COLUMNS, row, strict=True))
-    at = moment(named["recorded_at"])
-    assert at is not None  # noqa: S101 - NOT NULL
+    at = known_moment(named["recorded_at"])
     named["sha256"] = bytes(named["sha256"]).hex()
     named["model_id"] = model_id
     named["recorded_at"] = at.replace(tzinfo=None).isoformat("T", "milliseconds") + "Z"

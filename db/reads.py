@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from db.records import (
     SlideResult,
 )
 from db.slidecalls import with_duplicate
-from db.statements import flags_of, moment, run
+from db.statements import flags_of, known_moment, moment, run
 
 RECENT_SECONDS = 120
 """A running batch's rate is that of the last two minutes: what a stop overnight did to the average helps nobody."""
@@ -234,7 +234,9 @@ def _with_sums(conn: Connection, found: Sequence[Any]) -> list[BatchStatus]:
 
 
 def _status(batch: Any, sums: Any, now: datetime | None) -> BatchStatus:
-    count: Callable[[str], int] = lambda name: int(getattr(sums, name)) if sums is not None else 0  # noqa: E731
+    def count(name: str) -> int:
+        return int(getattr(sums, name)) if sums is not None else 0
+
     waiting, done = count("waiting"), count("screened") + count("failed")
     started = moment(sums.started_at) if sums is not None else None
     last = moment(sums.ended_at) if sums is not None else None
@@ -267,19 +269,13 @@ def _status(batch: Any, sums: Any, now: datetime | None) -> BatchStatus:
         cancelled=count("cancelled"),
         findings_linked=count("linked"),
         skipped=batch.skipped,
-        created_at=_known(batch.created_at),
+        created_at=known_moment(batch.created_at),
         started_at=started,
         finished_at=None if running or state == "registering" else last,
         in_hand=count("in_hand") > 0,
         fields_per_second=rate,
         seconds_left=waiting / rate if running and rate else None,
     )
-
-
-def _known(value: Any) -> datetime:
-    found = moment(value)
-    assert found is not None  # noqa: S101 - NOT NULL
-    return found
 
 
 def _state(batch: Any, waiting: int, *, started: bool) -> BatchState:

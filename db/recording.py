@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -202,13 +203,13 @@ def _tell(
         "failures": failures,
         "findings": findings.digest(lines),
     }
-    at = {"actor": worker, "batch_id": claim.batch_id, "chunk_id": claim.chunk_id}
-    events.append(conn, "chunk-recorded", body, **at, slide_ids=own)  # type: ignore[arg-type]
+    append = partial(events.append, conn, actor=worker, batch_id=claim.batch_id, chunk_id=claim.chunk_id)
+    append("chunk-recorded", body, slide_ids=own)
     ours = [outcome.field_id for outcome in work.outcomes if outcome.failure is None and outcome.sha256 in work.twins]
     if ours:
         slides = {slide for _, slide in marked} | {work.slide_of[field_id] for field_id in ours}
         twins = {"fields": sorted({*ours, *(field_id for field_id, _ in marked)})}
-        events.append(conn, "twins-found", twins, **at, slide_ids=slides)  # type: ignore[arg-type]
+        append("twins-found", twins, slide_ids=slides)
 
 
 def _call_slides(conn: Connection, work: _Work, call_slide: CallSlide, worker: str) -> tuple[int, ...]:

@@ -60,8 +60,11 @@ def on_sqlite(conn: Connection) -> bool:
 
 def moment(value: Any) -> datetime | None:
     """A time as the database gives it, as an aware UTC datetime."""
-    if value is None:
-        return None
+    return None if value is None else known_moment(value)
+
+
+def known_moment(value: Any) -> datetime:
+    """The same of a column that is never null."""
     if isinstance(value, str):
         return datetime.fromisoformat(value).replace(tzinfo=UTC)
     found: datetime = value

@@ -9,7 +9,7 @@ commas, empty for none. `raw_…` holds a file name's bytes where the text besid
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from sqlalchemy import (
     TIMESTAMP,
@@ -80,7 +80,12 @@ class Base(DeclarativeBase):
             "pk": "%(table_name)s_pkey",
         }
     )
-    type_annotation_map = {str: Text, bytes: LargeBinary, datetime: UtcTimestamp, float: Double}  # noqa: RUF012 - as SQLAlchemy declares it
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        bytes: LargeBinary,
+        datetime: UtcTimestamp,
+        float: Double,
+    }
 
 
 class Model(Base):

@@ -264,12 +264,12 @@ def _weights_digest(path: Path) -> hashlib._Hash:
 
 def _from_json(kind: Any, value: Any) -> Any:
     """Build dataclasses, tuples and mappings out of JSON, as their annotations say. Unknown keys are an error."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         unknown = set(value) - {entry.name for entry in fields(kind)}
         if unknown:
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
-        return kind(**{name: _from_json(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
+        return kind(**{name: _from_json(hints[name], item) for name, item in value.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         inner = arguments[0]

@@ -83,7 +83,7 @@ def fit_network(
             output = network(network.scale(inputs))
             loss = functional.cross_entropy(output.logits, truth, label_smoothing=options.label_smoothing)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(trained, 5.0)
             optimiser.step()
             _average(averaged, network, min(options.ema, (1 + step) / (10 + step)))

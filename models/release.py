@@ -72,7 +72,7 @@ def told() -> Progress:
         now = time.monotonic() - began
         if stage != last[0][0] or now - last[0][1] > 60:
             last[0] = (stage, now)
-            print(f"{now:6.0f} s  {stage} {done} of {total}", file=sys.stderr, flush=True)  # noqa: T201
+            sys.stderr.write(f"{now:6.0f} s  {stage} {done} of {total}\n")
 
     return progress
 

@@ -9,13 +9,13 @@ from sqlalchemy import Connection, text
 
 from db import artefacts, batches, chunks
 from db.database import Database
+from db.example import made_up_call, made_up_finding, made_up_model
 from db.records import (
     Claim,
     ClaimedField,
     Failure,
     FieldOutcome,
     FieldRow,
-    ModelRecord,
     NewField,
     NewFinding,
     NewSlide,
@@ -30,17 +30,7 @@ Judge = Callable[[ClaimedField], "FieldOutcome"]
 
 
 def remember(conn: Connection, model_id: str = MODEL_ID, *, name: str = "tester", synthetic: bool = True) -> None:
-    artefacts.remember_model(
-        conn,
-        ModelRecord(
-            id=model_id,
-            name=name,
-            architecture="none",
-            synthetic=synthetic,
-            configuration={"classes": 4},
-            code_version="0",
-        ),
-    )
+    artefacts.remember_model(conn, made_up_model(model_id, name, synthetic=synthetic))
 
 
 def new_slide(name: str, fields: int, *, complete: bool = True, first: int = 0) -> NewSlide:
@@ -69,23 +59,8 @@ def content(of: str) -> bytes:
 
 
 def new_finding(sha256: bytes, *, suspicion: float = 0.25) -> NewFinding:
-    return NewFinding(
-        sha256=sha256,
-        call="benign" if suspicion < 0.5 else "pre-b",
-        confidence=max(suspicion, 1 - suspicion),
-        probabilities=(1 - suspicion, 0.0, suspicion, 0.0),
-        suspicion=suspicion,
-        novelty=0.1,
-        flags=("uncertain",) if 0.4 < suspicion < 0.6 else (),
-        leukocytes=5,
-        suspects=round(5 * suspicion),
-        width=320,
-        height=240,
-        quality={"sharpness": 12.5},
-        leukocyte_data=b"\x01" + sha256,
-        engine="none",
-        code_version="0",
-    )
+    flags = ("uncertain",) if 0.4 < suspicion < 0.6 else ()
+    return made_up_finding(sha256, suspicion=suspicion, pre_b=suspicion, leukocytes=5, flags=flags)
 
 
 def screened(field: ClaimedField, *, of: str | None = None, suspicion: float = 0.25) -> FieldOutcome:
@@ -102,17 +77,7 @@ def failed(field: ClaimedField, code: str = "corrupt") -> FieldOutcome:
 
 def call(rows: Sequence[FieldRow]) -> SlideCallRow:
     """A slide's call by the simplest rule: the worst field's."""
-    seen = [row for row in rows if not row.failed]
-    worst = max((row.suspicion for row in seen), default=0.0)
-    return SlideCallRow(
-        call="insufficient" if not seen else "all-suspected" if worst > 0.5 else "no-suspects-seen",
-        confidence=max(worst, 1 - worst),
-        probabilities=(1 - worst, 0.0, worst, 0.0),
-        flags=tuple(sorted({flag for row in rows for flag in row.flags})),
-        leukocytes=sum(row.leukocytes for row in seen),
-        suspects=sum(row.suspects for row in seen),
-        upper_bound=None if worst > 0.5 else 0.25,
-    )
+    return made_up_call(rows, suspicion=max((row.suspicion for row in rows if not row.failed), default=0.0))
 
 
 def claimed(database: Database, chunk_id: int, owner: str = "worker-1", lease: float = LEASE) -> Claim:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -75,8 +76,6 @@ def local_worker(settings: Settings, *, concurrency: int | None = None) -> Itera
 
 
 def _in_main_thread() -> bool:
-    import threading  # noqa: PLC0415
-
     return threading.current_thread() is threading.main_thread()
 
 

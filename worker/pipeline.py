@@ -125,7 +125,7 @@ class Pipeline:
 
     def _load(self, claim: Claim, field: ClaimedField, roots: Sequence[Path]) -> _Loaded:
         name = field.raw_path if field.raw_path is not None else os.fsencode(field.path)
-        data = read_file(os.path.join(_root(claim), name), roots, max_bytes=self._settings.max_file_bytes)  # noqa: PTH118
+        data = read_file(_root(claim) + b"/" + name, roots, max_bytes=self._settings.max_file_bytes)
         return _Loaded(field=field, sha256=hashlib.sha256(data).digest(), data=data)
 
     def _prepare(self, loaded: _Loaded) -> PreparedField:

@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from ctypes import CDLL, byref, c_int
 from typing import Any
 
 from celery import signals
@@ -89,8 +90,6 @@ def _cores() -> int:
 
 def _has_gpu() -> bool:
     """Whether a CUDA card is there, found out without loading torch into the process that forks."""
-    from ctypes import CDLL, byref, c_int  # noqa: PLC0415
-
     try:
         cuda = CDLL("libcuda.so.1")
     except OSError:

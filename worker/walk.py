@@ -89,9 +89,9 @@ def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
     while pending:
         relative = pending.pop()
         folder = FoundFolder(name=relative or root.name or "/")
-        absolute = os.path.join(root, relative) if relative else str(root)  # noqa: PTH118  # called per file: str is faster
+        absolute = root / relative
         try:
-            status = os.stat(absolute)  # noqa: PTH116
+            status = absolute.stat()
             if (status.st_dev, status.st_ino) in visited:
                 folder.skipped.append((relative, "the folder was already visited through another path"))
                 yield folder

@@ -1,30 +1,24 @@
 """OpenVINO on the CPU: the graph is built straight from the blueprint and the named weights.
 
 So no torch is imported to screen, and nothing is converted or cached: there is nothing that worker processes could race
-for. Import OpenVINO only from here: its package reports its use over the network unless it is kept from doing so.
+for. Import OpenVINO only from here: its package reports its use over the network unless it is kept from doing so, as
+`models.engines` does.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final, Literal
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
+from openvino import opset13 as op
 
-# `import openvino` alone sends an event through openvino-telemetry, from a forked process, and writes a client id into
-# ~/intel. A hospital's machine must never call home. OpenVINO falls back on a stub when that package can't be imported,
-# which None in its place makes sure of (docs.python.org/3/reference/import.html#the-module-cache).
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-
-import openvino as ov  # noqa: E402
-from openvino import opset13 as op  # noqa: E402
-
-from allq.errors import ModelDamaged  # noqa: E402
-from models.architectures.blueprint import Block, Blueprint, Convolution, same_padding  # noqa: E402
-from models.architectures.registry import blueprint  # noqa: E402
-from models.artefact import Arrays, Model  # noqa: E402
-from models.engines.base import NetworkOutput, Pixels, join  # noqa: E402
+from allq.errors import ModelDamaged
+from models.architectures.blueprint import Block, Blueprint, Convolution, same_padding
+from models.architectures.registry import blueprint
+from models.artefact import Arrays, Model
+from models.engines.base import NetworkOutput, Pixels, join
 
 Precision = Literal["bf16", "f32"]
 Node = Any
