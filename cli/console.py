@@ -73,7 +73,8 @@ def _console(stream: TextIO, *, fitted: bool) -> Console:
 
 def _width_is_asked_for() -> bool:
     # Shells keep COLUMNS to themselves: in the environment it is there because somebody wants it to be heeded.
-    return os.environ.get("COLUMNS", "").isdigit()
+    asked = os.environ.get("COLUMNS", "")
+    return asked.isdigit() and int(asked) > 0
 
 
 def fitted_width(console: Console | None = None) -> int | None:

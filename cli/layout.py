@@ -65,8 +65,8 @@ def number(title: str) -> Column:
 def elide(text: str, width: int) -> str:
     """Return `text` in at most `width` terminal cells, its middle replaced by an ellipsis.
 
-    Of a field's path, `slide/file`, the slide stays whole where it can. Of its file `FILE_END` cells of the
-    end stay if they can, of anything else the end keeps one cell more than the beginning: names differ at their end.
+    Of a field's path, `slide/file`, the slide stays whole where it can, and of the file `FILE_END` cells of its end. Of
+    anything else the end keeps one cell more than the beginning: names differ at their end.
     """
     if cell_len(text) <= width:
         return text
@@ -121,7 +121,7 @@ def column_widths(columns: Sequence[Column], sample: Sequence[Sequence[Text]], a
     end are kept, then, where that is too much, `SHORTEST_NAME` cells as of any name; words keep their longest word, up
     to `LONGEST_WORD`. Where even that is too much the table's width exceeds what is available.
     """
-    widths = _natural(columns, sample)
+    widths: list[int] = []
     for least in (_least(columns, sample, whole_slides=True), _least(columns, sample, whole_slides=False)):
         widths = _natural(columns, sample)
         while table_width(widths) > available:
