@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import allq
 from allq.settings import Settings
 
 _PATIENCE: Final = 60.0
@@ -24,7 +26,7 @@ class LocalWorker:
     def __init__(self, settings: Settings, concurrency: int | None) -> None:
         self.log = settings.home / "worker.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "allq", "worker"]
+        command = [sys.executable, "-P", "-m", "allq", "worker"]
         if concurrency is not None:
             command += ["--concurrency", str(concurrency)]
         with self.log.open("ab") as log:
@@ -33,7 +35,7 @@ class LocalWorker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment(settings)},
+                env={**os.environ, **_import_path(), **environment(settings)},
                 start_new_session=True,  # Ctrl-C is for the command; it stops its worker in its own time
             )
 
@@ -77,6 +79,20 @@ def local_worker(settings: Settings, *, concurrency: int | None = None) -> Itera
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+def _import_path() -> dict[str, str]:
+    """Variables with which Python finds this very code, in the worker and in whatever that starts, and nothing else.
+
+    Above all nothing in the current directory: that is a folder of slides, and anyone may have put a `db.py` there.
+    """
+    usual = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    source = str(Path(allq.__file__).resolve().parents[1])
+    # Of PYTHONPATH, an empty or relative entry means the current directory or a part of it.
+    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(entry).is_absolute()]
+    if source not in usual and source not in entries:
+        entries.append(source)
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(entries)}
 
 
 def environment(settings: Settings) -> dict[str, str]:
