@@ -13,7 +13,7 @@ from celery.worker.consumer.consumer import CONNECTION_ERROR
 from allq.errors import BrokerUnreachable
 from allq.logging import logger
 from allq.settings import current
-from worker import broker
+from worker import broker, embedded
 
 log = logger(__name__)
 
@@ -24,6 +24,8 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
     def ensure_connected(self, conn: Any) -> Any:
         """Return `conn` connected, however long that takes; say that it takes long, and that it is over."""
         try:
+            if current().embedded_broker:  # nobody else would: housekeeping waits until we are connected
+                embedded.ensure_running(current())
             broker.ping(current())
         except BrokerUnreachable as problem:
             log.error(

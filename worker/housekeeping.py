@@ -27,7 +27,7 @@ from worker import broker, embedded
 from worker.calling import call_due_slides
 from worker.identity import is_dead, owner
 from worker.publish import publish_all, publish_waiting
-from worker.requests import unacknowledged
+from worker.requests import acknowledgements
 
 log = logger(__name__)
 
@@ -108,8 +108,7 @@ class Housekeeper:
         if self._broker_was_down or published:
             log.info("chunks published", chunks=published)
         self._broker_was_down = False
-        if unacknowledged.is_set():
-            unacknowledged.clear()
+        if acknowledgements.failed():
             raise redis.ConnectionError("the broker was away when a message was to be acknowledged; connecting anew")
 
 

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Final
+from typing import Any, Final
 
 from celery.app.task import Task
 from celery.worker.request import Request
 
-unacknowledged: Final = threading.Event()
-"""Set when the broker went away before a finished task's message was acknowledged.
 
-Celery logs this and goes on, but counts the message as in hand for as long as its connection lives: with one message
-per process in hand at most, that process is never given another. Housekeeping therefore makes it connect anew.
-"""
+class Acknowledgements:
+    """The acknowledgements that Celery was asked for and that may have failed.
+
+    Celery sends an acknowledgement in a later turn of its event loop. When the broker is away in that moment it logs
+    this and goes on, but counts the message as in hand for as long as its connection lives: with one message per
+    process in hand at most, that process is never given another. Housekeeping therefore makes it connect anew.
+    """
+
+    def __init__(self) -> None:
+        self._asked: list[Any] = []
+        self._overdue: list[Any] = []
+
+    def ask(self, message: Any) -> None:
+        """Note that `message` is to be acknowledged."""
+        self._asked.append(message)
+
+    def failed(self) -> bool:
+        """True when a message that was to be acknowledged before the last call still isn't. Then begins anew."""
+        failed = any(not message.acknowledged for message in self._overdue)
+        waiting = [message for message in self._asked if not message.acknowledged]
+        self._asked, self._overdue = [], [] if failed else waiting
+        return failed
+
+
+acknowledgements: Final = Acknowledgements()
+"""Those of this worker. Only its main process asks for any, and only from its event loop."""
 
 
 class NoticingRequest(Request):  # type: ignore[misc]
-    """Celery's request, which says when its acknowledgement failed."""
+    """Celery's request, which notes what it asks for."""
 
     def acknowledge(self) -> None:
-        """Acknowledge the message; on failure, which Celery only logs, set `unacknowledged`."""
+        """Have the message acknowledged."""
         super().acknowledge()
-        if not self.message.acknowledged:
-            unacknowledged.set()
+        acknowledgements.ask(self.message)
 
 
 class ScreeningTask(Task):  # type: ignore[misc]

@@ -149,6 +149,18 @@ def test_a_broker_emptied_in_mid_batch_is_filled_again(database, settings, smear
     assert_nothing_doubled(database, submission.batch)
 
 
+def test_a_healthy_worker_keeps_its_connection(database, settings, smears, tmp_path):
+    folder = copies(smears, tmp_path / "slides", 2)
+    settings = settings.model_copy(update={"chunk_size": 8, "housekeeping_seconds": 0.2})
+    submission = submit_synthetic(database, settings, folder)
+    with workers(settings) as (worker,):
+        wait_for(lambda: done(database, submission.batch), what="the batch ends")
+        time.sleep(2)
+        log = worker.log.read_text()
+    for sign in ("connecting anew", "onnection restart", "onnection to broker lost", "Restoring"):
+        assert sign not in log, log
+
+
 def test_a_killed_broker_is_started_again(database, settings, smears, tmp_path):
     folder = copies(smears, tmp_path / "slides", 6)
     settings = settings.model_copy(update={"chunk_size": 8, "housekeeping_seconds": 0.5, "republish_seconds": 1.0})
