@@ -87,6 +87,7 @@ class FailureCode(StrEnum):
     TOO_SMALL = "too-small"
     UNSUPPORTED = "unsupported"
     CRASHED_WORKER = "crashed-the-worker"
+    TIME_LIMIT = "time-limit"
     INTERNAL = "internal"
 
 

@@ -1,27 +1,36 @@
-"""The worker's side: chunks are claimed, renewed, given back, recorded; those of dead workers are reclaimed."""
+"""The worker's side: chunks are claimed, renewed, given back or up, recorded; those of dead workers are reclaimed.
+
+What stops the work on a chunk either says nothing about its fields (a shutdown, a database that is away) or may be the
+doing of one of them: a worker that died, ran out of time, met an error that nobody foresaw. The latter is counted: a
+chunk of several fields is halved, and a field that stood alone at its second time is failed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from allq.errors import FailureCode
 from db import bulk, events, slidecalls
 from db.recording import record
-from db.records import WORKER_CRASHED, Claim, ClaimedField
+from db.records import Claim, ClaimedField, Failure
 from db.statements import run
 
 __all__ = [
     "claim",
+    "give_up",
+    "lapsed",
     "mark_published",
+    "model_wanted",
     "reclaim_expired",
     "reclaim_owner",
     "record",
     "release",
     "renew",
     "running_owners",
+    "unpublish",
     "unpublished",
     "waiting_by_queue",
 ]
@@ -29,12 +38,19 @@ __all__ = [
 HOUSEKEEPER = "housekeeping"
 """The actor of events about chunks whose worker is gone, when nobody in particular noticed it."""
 
-_CLAIM = """
+CRASHED: Final = Failure(code=str(FailureCode.CRASHED_WORKER), sentence="the worker died each time it tried this field")
+
+_CLAIMABLE = "(state = 'pending' OR (state = 'running' AND lease_until < {now}))"
+_CLAIM = f"""
     UPDATE chunk
-    SET state = 'running', owner = :owner, lease_until = {lease}, attempt = attempt + 1,
-        started_at = coalesce(started_at, {now}), crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END
-    WHERE id = :chunk AND (state = 'pending' OR (state = 'running' AND lease_until < {now}))
-    RETURNING id, batch_id, attempt, crashes, waiting
+    SET state = 'running', owner = :owner, lease_until = {{lease}}, attempt = attempt + 1,
+        started_at = coalesce(started_at, {{now}})
+    WHERE id = :chunk AND {_CLAIMABLE}
+    RETURNING id, batch_id, attempt
+"""
+_MODEL_WANTED = f"""
+    SELECT m.sha256 FROM chunk c JOIN batch b ON b.id = c.batch_id JOIN model m ON m.id = b.model_id
+    WHERE c.id = (SELECT id FROM chunk WHERE id = :chunk AND {_CLAIMABLE})
 """
 _BATCH = """
     SELECT b.root, b.raw_root, b.queue, m.sha256 AS model FROM batch b JOIN model m ON m.id = b.model_id
@@ -50,17 +66,12 @@ _FENCED = "id = :chunk AND owner = :owner AND attempt = :attempt AND state = 'ru
 def claim(conn: Connection, chunk_id: int, owner: str, lease_seconds: float) -> Claim | None:
     """Make a pending chunk ours, or one whose worker let its lease run out; None when there is nothing to do.
 
-    A lease that ran out counts as a crash. A chunk of several fields is then halved: we get the first half, the second
-    waits as a new chunk. A field that stood alone for its second crash is failed, and None returned.
+    To take a chunk over is not to say that its worker died of it: with the message alone nobody can know. Housekeeping,
+    which watches leases for longer, says so (`reclaim_expired`, `reclaim_owner`).
     """
     values = {"chunk": chunk_id, "owner": owner, "lease_seconds": lease_seconds}
     chunk = run(conn, _CLAIM, values).one_or_none()
     if chunk is None:
-        return None
-    if chunk.crashes > 0 and chunk.waiting > 1:
-        _halve(conn, chunk, actor=owner)
-    elif chunk.crashes > 1:
-        _fail_crashed(conn, [chunk], actor=owner)
         return None
     batch = run(conn, _BATCH, {"batch": chunk.batch_id}).one()
     return Claim(
@@ -79,6 +90,12 @@ def claim(conn: Connection, chunk_id: int, owner: str, lease_seconds: float) -> 
     )
 
 
+def model_wanted(conn: Connection, chunk_id: int) -> str | None:
+    """The model that a chunk is to be screened with; None when the chunk can't be claimed anyway."""
+    found: str | None = run(conn, _MODEL_WANTED, {"chunk": chunk_id}).scalar()
+    return found
+
+
 def renew(conn: Connection, held: Claim, lease_seconds: float) -> bool:
     """Lengthen the lease, from now. False when the chunk is no longer ours: stop working on it."""
     values = {**_fence(held), "lease_seconds": lease_seconds}
@@ -93,19 +110,46 @@ def release(conn: Connection, held: Claim) -> bool:
     return run(conn, statement, _fence(held)).rowcount == 1
 
 
-def reclaim_expired(conn: Connection, *, limit: int = 100, actor: str = HOUSEKEEPER) -> list[int]:
-    """Take chunks whose lease has run out from their workers; return those to publish, halves included.
+def give_up(conn: Connection, held: Claim, failure: Failure) -> list[int] | None:
+    """Give the chunk back because of something that one of its fields may have done, and count that like a crash.
 
-    A field that stood alone for its second crash is failed instead.
+    Returns the chunks to publish; `failure` is what a field ends with that stood alone at its second time. None when
+    the chunk was no longer ours.
     """
+    found = run(conn, f"SELECT id FROM chunk WHERE {_FENCED} {{lock}}", _fence(held)).scalars().all()
+    return _reclaim(conn, list(found), held.owner, failure) if found else None
+
+
+def lapsed(conn: Connection, *, limit: int = 1_000) -> list[tuple[int, int]]:
+    """Chunks whose lease has run out, each with its attempt. Their workers may be dead, or without the database."""
     found = run(
         conn,
-        """
-        SELECT id FROM chunk WHERE state = 'running' AND lease_until < {now} ORDER BY id LIMIT :limit {lock_free}
-        """,
+        "SELECT id, attempt FROM chunk WHERE state = 'running' AND lease_until < {now} ORDER BY id LIMIT :limit",
         {"limit": limit},
     )
-    return _reclaim(conn, list(found.scalars()), actor)
+    return [(chunk_id, attempt) for chunk_id, attempt in found]
+
+
+def reclaim_expired(
+    conn: Connection, *, only: Collection[tuple[int, int]] | None = None, limit: int = 100, actor: str = HOUSEKEEPER
+) -> list[int]:
+    """Take chunks whose lease has run out from their workers; return those to publish, halves included.
+
+    With `only`, just those of these (chunk, attempt), as `lapsed` names them. Each is counted as a crash.
+    """
+    if only is not None and not only:
+        return []
+    found = run(
+        conn,
+        f"""
+        SELECT id, attempt FROM chunk
+        WHERE state = 'running' AND lease_until < {{now}} {"" if only is None else "AND id IN :ids"}
+        ORDER BY id LIMIT :limit {{lock_free}}
+        """,
+        {"limit": limit} if only is None else {"limit": limit, "ids": sorted(chunk for chunk, _ in only)},
+        lists=() if only is None else ("ids",),
+    )
+    return _reclaim(conn, [chunk for chunk, attempt in found if only is None or (chunk, attempt) in only], actor)
 
 
 def reclaim_owner(conn: Connection, owners: Collection[str], *, actor: str = HOUSEKEEPER) -> list[int]:
@@ -150,6 +194,11 @@ def mark_published(conn: Connection, chunk_ids: Sequence[int]) -> None:
             run(conn, "UPDATE chunk SET published_at = {now} WHERE id IN :ids", {"ids": held}, lists=("ids",))
 
 
+def unpublish(conn: Connection, chunk_id: int) -> None:
+    """Have a pending chunk published once more: its message came to a worker that can't take it."""
+    run(conn, "UPDATE chunk SET published_at = NULL WHERE id = :chunk AND state = 'pending'", {"chunk": chunk_id})
+
+
 def waiting_by_queue(conn: Connection) -> dict[str, int]:
     """How many chunks wait in each queue, by the truth of the database."""
     rows = run(
@@ -170,7 +219,7 @@ def _bytes(value: Any) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def _reclaim(conn: Connection, chunk_ids: Sequence[int], actor: str) -> list[int]:
+def _reclaim(conn: Connection, chunk_ids: Sequence[int], actor: str, failure: Failure = CRASHED) -> list[int]:
     """Back to pending with a crash more, then halved or failed. We hold all these chunks, in ascending order."""
     publish: list[int] = []
     alone: list[Any] = []
@@ -185,17 +234,17 @@ def _reclaim(conn: Connection, chunk_ids: Sequence[int], actor: str) -> list[int
             {"chunk": chunk_id},
         ).one()
         if chunk.waiting > 1:
-            publish += [chunk_id, _halve(conn, chunk, actor=actor)]
+            publish += [chunk_id, _halve(conn, chunk, failure, actor=actor)]
         elif chunk.crashes > 1:
             alone.append(chunk)
         else:
             publish.append(chunk_id)
-    _fail_crashed(conn, alone, actor=actor)
+    _fail_alone(conn, alone, failure, actor=actor)
     return publish
 
 
-def _halve(conn: Connection, chunk: Any, *, actor: str) -> int:
-    """Move the second half of a crashed chunk's waiting fields to a new chunk, and return that."""
+def _halve(conn: Connection, chunk: Any, failure: Failure, *, actor: str) -> int:
+    """Move the second half of a chunk's waiting fields to a new chunk, and return that."""
     fields = run(conn, _FIELDS, {"chunk": chunk.id}).all()
     kept = (len(fields) + 1) // 2
     moved = len(fields) - kept
@@ -212,26 +261,26 @@ def _halve(conn: Connection, chunk: Any, *, actor: str) -> int:
         "UPDATE chunk SET fields = fields - :moved, waiting = waiting - :moved, crashes = 0 WHERE id = :chunk",
         {"chunk": chunk.id, "moved": moved},
     )
-    body = {"attempt": chunk.attempt, "kept": kept, "moved": moved, "into": other}
+    body = {"attempt": chunk.attempt, "kept": kept, "moved": moved, "into": other, "code": failure.code}
     slides = {row.slide_id for row in fields}
     at = {"batch_id": chunk.batch_id, "chunk_id": chunk.id}
     events.append(conn, "chunk-halved", body, actor=actor, **at, slide_ids=slides)
     return other
 
 
-def _fail_crashed(conn: Connection, chunks: Iterable[Any], *, actor: str) -> None:
-    """Fail the lone fields of chunks that crashed twice. Their slides, if they end by it, are due for a call."""
+def _fail_alone(conn: Connection, chunks: Iterable[Any], failure: Failure, *, actor: str) -> None:
+    """Fail the fields that stood alone each time the work stopped. Slides that end by it are due for a call."""
     lone = [(chunk, run(conn, _FIELDS, {"chunk": chunk.id}).one()) for chunk in chunks]
     if not lone:
         return
     slidecalls.locked(conn, sorted({row.slide_id for _, row in lone}))
     failures: dict[int, dict[str, int]] = {}
-    code = str(FailureCode.CRASHED_WORKER)
+    kind = "field-crashed-worker" if failure.code == CRASHED.code else "field-failed"
     for chunk, row in lone:
         run(
             conn,
             "UPDATE field SET state = 'failed', failure = :code, failure_sentence = :sentence WHERE id = :field",
-            {"field": row.id, "code": code, "sentence": WORKER_CRASHED},
+            {"field": row.id, "code": failure.code, "sentence": failure.sentence},
         )
         run(
             conn,
@@ -244,8 +293,8 @@ def _fail_crashed(conn: Connection, chunks: Iterable[Any], *, actor: str) -> Non
         )
         changes = failures.setdefault(row.slide_id, {"failed": 0})
         changes["failed"] += 1
-        body = {"attempt": chunk.attempt, "field": row.id, "code": code}
+        body = {"attempt": chunk.attempt, "field": row.id, "code": failure.code}
         at = {"batch_id": chunk.batch_id, "chunk_id": chunk.id}
-        events.append(conn, "field-crashed-worker", body, actor=actor, **at, slide_ids=(row.slide_id,))
+        events.append(conn, kind, body, actor=actor, **at, slide_ids=(row.slide_id,))
     slidecalls.count(conn, failures)
     slidecalls.mark_due(conn, slidecalls.to_call(slidecalls.locked(conn, sorted(failures))))

@@ -16,8 +16,6 @@ Probabilities = tuple[float, float, float, float]
 DUPLICATE = "duplicate"
 """The flag that the database itself raises: identical bytes lie under two slides."""
 
-WORKER_CRASHED = "the worker died each time it tried this field"
-
 
 # ---------------------------------------------------------------------------------------------- what is handed in
 

@@ -13,6 +13,9 @@ from worker.broker import KEY_PREFIX, QUEUES, url
 
 SCREEN_TASK: Final = "allq.screen"
 
+_SECOND_LINE: Final = 30
+"""Seconds after the time limit, which `worker.lease` sees to, at which Celery kills what can't even do that."""
+
 
 def make_app(settings: Settings) -> Celery:
     """A Celery application on the broker of `settings`. Connects to nothing yet."""
@@ -34,8 +37,7 @@ def make_app(settings: Settings) -> Celery:
         task_reject_on_worker_lost=False,  # the lease decides when a dead worker's chunk runs again, not the broker
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,  # the chunk is recorded in SQL all the same
-        task_time_limit=settings.task_seconds,
-        task_soft_time_limit=settings.task_seconds - 5,
+        task_time_limit=settings.task_seconds + _SECOND_LINE,
         worker_soft_shutdown_timeout=30.0,
         # The broker may be away, at the start or later.
         broker_connection_retry_on_startup=True,
@@ -44,7 +46,7 @@ def make_app(settings: Settings) -> Celery:
         broker_transport_options={
             "global_keyprefix": KEY_PREFIX,
             "queue_order_strategy": "priority",
-            "visibility_timeout": 2 * settings.task_seconds + 60,
+            "visibility_timeout": 2 * (settings.task_seconds + _SECOND_LINE) + 60,
             "socket_connect_timeout": 5.0,
             "socket_keepalive": True,
         },

@@ -25,6 +25,11 @@ KEY_PREFIX: Final = "allq:"
 _WORKER: Final = KEY_PREFIX + "worker:"
 """A key each worker, with the operator's name as its value, that expires unless the worker renews it."""
 
+_UNUSABLE: Final = KEY_PREFIX + "unusable:"
+"""A key each worker process and model that the process can't use, with the reason as its value; it expires, too."""
+
+_UNUSABLE_SECONDS: Final = 60
+
 
 def url(settings: Settings) -> str:
     """The broker's URL as Celery wants it, its password included: the operator's, or the embedded one's."""
@@ -76,6 +81,25 @@ def present(settings: Settings) -> list[str]:
     """Names of the workers that announced themselves lately. Raises BrokerUnreachable."""
     with _client(settings) as client:
         return sorted(key.decode().removeprefix(_WORKER) for key in client.scan_iter(match=_WORKER + "*", count=1000))
+
+
+def announce_unusable(settings: Settings, model_id: str, problem: str) -> None:
+    """Say that this process has been asked for a model that it can't use. Raises BrokerUnreachable."""
+    lifetime = _UNUSABLE_SECONDS + int(3 * settings.housekeeping_seconds)
+    with _client(settings) as client:
+        client.set(f"{_UNUSABLE}{owner()}/{model_id}", problem, ex=lifetime)
+
+
+def unusable(settings: Settings) -> list[tuple[str, str, str]]:
+    """What was said so lately: (host, model id, problem), each once. Raises BrokerUnreachable."""
+    found = set()
+    with _client(settings) as client:
+        for key in client.scan_iter(match=_UNUSABLE + "*", count=1000):
+            name = key.decode().removeprefix(_UNUSABLE)
+            problem = client.get(key)
+            if isinstance(problem, bytes):
+                found.add((name.partition("/")[0], name.rpartition("/")[2], problem.decode(errors="replace")))
+    return sorted(found)
 
 
 def _short(error: BaseException) -> str:

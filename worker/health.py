@@ -122,6 +122,15 @@ def _workers(settings: Settings) -> Check:
         found = broker.present(settings)
     if not found:
         return Check(name="workers", ok=None, detail="none running", advice="Start one with `allq worker`.")
+    unusable = broker.unusable(settings)
+    if unusable:
+        host, model_id, problem = unusable[0]
+        return Check(
+            name="workers",
+            ok=False,
+            detail=f"{host} was sent work for model {model_id[:12]} and can't use it: {problem}",
+            advice="Install that model there (ALLQ_MODELS_DIR), or stop that worker; others take its work meanwhile.",
+        )
     return Check(
         name="workers", ok=True, detail=f"{len(found)} running: " + ", ".join(name.split("/")[0] for name in found)
     )

@@ -3,7 +3,7 @@
 Every worker's main process does this every few seconds, between messages, in its own event loop. All of it is
 idempotent: any number of workers may do it at once.
 
-1. Chunks whose lease ran out, or whose process on this machine has died, become claimable again.
+1. Chunks whose process on this machine has died, or whose lease ran out and stays so, become claimable again.
 2. Slides that ended outside a worker's transaction (a cancelled batch, a field that kills its worker) get their call.
 3. Chunks never published are published: those of a `submit` that found no broker, halves of a split chunk.
 4. Chunks published long ago that no queue holds any more (the broker was emptied) are published again.
@@ -26,18 +26,22 @@ from db.database import Database
 from worker import broker, embedded
 from worker.calling import call_due_slides
 from worker.identity import is_dead, owner
+from worker.lease import LapsedLeases
 from worker.publish import publish_all, publish_waiting
 from worker.requests import acknowledgements
 
 log = logger(__name__)
 
 
-def reclaim(database: Database) -> int:
+def reclaim(database: Database, leases: LapsedLeases) -> int:
     """Make claimable again what was left by workers that died or stalled. Returns how many chunks."""
     with database.read() as connection:
         dead = [name for name in chunks.running_owners(connection) if is_dead(name)]
+        abandoned = leases.abandoned(chunks.lapsed(connection))
+    if not dead and not abandoned:
+        return 0
     with database.begin() as connection:
-        freed = chunks.reclaim_expired(connection)
+        freed = chunks.reclaim_expired(connection, only=abandoned)
         if dead:
             freed += chunks.reclaim_owner(connection, dead)
     if freed:
@@ -73,6 +77,7 @@ class Housekeeper:
         self._app = app
         self._settings = settings
         self._broker_was_down = False
+        self._leases = LapsedLeases(settings)
 
     def tick(self) -> None:
         """Do all of it once. Problems are logged, and tried again at the next tick.
@@ -83,7 +88,7 @@ class Housekeeper:
             # Opened and closed each time: the pool forks from this process, and no connection may live in both.
             database = Database.open(self._settings, upgrade=False)
             try:
-                reclaim(database)
+                reclaim(database, self._leases)
                 call_due_slides(database, self._settings, worker=owner())
                 self._deliver(database)
             finally:
@@ -95,6 +100,7 @@ class Housekeeper:
                 log.warning("broker away; work waits in SQL", problem=str(error))
             self._broker_was_down = True
         except AllqError as error:
+            self._leases.forget()
             log.error("housekeeping failed", problem=str(error))
         except Exception:
             log.exception("housekeeping failed")

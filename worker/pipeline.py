@@ -138,13 +138,13 @@ class Pipeline:
         prepared: list[PreparedField] = []
         for _ in range(min(len(preparing), self._settings.inference_batch)):
             entry = preparing.popleft()
-            try:
+            error = entry.future.exception()
+            if error is None:
                 prepared.append(entry.future.result())
-            except Exception as error:  # noqa: BLE001  # one field's edge: the chunk goes on without it
+                batch.append(entry)
+            else:
                 failures[entry.sha256] = _reason(entry.field, error)
                 yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256, failure=failures[entry.sha256])
-            else:
-                batch.append(entry)
         if not batch:
             return
         assessments = self._classifier.classify(prepared)
@@ -191,18 +191,30 @@ def _gather(
     loaded: list[_Loaded] = []
     unread: list[FieldOutcome] = []
     for field, future in group:
-        try:
+        error = future.exception()
+        if error is None:
             loaded.append(future.result())
-        except Exception as error:  # noqa: BLE001  # one field's edge: the chunk goes on without it
+        else:
             unread.append(FieldOutcome(field_id=field.id, sha256=None, failure=_reason(field, error)))
     return loaded, unread
 
 
-def _reason(field: ClaimedField, error: Exception) -> Failure:
-    """The failure's code and sentence; what is no FieldError was not foreseen and is logged whole."""
+def _reason(field: ClaimedField, error: BaseException) -> Failure:
+    """The failure's code and sentence; what is no FieldError was not foreseen and is logged whole.
+
+    `error` is what a reader thread met. What is raised in the thread that waits for it is nobody's failure: it ends the
+    chunk.
+    """
     if isinstance(error, FieldError):
         return Failure(code=error.code.value, sentence=str(error))
+    if not isinstance(error, Exception):
+        raise error
     log.error("field failed in an unforeseen way", field=field.id, exc_info=error)
+    return unforeseen(error)
+
+
+def unforeseen(error: Exception) -> Failure:
+    """What stands with a field whose screening met an error that nobody foresaw."""
     return Failure(
         code=FailureCode.INTERNAL.value,
         sentence=f"an error that allq did not foresee ({type(error).__name__}); the worker's log has the details",

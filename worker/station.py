@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
-from time import perf_counter
+from time import perf_counter, sleep
 
+from allq.errors import AllqError, BrokerUnreachable, StoreError
 from allq.logging import logger
 from allq.settings import Settings, current
 from db import chunks, findings
 from db.database import Database
-from db.records import Claim, FieldOutcome, FieldRow, RecordResult, SlideCallRow
+from db.records import Claim, Failure, FieldOutcome, FieldRow, RecordResult, SlideCallRow
 from models import artefact
 from models.classifier import Classifier
+from worker import broker
 from worker.calling import call_due_slides, slide_call_of
 from worker.identity import owner
 from worker.lease import Lease, LeaseLost
-from worker.pipeline import Pipeline
+from worker.pipeline import Pipeline, unforeseen
 
 log = logger(__name__)
 
@@ -35,6 +38,7 @@ class Station:
         self.owner = owner()
         self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="reader")
         self._classifiers: dict[str, Classifier] = {}
+        self._unusable: set[str] = set()
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -44,9 +48,16 @@ class Station:
     def screen_chunk(self, chunk_id: int) -> RecordResult | None:
         """Claim, compute, record one chunk. None when there was nothing to do or it was taken from us meanwhile.
 
-        Whatever stops the computing short of a crash (shutdown, a time limit, a missing model, an unreachable
-        database) gives the chunk back, to be claimed again without being held against its fields.
+        What has nothing to do with its fields (a shutdown, a database that is away) gives the chunk back, to be claimed
+        again without being held against them. An error that nobody foresaw gives it up, and is counted like a crash: if
+        it comes again, halving finds the field that it comes with. A chunk of a model that can't be used here is left
+        to workers where it can.
         """
+        with self.database.read() as connection:
+            model_id = chunks.model_wanted(connection, chunk_id)
+        if model_id is not None and not self._can_use(model_id):
+            self._leave_to_others(chunk_id)
+            return None
         with self.database.begin() as connection:
             claim = chunks.claim(connection, chunk_id, self.owner, self.settings.lease_seconds)
         if claim is None:
@@ -55,16 +66,20 @@ class Station:
             return None
         started = perf_counter()
         try:
-            with Lease(self.database, claim, self.settings.lease_seconds) as lease:
+            with Lease(self.database, claim, self.settings) as lease:
                 outcomes = self._compute(claim, lease)
                 result = self._record(claim, outcomes)
         except LeaseLost:
-            log.info("chunk dropped: cancelled, or taken over by another worker", chunk=chunk_id, attempt=claim.attempt)
+            log.info("chunk dropped: it is no longer ours", chunk=chunk_id, attempt=claim.attempt)
             return None
+        except AllqError:
+            self._return(claim)
+            raise
+        except Exception as error:
+            self._return(claim, because_of=unforeseen(error))
+            raise
         except BaseException:
-            with self.database.begin() as connection:
-                returned = chunks.release(connection, claim)
-            log.warning("chunk given back", chunk=chunk_id, attempt=claim.attempt, returned=returned)
+            self._return(claim)
             raise
         if result is None:
             log.info("chunk fenced off: another worker owns it", chunk=chunk_id, attempt=claim.attempt)
@@ -92,6 +107,43 @@ class Station:
         while len(self._classifiers) > _KEPT_CLASSIFIERS:
             del self._classifiers[next(iter(self._classifiers))]
         return found
+
+    def _can_use(self, model_id: str) -> bool:
+        """Whether this process has the model and can run it; if not, say so once in the log, and to `allq doctor`."""
+        try:
+            self.classifier(model_id)
+        except Exception as error:  # noqa: BLE001  # whatever a file or a driver throws: the fields are not to blame
+            problem = str(error) if isinstance(error, AllqError) else f"{type(error).__name__}: {error}"
+            if model_id not in self._unusable:
+                log.error("a model can't be used here: its chunks are left to others", model=model_id, problem=problem)
+            self._unusable.add(model_id)
+            with suppress(BrokerUnreachable):
+                broker.announce_unusable(self.settings, model_id, problem)
+            return False
+        self._unusable.discard(model_id)
+        return True
+
+    def _leave_to_others(self, chunk_id: int) -> None:
+        """Have a chunk published again, slowly enough that others, not we, empty the queue meanwhile."""
+        sleep(self.settings.housekeeping_seconds)
+        with self.database.begin() as connection:
+            chunks.unpublish(connection, chunk_id)
+
+    def _return(self, claim: Claim, because_of: Failure | None = None) -> None:
+        """Give the chunk back, or up. Without the database wait for it: a lease left to run out looks like a crash."""
+        while True:
+            try:
+                with self.database.begin() as connection:
+                    if because_of is None:
+                        returned = chunks.release(connection, claim)
+                    else:
+                        returned = chunks.give_up(connection, claim, because_of) is not None
+                break
+            except StoreError as error:
+                log.warning("chunk not given back yet", chunk=claim.chunk_id, problem=str(error))
+                sleep(1)
+        how = "chunk given back" if because_of is None else "chunk given up"
+        log.warning(how, chunk=claim.chunk_id, attempt=claim.attempt, returned=returned)
 
     def _compute(self, claim: Claim, lease: Lease) -> list[FieldOutcome]:
         def known(digests: Collection[bytes]) -> Collection[bytes]:

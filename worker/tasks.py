@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from celery.exceptions import SoftTimeLimitExceeded
 from structlog.contextvars import bound_contextvars
 
 from allq.errors import AllqError
@@ -22,8 +21,6 @@ def screen(chunk_id: int) -> None:
     with bound_contextvars(chunk=chunk_id):
         try:
             current_station().screen_chunk(chunk_id)
-        except SoftTimeLimitExceeded:
-            log.error("chunk took longer than ALLQ_TASK_SECONDS; it was given back")
         except AllqError as error:
             log.error("chunk not screened", problem=str(error))
         except Exception:

@@ -1,23 +1,41 @@
-"""`allq worker` whose decoder is killed by one kind of file: what a bug in a C library would do."""
+"""`allq worker` whose decoder some files kill, hang or confuse: what a bug in a C library, or in ours, would do."""
 
+import hashlib
 import os
 import signal
 import sys
+import time
 
-from worker import pipeline
+from worker import lease, pipeline
 
-POISON = b"this file kills whoever decodes it"
+KILLS = b"this file kills whoever decodes it"
+HANGS = b"this file is decoded for ever"
+CONFUSES = b"this file's finding can't be made"
 
 decode = pipeline.decode
+finding_of = pipeline.finding_of
+confusing = set()
 
 
 def deadly(data, **options):
-    if data.endswith(POISON):
+    if data.endswith(KILLS):
         os.kill(os.getpid(), signal.SIGKILL)
+    if data.endswith(HANGS):
+        time.sleep(3600)
+    if data.endswith(CONFUSES):
+        confusing.add(hashlib.sha256(data).digest())
     return decode(data, **options)
 
 
+def confused(sha256, *arguments, **options):
+    if sha256 in confusing:
+        raise ZeroDivisionError
+    return finding_of(sha256, *arguments, **options)
+
+
 pipeline.decode = deadly
+pipeline.finding_of = confused
+lease._GRACE = 0.5
 
 if __name__ == "__main__":
     from cli.main import run

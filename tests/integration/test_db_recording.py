@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from db import chunks, findings, reads, slidecalls
-from db.records import FieldOutcome
+from db.records import Failure, FieldOutcome
 from tests import store
 
 
@@ -273,29 +273,80 @@ def test_a_field_that_kills_its_workers_is_isolated_and_its_neighbours_screened(
     assert (status.state, status.screened, status.failed) == ("done", 255, 1)
 
 
-def test_a_takeover_by_claim_halves_the_chunk(database):
+def test_a_takeover_by_claim_counts_no_crash(database):
+    """A message that comes late finds a lease that ran out in an outage of the database; nobody has died."""
     with database.begin() as conn:
         _, (chunk,) = store.submit(conn, [store.new_slide("A", 5)], chunk_size=5)
-    store.claimed(database, chunk, "dead")
-    store.let_lease_run_out(database, chunk)
-    claim = store.claimed(database, chunk, "heir")
-    assert [field.path for field in claim.fields] == ["A/000.png", "A/001.png", "A/002.png"]
+    for worker in ("first", "second", "third"):
+        assert len(store.claimed(database, chunk, worker).fields) == 5
+        store.let_lease_run_out(database, chunk)
+    assert store.rows(database, "SELECT crashes FROM chunk") == [(0,)]
+
+
+def test_only_the_leases_that_are_named_are_reclaimed(database):
     with database.begin() as conn:
-        (other,) = chunks.unpublished(conn, queue="routine", older_than_seconds=60, limit=10)
-    assert [field.path for field in store.claimed(database, other).fields] == ["A/003.png", "A/004.png"]
-    store.assert_sums_hold(database)
+        _, (one, two) = store.submit(conn, [store.new_slide("A", 2)], chunk_size=1)
+    for chunk in (one, two):
+        store.claimed(database, chunk)
+        store.let_lease_run_out(database, chunk)
+    with database.begin() as conn:
+        assert chunks.lapsed(conn) == [(one, 1), (two, 1)]
+        assert chunks.reclaim_expired(conn, only=[]) == []
+        assert chunks.reclaim_expired(conn, only=[(one, 2)]) == [], "claimed anew since it was seen"
+        assert chunks.reclaim_expired(conn, only=[(two, 1)]) == [two]
+        assert chunks.lapsed(conn) == [(one, 1)]
 
 
-def test_a_lone_field_is_tried_once_more_and_then_failed_by_claim(database):
+def test_a_lone_field_is_tried_once_more_and_then_failed(database):
     with database.begin() as conn:
         batch, (chunk,) = store.submit(conn, [store.new_slide("A", 1)])
     for attempt in (1, 2):
         assert store.claimed(database, chunk).attempt == attempt
         store.let_lease_run_out(database, chunk)
-    with database.begin() as conn:
-        assert chunks.claim(conn, chunk, "third", store.LEASE) is None
+        with database.begin() as conn:
+            chunks.reclaim_expired(conn)
     with database.read() as conn:
         assert [failure.code for failure in reads.failures(conn, batch)] == ["crashed-the-worker"]
+
+
+def test_a_chunk_given_up_again_and_again_is_halved_until_one_field_fails_for_that_reason(database):
+    with database.begin() as conn:
+        batch, _ = store.submit(conn, [store.new_slide("A", 256)], chunk_size=256)
+    why = Failure(code="time-limit", sentence="it took too long")
+    rounds = 0
+    while True:
+        with database.begin() as conn:
+            pending = chunks.unpublished(conn, queue="routine", older_than_seconds=0, limit=100)
+        if not pending:
+            break
+        for chunk in pending:
+            claim = store.claimed(database, chunk)
+            if any(field.path == "A/137.png" for field in claim.fields):
+                rounds += 1
+                with database.begin() as conn:
+                    assert chunks.give_up(conn, claim, why) is not None
+                    assert chunks.give_up(conn, claim, why) is None, "no longer ours"
+            else:
+                store.record(database, claim)
+        store.assert_sums_hold(database)
+    assert rounds <= 10
+    with database.read() as conn:
+        (failure,) = reads.failures(conn, batch)
+        assert reads.batch_status(conn, batch).screened == 255
+    assert (failure.field, failure.code, failure.sentence) == ("A/137.png", "time-limit", "it took too long")
+
+
+def test_the_model_of_a_chunk_is_told_while_it_can_be_claimed(database):
+    with database.begin() as conn:
+        _, (chunk,) = store.submit(conn, [store.new_slide("A", 1)])
+        chunks.mark_published(conn, [chunk])
+        assert chunks.model_wanted(conn, chunk) == store.MODEL_ID
+        assert chunks.model_wanted(conn, chunk + 1) is None
+        chunks.unpublish(conn, chunk)
+        assert chunks.unpublished(conn, queue="routine", older_than_seconds=60, limit=10) == [chunk]
+    store.claimed(database, chunk)
+    with database.begin() as conn:
+        assert chunks.model_wanted(conn, chunk) is None
 
 
 def test_chunks_of_dead_workers_are_reclaimed_by_name(database):

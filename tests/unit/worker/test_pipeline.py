@@ -1,6 +1,8 @@
 """The pipeline alone: files on disk, a classifier that only counts, no database."""
 
 import shutil
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -171,3 +173,35 @@ def test_a_stop_between_groups_ends_the_work(settings, readers, tmp_path):
             checkpoint=checkpoint,
         )
     assert sum(classifier.batches) < len(names)
+
+
+@pytest.mark.parametrize("stage", ["read", "prepare"])
+def test_what_interrupts_the_waiting_ends_the_chunk_and_fails_no_field(settings, readers, tmp_path, monkeypatch, stage):
+    picture(tmp_path / "sound.png", 1)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_number, _frame):
+        raise Stopped
+
+    class Slow(Counting):
+        def prepare(self, decoded):
+            time.sleep(0.6 if stage == "prepare" else 0)
+            return super().prepare(decoded)
+
+    load = Pipeline._load
+
+    def slow_load(*arguments):
+        time.sleep(0.6 if stage == "read" else 0)
+        return load(*arguments)
+
+    monkeypatch.setattr(Pipeline, "_load", slow_load)
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(Stopped):
+            screen(settings, readers, claim_of(tmp_path, ["sound.png"]), classifier=Slow())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
