@@ -219,7 +219,7 @@ def cancel(conn: Connection, batch_id: int, operator: str) -> int:
     waiting: int = sum(
         row[0] for row in run(conn, f"SELECT waiting FROM chunk WHERE {active} ORDER BY id {{lock}}", here)
     )
-    if batch.cancelled_at is not None or (batch.registered_at is not None and waiting == 0):
+    if waiting == 0 and (batch.cancelled_at is not None or batch.registered_at is not None):
         return 0
     run(conn, "UPDATE batch SET cancelled_at = {now} WHERE id = :batch", here)
     run(

@@ -84,8 +84,6 @@ def test_a_batch_has_a_rate_and_a_time_left_only_while_somebody_works_on_it(data
     store.let_lease_run_out(database, second)
     assert pace() == (False, False, False), "its worker is gone"
     store.work(database, [second, third])
-    (rest,) = [key for (key,) in store.rows(database, "SELECT id FROM chunk WHERE state = 'pending'")]
-    store.work(database, [rest])
     assert pace() == (False, True, False), "what it was on average"
 
 
@@ -205,6 +203,21 @@ def test_cancel_ends_what_waits_and_fences_off_the_running_worker(database):
         status = reads.batch_status(conn, batch)
         assert (status.state, status.screened, status.cancelled) == ("cancelled", 4, 8)
         assert chunks.unpublished(conn, queue="routine", older_than_seconds=0, limit=9) == others
+    store.assert_sums_hold(database)
+
+
+def test_a_cancelled_batch_whose_failed_fields_wait_again_can_be_cancelled_again(database):
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 8)])
+    store.work(database, chunk_ids[:1], store.failed)
+    with database.begin() as conn:
+        assert batches.cancel(conn, batch, "tester") == 4
+        assert batches.retry(conn, batch, "tester", chunk_size=4).fields == 4
+        assert batches.cancel(conn, batch, "tester") == 4
+        assert batches.cancel(conn, batch, "tester") == 0
+    with database.read() as conn:
+        status = reads.batch_status(conn, batch)
+    assert (status.state, status.waiting, status.cancelled) == ("cancelled", 0, 8)
     store.assert_sums_hold(database)
 
 
