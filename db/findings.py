@@ -147,26 +147,38 @@ def same_content(conn: Connection, shas: Collection[bytes], *, hold: bool) -> li
     return [(finding_id, bytes(sha), model_key) for finding_id, sha, model_key in rows]
 
 
-def one_field_each(conn: Connection, finding_ids: Collection[int]) -> dict[int, tuple[bool, str]]:
-    """For each finding any one field that shows it: (its duplicate mark, its slide's name).
+def folder_of(root: str, raw_root: bytes | None, path: str, raw_path: bytes | None) -> bytes:
+    """Where a field lies: its slide's absolute folder, by which slides are told apart when bytes are compared.
 
-    One is enough: all fields of one content are marked, or all lie under slides of one name.
+    Not by the slide's name: a folder screened alone and as a part of its parent goes by two names, and two slides may
+    have one.
+    """
+    absolute = (bytes(raw_root) if raw_root is not None else root.encode()).rstrip(b"/")
+    relative = bytes(raw_path) if raw_path is not None else path.encode()
+    return (absolute + b"/" + relative).rpartition(b"/")[0]
+
+
+def one_field_each(conn: Connection, finding_ids: Collection[int]) -> dict[int, tuple[bool, bytes]]:
+    """For each finding any one field that shows it: (its duplicate mark, its folder).
+
+    One is enough: all fields of one content are marked, or all lie in one folder.
     """
     if not finding_ids:
         return {}
     rows = run(
         conn,
         """
-        SELECT i.id, f.duplicate, s.name
+        SELECT i.id, f.duplicate, b.root, b.raw_root, f.path, f.raw_path
         FROM finding i
         JOIN field f ON f.id = (SELECT x.id FROM field x WHERE x.finding_id = i.id LIMIT 1)
         JOIN slide s ON s.id = f.slide_id
+        JOIN batch b ON b.id = s.batch_id
         WHERE i.id IN :ids
         """,
         {"ids": sorted(finding_ids)},
         lists=("ids",),
     )
-    return {finding_id: (bool(duplicate), name) for finding_id, duplicate, name in rows}
+    return {finding_id: (bool(duplicate), folder_of(*place)) for finding_id, duplicate, *place in rows}
 
 
 def mark_duplicates(conn: Connection, finding_ids: Collection[int]) -> list[tuple[int, int]]:

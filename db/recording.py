@@ -23,7 +23,7 @@ _DONE = """
     WHERE id = :chunk
 """
 _WAITING = """
-    SELECT f.id, f.slide_id, s.name FROM field f JOIN slide s ON s.id = f.slide_id
+    SELECT f.id, f.slide_id, f.path, f.raw_path FROM field f
     WHERE f.chunk_id = :chunk AND f.state = 'waiting' ORDER BY f.id
 """
 _FIELD_COLUMNS = {
@@ -45,7 +45,7 @@ class _Work:
     claim: Claim
     outcomes: list[FieldOutcome]
     slide_of: Mapping[int, int]
-    slide_name: Mapping[int, str]
+    folder_of: Mapping[int, bytes]
     finding_of: dict[bytes, int] = field(default_factory=dict)
     written: dict[bytes, int] = field(default_factory=dict)
     rows: dict[bytes, tuple[Any, ...]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def record(
         claim=claim,
         outcomes=sorted(outcomes, key=lambda outcome: outcome.field_id),
         slide_of={row.id: row.slide_id for row in waiting},
-        slide_name={row.slide_id: row.name for row in waiting},
+        folder_of={row.id: findings.folder_of(claim.root, claim.raw_root, row.path, row.raw_path) for row in waiting},
     )
     if [row.id for row in waiting] != [outcome.field_id for outcome in work.outcomes]:
         raise ValueError(f"The outcomes for chunk {claim.chunk_id} are not those of its waiting fields")
@@ -117,7 +117,7 @@ def _write_findings(conn: Connection, work: _Work) -> None:
 
 
 def _find_twins(conn: Connection, work: _Work) -> list[tuple[int, int]]:
-    """Link to findings that exist, and find bytes that lie under slides of several names.
+    """Link to findings that exist, and find bytes that lie in several slides' folders.
 
     Returns (field, slide) of fields recorded earlier that are marked by this; marks of our own are in `work.twins`.
     """
@@ -132,20 +132,19 @@ def _find_twins(conn: Connection, work: _Work) -> list[tuple[int, int]]:
             others.setdefault(sha, []).append(finding_id)
             if its_model == model_key:
                 work.finding_of[sha] = finding_id
-    names: dict[bytes, set[str]] = {}
+    folders: dict[bytes, set[bytes]] = {}
     for outcome in work.outcomes:
         if outcome.failure is None:
             if outcome.sha256 not in work.finding_of:
                 raise ValueError(f"Field {outcome.field_id} links to a finding that does not exist")
-            name = work.slide_name[work.slide_of[outcome.field_id]]
-            names.setdefault(outcome.sha256, set()).add(name)
+            folders.setdefault(outcome.sha256, set()).add(work.folder_of[outcome.field_id])
     seen = findings.one_field_each(conn, [finding_id for ids in others.values() for finding_id in ids])
     unmarked: list[int] = []
-    for sha, here in names.items():
+    for sha, here in folders.items():
         elsewhere = [seen[finding_id] for finding_id in others.get(sha, ()) if finding_id in seen]
-        if any(duplicate for duplicate, _ in elsewhere) or len(here.union(name for _, name in elsewhere)) > 1:
+        if any(duplicate for duplicate, _ in elsewhere) or len(here.union(folder for _, folder in elsewhere)) > 1:
             work.twins.add(sha)
-            unmarked += [finding_id for finding_id in others.get(sha, ()) if not seen.get(finding_id, (True, ""))[0]]
+            unmarked += [finding_id for finding_id in others.get(sha, ()) if not seen.get(finding_id, (True, b""))[0]]
     return findings.mark_duplicates(conn, unmarked)
 
 

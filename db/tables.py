@@ -128,7 +128,7 @@ class Batch(Base):
 class Slide(Base):
     """One folder of fields, named by its accession; with counters over its fields and its latest call.
 
-    `duplicates` counts the fields whose bytes also lie under a slide of another name. `call_due`: it ended where no
+    `duplicates` counts the fields whose bytes also lie in another slide's folder. `call_due`: it ended where no
     model was at hand, and its call is to be made. `slide_call_id` is the latest call (no foreign key: the two tables
     would refer to each other), and `suspicion` repeats that call's, to rank the worklist by.
     """
@@ -193,7 +193,7 @@ class Field(Base):
     """One image file. Waiting, or ended in one state: screened (with a finding), failed (with a reason), cancelled.
 
     `sha256` is kept here only for failed fields that could be read; a screened field's stands in its finding.
-    `linked`: the finding existed before. `duplicate`: the same bytes lie under a slide of another name.
+    `linked`: the finding existed before. `duplicate`: the same bytes lie in another slide's folder.
     """
 
     __tablename__ = "field"

@@ -43,11 +43,17 @@ def new_slide(name: str, fields: int, *, complete: bool = True, first: int = 0) 
 
 
 def submit(
-    conn: Connection, slides: Sequence[NewSlide], *, chunk_size: int = 4, model_id: str = MODEL_ID, finish: bool = True
+    conn: Connection,
+    slides: Sequence[NewSlide],
+    *,
+    chunk_size: int = 4,
+    model_id: str = MODEL_ID,
+    finish: bool = True,
+    root: str = "/slides",
 ) -> tuple[int, list[int]]:
     """A batch with these slides and its chunks."""
     remember(conn, model_id)
-    batch = batches.create_batch(conn, root="/slides", model_id=model_id, operator="tester@here")
+    batch = batches.create_batch(conn, root=root, model_id=model_id, operator="tester@here")
     chunk_ids = batches.register(conn, batch, slides, chunk_size=chunk_size)
     if finish:
         batches.finish_registration(conn, batch)

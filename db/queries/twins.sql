@@ -1,4 +1,4 @@
--- Fields of one batch whose very bytes also lie under a slide of another name: one of the two is misfiled.
+-- Fields of one batch whose very bytes also lie in another slide's folder: one of the two is misfiled.
 -- :batch  integer  number of the batch
 SELECT f.slide, f.field, o.batch AS other_batch, o.slide AS other_slide, o.field AS other_field, f.sha256
 FROM slide_findings f

@@ -138,7 +138,7 @@ def test_submitted_is_the_sum_of_the_states_at_every_moment(database, actions):
         ) c ON field.id > 0
         WHERE (c.twin AND c.least = 0) OR (NOT c.twin AND c.most = 1)
     """
-    assert store.rows(database, twins) == [(0,)], "exactly the bytes under slides of several names are marked"
+    assert store.rows(database, twins) == [(0,)], "exactly the bytes that lie in several folders are marked"
 
 
 def test_an_impossible_count_is_refused_by_the_database_itself(database):

@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from db import chunks, findings, reads, slidecalls
-from db.records import Failure, FieldOutcome
+from db.records import Failure, FieldOutcome, NewField
 from tests import store
 
 
@@ -150,6 +150,24 @@ def test_submitting_a_slide_again_makes_no_twins_but_misfiling_it_does(database)
             flags = [{f.flags for f in reads.field_results(conn, number)} for number in batch_ids]
         expected = ("duplicate",) if "B" in (("A", "A", "B", "A")[: len(batch_ids)]) else ()
         assert flags == [{expected}] * len(batch_ids)
+    store.assert_sums_hold(database)
+
+
+def test_a_slide_screened_alone_and_as_a_part_of_its_parent_is_no_twin_of_itself(database):
+    with database.begin() as conn:
+        _, whole = store.submit(conn, [store.new_slide("par/sl", 2)], root="/share")
+        alone = replace(store.new_slide("sl", 2), fields=[NewField(f"{n:03}.png", None, 1, 1) for n in range(2)])
+        _, part = store.submit(conn, [alone], root="/share/par/sl")
+    store.work(database, [*whole, *part], lambda field: store.screened(field, of=field.path[-7:]))
+    assert store.rows(database, "SELECT count(*) FROM field WHERE duplicate") == [(0,)]
+    store.assert_sums_hold(database)
+
+
+def test_slides_of_one_name_under_two_roots_are_twins(database):
+    with database.begin() as conn:
+        chunk_ids = [store.submit(conn, [store.new_slide("A", 1)], root=root)[1][0] for root in ("/ward", "/clinic")]
+    store.work(database, chunk_ids)
+    assert store.rows(database, "SELECT count(*) FROM field WHERE duplicate") == [(2,)]
     store.assert_sums_hold(database)
 
 
