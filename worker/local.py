@@ -26,7 +26,8 @@ class LocalWorker:
     def __init__(self, settings: Settings, concurrency: int | None) -> None:
         self.log = settings.home / "worker.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-P", "-m", "allq", "worker"]
+        # The worker ends when we do, even by `kill -9`: nobody else knows of it.
+        command = [sys.executable, "-P", "-m", "allq", "worker", "--parent", str(os.getpid())]
         if concurrency is not None:
             command += ["--concurrency", str(concurrency)]
         with self.log.open("ab") as log:

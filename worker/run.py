@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Sequence
 from ctypes import CDLL, byref, c_int
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 from celery import signals
 from celery.exceptions import CPendingDeprecationWarning
@@ -22,18 +25,26 @@ from worker.broker import QUEUES
 
 log = allq_logging.logger(__name__)
 
+_PR_SET_PDEATHSIG: Final = 1
+"""prctl(2)"""
+
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def run_worker(settings: Settings, *, concurrency: int | None = None, queues: Sequence[str] = QUEUES) -> int:
+def run_worker(
+    settings: Settings, *, concurrency: int | None = None, queues: Sequence[str] = QUEUES, parent: int | None = None
+) -> int:
     """Work until told to stop (SIGTERM or Ctrl-C: the chunks in hand are finished first). Returns the exit code.
 
-    `concurrency` is the number of processes: on a CPU one a core, on a GPU one. Raises StoreError or BrokerUnreachable
+    `concurrency` is the number of processes: on a CPU one a core, on a GPU one. With `parent`, the process that started
+    this one, its end however it comes is the same as SIGTERM. Raises StoreError or BrokerUnreachable
     when it makes no sense to start.
     """
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
         raise UsageError(f"There is no queue {unknown[0]!r}; the queues are {' and '.join(QUEUES)}.")
+    if parent is not None:
+        _end_with(parent)
     Database.open(
         settings
     ).close()  # refuses an outdated schema, upgrades the embedded database, before any pool starts
@@ -47,6 +58,19 @@ def run_worker(settings: Settings, *, concurrency: int | None = None, queues: Se
         # Set before any library that reads them is loaded: processes fill the cores, more threads would only queue.
         os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
         return _work("prefork", concurrency or _cores(), queues)
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel send us SIGTERM when our parent ends. Only Linux does this; elsewhere we may be left behind."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    if sys.platform == "linux":
+        signal.signal(signal.SIGTERM, leave)  # until Celery has a handler of its own: what we started is ended, too
+        CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it has ended already
+        raise SystemExit(0)
 
 
 def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:

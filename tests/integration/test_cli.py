@@ -155,7 +155,7 @@ def test_a_screening_that_is_stopped_is_taken_up_and_nothing_is_done_twice(
     process.send_signal(number)
     _, stderr = process.communicate(timeout=PATIENCE)
     if number is signal.SIGKILL:
-        # The worker it leaves behind goes on by itself, or is killed as well: here it is.
+        # The worker ends by itself after what it has in hand, or is killed as well: here it is.
         for left in shell.processes():
             left.kill()
     else:
@@ -247,3 +247,18 @@ def test_nothing_that_lies_among_the_slides_is_run(tmp_path):
     )
     assert not ran.exists(), f"imported from the folder of slides: {ran.read_text()}"
     assert done.returncode in {0, 3}, f"{done.stderr}\n{shell.log()}"  # 3: one of the smears is made so
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of a parent's end on Linux only")
+def test_a_killed_command_leaves_neither_worker_nor_broker_behind(tmp_path):
+    write_slides(tmp_path / "slides", slides=2, fields=8, seed=11)
+    shell = Shell(tmp_path)
+    command = shell.start("screen", str(tmp_path / "slides"), "--model", SYNTHETIC_MODEL)
+    try:
+        wait_for((shell.home / "valkey" / "valkey.sock").exists, what="the worker starts its broker")
+        command.kill()
+        command.communicate()
+        wait_for(lambda: not shell.processes(), what="what it started ends by itself", seconds=60)
+    finally:
+        for left in shell.processes():
+            left.kill()
