@@ -66,7 +66,9 @@ Model = Annotated[
 Concurrency = Annotated[
     int | None, typer.Option("--concurrency", "-c", min=1, help="Worker processes. Default: one per core.")
 ]
-QueueOption = Annotated[Queue, typer.Option("--queue", help="What is urgent goes through `stat`.")]
+QueueOption = Annotated[
+    Queue | None, typer.Option("--queue", help="What is urgent goes through `stat`. Default: routine.")
+]
 Note = Annotated[str | None, typer.Option("--note", help="Anything worth remembering about this batch.")]
 Folder = Annotated[
     Path, typer.Argument(metavar="PATH", help="Folder of slides; a slide is a folder of images.", show_default=False)

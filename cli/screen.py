@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import options
-from cli.options import Queue
 
 if TYPE_CHECKING:
     from cli.screening import Screened
@@ -19,7 +18,7 @@ def screen(
     *,
     model: options.Model = None,
     concurrency: options.Concurrency = None,
-    queue: options.QueueOption = Queue.ROUTINE,
+    queue: options.QueueOption = None,
     note: options.Note = None,
     json: options.Json = False,
 ) -> None:
@@ -41,7 +40,7 @@ def screen(
             found,
             path,
             model=find(found, model),
-            queue=queue.value,
+            queue=queue.value if queue else None,
             note=note,
             concurrency=concurrency,
         )

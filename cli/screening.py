@@ -52,7 +52,7 @@ def screen_folder(
     path: Path,
     *,
     model: artefact.Model,
-    queue: Literal["routine", "stat"] = "routine",
+    queue: Literal["routine", "stat"] | None = None,
     note: str | None = None,
     concurrency: int | None = None,
 ) -> Screened:
@@ -100,7 +100,8 @@ def _say_what_was_submitted(submission: Submission, shown: Meter) -> None:
     skipped = f", {submission.skipped:,} skipped" if submission.skipped else ""
     verb = "Taking up batch" if submission.resumed else "Batch"
     words = f"{plural(submission.slides, 'slide')}, {plural(submission.fields, 'field')}{skipped}"
-    shown.say(f"{verb} {submission.batch}: {words}.")
+    added = f" {plural(submission.added, 'field')} added to it." if submission.resumed and submission.added else ""
+    shown.say(f"{verb} {submission.batch}: {words}.{added}")
 
 
 def _read(database: Database, batch: int) -> BatchStatus:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli import options
-from cli.options import Queue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 def submit(
     path: options.Folder,
-    queue: options.QueueOption = Queue.ROUTINE,
+    queue: options.QueueOption = None,
     note: options.Note = None,
     model: options.Model = None,
     json: options.Json = False,
@@ -36,11 +35,15 @@ def submit(
     found = working_settings()
     with open_database(found) as database, meter() as shown:
         chosen = find(found, model)
-        asked = submission.SubmitOptions(model=chosen, operator=found.operator, queue=queue.value, note=note)
+        asked = submission.SubmitOptions(
+            model=chosen, operator=found.operator, queue=queue.value if queue else None, note=note
+        )
         done = submission.submit(database, found, path, asked, progress=shown.registered)
     skipped = f", {done.skipped:,} skipped" if done.skipped else ""
     words = f"{plural(done.slides, 'slide')}, {plural(done.fields, 'field')}{skipped}"
-    console.say(f"Batch {done.batch}: {words}, model {chosen.name}.")
+    verb = "Completed batch" if done.resumed else "Batch"
+    cut_short = f" Its submission had been cut short; {plural(done.added, 'field')} added." if done.resumed else ""
+    console.say(f"{verb} {done.batch}: {words}, model {chosen.name}.{cut_short}")
     if chosen.configuration.synthetic:
         console.say(f"Model {chosen.name}: {SYNTHETIC}.", style="yellow")
     _say_what_it_waits_for(published=done.published, problem=done.broker_problem, path=path)

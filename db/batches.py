@@ -179,6 +179,29 @@ def finish_registration(conn: Connection, batch_id: int) -> None:
     events.append(conn, "batch-submitted", body, actor=batch.operator, batch_id=batch_id)
 
 
+def reopen(conn: Connection, batch_id: int, operator: str) -> None:
+    """Let a submitted batch take more fields, until `finish_registration` closes it again."""
+    batch = _locked(conn, batch_id)
+    if batch.cancelled_at is not None:
+        raise StoreError(f"Batch {batch_id} has been cancelled. Submit the folder again.")
+    if batch.registered_at is None:
+        return
+    run(conn, "UPDATE batch SET registered_at = NULL WHERE id = :batch", {"batch": batch_id})
+    body = {"slides": batch.slides, "fields": batch.fields}
+    events.append(conn, "batch-reopened", body, actor=operator, batch_id=batch_id)
+
+
+def skipped_paths(conn: Connection, batch_id: int) -> set[str]:
+    """What lay under the folder and was noted as no field."""
+    return set(run(conn, "SELECT path FROM skipped WHERE batch_id = :batch", {"batch": batch_id}).scalars())
+
+
+def asked_for(conn: Connection, batch_id: int) -> tuple[Queue, str | None]:
+    """The queue and the note that a batch was submitted with."""
+    row = run(conn, "SELECT queue, note FROM batch WHERE id = :batch", {"batch": batch_id}).one()
+    return row.queue, row.note
+
+
 def open_batch(conn: Connection, *, root: str, model_id: str, raw_root: bytes | None = None) -> int | None:
     """The newest batch of this folder and model that is neither cancelled nor done; None when there is none."""
     rows = run(

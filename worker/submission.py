@@ -37,11 +37,11 @@ _SLICE_FIELDS: Final = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOptions:
-    """What a submission asks for. `queue` is `routine` or `stat`."""
+    """What a submission asks for. `queue` is `routine` or `stat`; None: `routine`, or that of the batch taken up."""
 
     model: Model
     operator: str
-    queue: Queue = "routine"
+    queue: Queue | None = None
     note: str | None = None
 
 
@@ -49,12 +49,16 @@ class SubmitOptions:
 class Submission:
     """What was submitted. `fields` and `slides` are the batch's, `bytes` those of its files registered now.
 
+    `resumed`: an unfinished batch was taken up; `added` fields of it are new, because they came in meanwhile or because
+    its submission had been cut short.
+
     What is not `published` waits in SQL and is published by the next worker. That is as it should be where the embedded
     broker comes with the workers and none runs; `broker_problem` says why a broker that should be there took nothing.
     """
 
     batch: int
     resumed: bool
+    added: int
     slides: int
     fields: int
     skipped: int
@@ -100,36 +104,79 @@ def submit(
     """Register every image below `path` as a batch and publish its chunks.
 
     Work becomes claimable slice by slice while the folder is still being walked. A submission that was cut short is
-    completed: slides that its batch has already are left as they are. With `resume`, so is the newest batch of the same
-    folder and model that has not ended: nothing is registered anew, it only goes on.
+    completed: slides that its batch has already are left as they are. With `resume`, the newest batch of the same
+    folder and model that has not ended goes on, and files that came in meanwhile are added to it.
 
-    Raises SubmissionError when the folder can't be used or holds no image. A broker that is away is no error.
+    Raises SubmissionError when the folder can't be used or holds no image, or when a batch to be taken up was submitted
+    with another queue or note than is asked for now. A broker that is away is no error.
     """
     real, roots = check_folder(path, settings.roots)
     root, raw_root = storable(str(real))
     tally = _Tally()
     with _only_one(settings, root):
-        with database.read() as connection:
-            batch = batches.open_batch(connection, root=root, raw_root=raw_root, model_id=options.model.id)
-            status = reads.batch_status(connection, batch) if batch is not None else None
-            # Another operator's unfinished submission is not ours to complete: it may be under way on another machine.
-            cut_short = status is not None and status.state == "registering" and status.operator == options.operator
-            known = batches.registered_paths(connection, batch) if batch is not None and cut_short else set()
-        if batch is not None and not cut_short and resume and status is not None and status.state != "registering":
-            return _submission(database, settings, batch, tally, resumed=True)
+        batch = _to_take_up(database, root, raw_root, options, resume=resume)
+        taken_up = batch is not None
         folders = walk(real, roots)
-        if batch is None or not cut_short:
+        known: Collection[str] = ()
+        noted: Collection[str] = ()
+        if batch is None:
             folders = _with_an_image(folders, path)
             batch = _create(database, options, root, raw_root)
-        for piece in _slices(folders):
-            with database.begin() as connection:
-                _register(connection, settings, batch, piece, known)
+        else:
+            with database.read() as connection:
+                known = batches.registered_paths(connection, batch)
+                noted = batches.skipped_paths(connection, batch)
+        for found in _slices(folders):
+            piece = [_only_new(folder, known, noted) for folder in found]
+            if any(folder.files or folder.skipped for folder in piece):
+                with database.begin() as connection:
+                    if taken_up:
+                        batches.reopen(connection, batch, options.operator)
+                    _register(connection, settings, batch, piece)
             _count(tally, piece)
             if progress is not None:
                 progress(tally.slides, tally.fields, tally.skipped)
         with database.begin() as connection:
             batches.finish_registration(connection, batch)
-    return _submission(database, settings, batch, tally, resumed=cut_short)
+    return _submission(database, settings, batch, tally, resumed=taken_up)
+
+
+def _to_take_up(
+    database: Database, root: str, raw_root: bytes | None, options: SubmitOptions, *, resume: bool
+) -> int | None:
+    """The unfinished batch to go on with. Raises SubmissionError when something else is asked for than it has."""
+    with database.read() as connection:
+        batch = batches.open_batch(connection, root=root, raw_root=raw_root, model_id=options.model.id)
+        if batch is None:
+            return None
+        status = reads.batch_status(connection, batch)
+        queue, note = batches.asked_for(connection, batch)
+    if status.state == "registering":
+        # Another operator's unfinished submission is not ours to complete: it may be under way on another machine.
+        if status.operator != options.operator:
+            return None
+    elif not resume:
+        return None
+    other = []
+    if options.queue not in {None, queue}:
+        other.append(f"in the queue {queue}, not {options.queue}")
+    if options.note not in {None, note}:
+        other.append(f"with the note {printable(note)!r}" if note else "without a note")
+    if other:
+        raise SubmissionError(
+            f"Batch {batch} of this folder is unfinished and was submitted {' and '.join(other)}. Take it up without "
+            f"--queue and --note, or stop it with `allq cancel {batch}` and begin anew."
+        )
+    return batch
+
+
+def _only_new(folder: FoundFolder, known: Collection[str], noted: Collection[str]) -> FoundFolder:
+    """The same folder without what its batch has already."""
+    return FoundFolder(
+        name=folder.name,
+        files=[file for file in folder.files if file.path not in known],
+        skipped=[(path, reason) for path, reason in folder.skipped if storable(path)[0] not in noted],
+    )
 
 
 def retry(database: Database, settings: Settings, batch: int) -> Retried:
@@ -187,7 +234,7 @@ def _create(database: Database, options: SubmitOptions, root: str, raw_root: byt
             connection,
             root=root,
             raw_root=raw_root,
-            queue=options.queue,
+            queue=options.queue or "routine",
             note=options.note,
             model_id=model.id,
             operator=options.operator,
@@ -202,9 +249,10 @@ def _submission(database: Database, settings: Settings, batch: int, tally: _Tall
     return Submission(
         batch=batch,
         resumed=resumed,
+        added=tally.fields,
         slides=status.slides,
         fields=status.fields,
-        skipped=tally.skipped,
+        skipped=status.skipped,
         bytes=tally.bytes,
         published=delivery.published,
         broker_problem=delivery.problem,
@@ -242,12 +290,10 @@ def _slices(folders: Iterable[FoundFolder]) -> Iterator[list[FoundFolder]]:
         yield piece
 
 
-def _register(
-    connection: Connection, settings: Settings, batch: int, piece: Sequence[FoundFolder], known: Collection[str]
-) -> None:
+def _register(connection: Connection, settings: Settings, batch: int, piece: Sequence[FoundFolder]) -> None:
     slides = []
     for folder in piece:
-        fields = [_new_field(file) for file in folder.files if file.path not in known]
+        fields = [_new_field(file) for file in folder.files]
         if fields:
             name, raw_name = storable(folder.name)
             slides.append(NewSlide(name=name, raw_name=raw_name, fields=fields))
