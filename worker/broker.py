@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import redis
@@ -75,6 +76,26 @@ def announce(settings: Settings) -> None:
     """Say that this worker is there, for three housekeeping rounds. Raises BrokerUnreachable."""
     with _client(settings) as client:
         client.set(_WORKER + owner(), settings.operator, px=int(settings.housekeeping_seconds * 3000) + 1000)
+
+
+@contextmanager
+def announcing(settings: Settings) -> Iterator[None]:
+    """Announce this worker from a thread while the block runs: for one whose event loop waits for each chunk."""
+    ended = threading.Event()
+
+    def announce_regularly() -> None:
+        while not ended.is_set():
+            with suppress(BrokerUnreachable):
+                announce(settings)
+            ended.wait(settings.housekeeping_seconds)
+
+    thread = threading.Thread(target=announce_regularly, name="announce", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def present(settings: Settings) -> list[str]:

@@ -20,7 +20,7 @@ from allq import logging as allq_logging
 from allq.errors import UsageError
 from allq.settings import Settings
 from db.database import Database
-from worker import embedded
+from worker import broker, embedded
 from worker.broker import QUEUES
 
 log = allq_logging.logger(__name__)
@@ -54,7 +54,8 @@ def run_worker(
     with embedded.in_use(settings) if settings.embedded_broker else contextlib.nullcontext():
         # CUDA does not survive a fork: on a card the one process that holds it is the worker itself.
         if settings.device == "cuda" or (settings.device == "auto" and _has_gpu()):
-            return _work("solo", 1, queues)
+            with broker.announcing(settings):  # nothing else runs in that process while it screens a chunk
+                return _work("solo", 1, queues)
         # Set before any library that reads them is loaded: processes fill the cores, more threads would only queue.
         os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
         return _work("prefork", concurrency or _cores(), queues)

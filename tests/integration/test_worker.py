@@ -210,3 +210,10 @@ def test_a_worker_is_seen_while_it_runs(database, settings: Settings):
     with workers(settings):
         wait_for(lambda: embedded.is_running(settings), what="the broker starts")
         wait_for(lambda: len(broker.present(settings)) == 1, what="the worker announces itself")
+
+
+def test_a_worker_that_is_busy_is_seen_too(settings: Settings):
+    settings = settings.model_copy(update={"housekeeping_seconds": 0.1})
+    with embedded.in_use(settings), broker.announcing(settings):
+        time.sleep(3)  # longer than one announcement lasts, and nothing here calls an event loop
+        assert len(broker.present(settings)) == 1
