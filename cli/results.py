@@ -130,12 +130,15 @@ def failures(
 
 
 def _format(form: FormatOption | None, out: Path | None, *, json: bool) -> FormatOption:
+    named = _SUFFIXES.get(out.suffix.lower()) if out is not None else None
     if json:
         if form not in {None, FormatOption.JSONL}:
             raise UsageError("--json and --format contradict each other: give one of them.")
-        return FormatOption.JSONL
+        form = FormatOption.JSONL
+    if out is not None and form is not None and named not in {None, form}:
+        raise UsageError(f"The name {out.name} says {named.value if named else ''}, --format {form.value}: change one.")
     if form is None and out is not None:
-        form = _SUFFIXES.get(out.suffix.lower())
+        form = named
         if form is None:
             raise UsageError(f"The name {out.name} doesn't say which format is wanted: add --format csv|jsonl|parquet.")
     if form is FormatOption.TABLE and out is not None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from allq.classes import CLASSES
+from allq.errors import AllqError
 from allq.text import printable
 from review.results import Level
 
@@ -61,8 +62,20 @@ def write(rows: Iterable[Row], stream: BinaryIO, *, level: Level, form: Format, 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing such that it appears whole, or, after an error or an interruption, not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:80]}.", suffix=".part")
+    """Open `path` for writing such that it appears whole, or, after an error or an interruption, not at all.
+
+    Raises AllqError when there can't be such a file.
+    """
+    if path.is_dir():
+        raise AllqError(f"{printable(str(path))} is a folder: name a file in it.")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:80]}.", suffix=".part")
+    except OSError as error:
+        where = printable(str(path.absolute().parent))
+        raise AllqError(
+            f"{printable(path.name)} can't be written in {where} ({error.strerror}): name a folder that exists and may "
+            "be written to."
+        ) from None
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream

@@ -254,6 +254,16 @@ def test_a_folder_that_is_not_there_is_one_sentence(batch: int, tmp_path: Path) 
     result = run("results", str(batch), "--out", str(tmp_path / "nowhere" / "out.csv"), code=1)
     assert len(result.stderr.splitlines()) == 1
     assert "nowhere" in result.stderr
+    assert "name a folder that exists" in result.stderr
+    assert ".part" not in result.stderr, "a temporary name says nothing to a person"
+
+
+def test_a_name_and_a_format_that_contradict_each_other_are_refused(batch: int, tmp_path: Path) -> None:
+    for contradiction in (["--format", "jsonl"], ["--json"], ["--format", "parquet"]):
+        result = run("results", str(batch), *contradiction, "--out", str(tmp_path / "out.csv"), code=2)
+        assert "out.csv says csv" in result.stderr
+    run("results", str(batch), "--format", "csv", "--out", str(tmp_path / "out.txt"))
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.txt"]
 
 
 def test_results_of_a_batch_that_goes_on_say_so(home: Path) -> None:
