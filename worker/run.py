@@ -43,8 +43,6 @@ def run_worker(
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
         raise UsageError(f"There is no queue {unknown[0]!r}; the queues are {' and '.join(QUEUES)}.")
-    if parent is not None:
-        _end_with(parent)
     Database.open(
         settings
     ).close()  # refuses an outdated schema, upgrades the embedded database, before any pool starts
@@ -52,6 +50,8 @@ def run_worker(
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     signals.worker_process_init.connect(_begin_process, weak=False)
     with embedded.in_use(settings) if settings.embedded_broker else contextlib.nullcontext():
+        if parent is not None:
+            _end_with(parent)  # not before: a broker whose start is interrupted would be left behind
         # CUDA does not survive a fork: on a card the one process that holds it is the worker itself.
         if settings.device == "cuda" or (settings.device == "auto" and _has_gpu()):
             with broker.announcing(settings):  # nothing else runs in that process while it screens a chunk

@@ -255,10 +255,11 @@ def test_a_killed_command_leaves_neither_worker_nor_broker_behind(tmp_path):
     shell = Shell(tmp_path)
     command = shell.start("screen", str(tmp_path / "slides"), "--model", SYNTHETIC_MODEL)
     try:
-        wait_for((shell.home / "valkey" / "valkey.sock").exists, what="the worker starts its broker")
+        socket = shell.home / "valkey" / "valkey.sock"
+        wait_for(socket.exists, what="the worker starts its broker")
         command.kill()
         command.communicate()
-        wait_for(lambda: not shell.processes(), what="what it started ends by itself", seconds=60)
+        wait_for(lambda: not shell.processes() and not socket.exists(), what="what it started ends", seconds=60)
     finally:
         for left in shell.processes():
             left.kill()
