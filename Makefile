@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 # A folder of slides for `make demo` and `make bench`; a subfolder a slide.
 SLIDES ?=
+# The images that models are made of and measured on, for `make model-report`.
+DATA ?=
 # More arguments for pytest, e.g. `make test ARGS="tests/unit -k lease"`.
 ARGS ?=
 
@@ -21,7 +23,7 @@ DEV_STAMP := $(VENV)/.ready-to-develop
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "The first of them downloads several GB, most of it torch with its CUDA libraries. For the smaller CPU-only build"
 	@echo "add PIP_ARGS='--extra-index-url ADDRESS', with the address on PyTorch's installation page for pip and \"CPU\"."
@@ -61,6 +63,10 @@ check: develop ## ruff, formatting, mypy strict, and who may import whom
 .PHONY: bench
 bench: setup ## throughput of the whole path and its stages; SLIDES=folder
 	@$(BIN)/python benchmarks/throughput.py $(if $(SLIDES),"$(SLIDES)") $(ARGS)
+
+.PHONY: model-report
+model-report: develop ## docs/model/README.md: every bar of the model; DATA=folder of the images (docs/model.md)
+	@$(BIN)/python benchmarks/model_report.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 .PHONY: docs
 docs: setup ## regenerates the pages that are made from the code (schema, queries)

@@ -22,12 +22,13 @@ from allq.settings import Settings
 from imaging.decode import Decoded, decode
 from imaging.formats import HEAD_BYTES, ImageFormat, sniff
 from imaging.overlays import without_overlays
+from imaging.segment import segment
 from imaging.synthetic import STYLES, render_field
 from models.artefact import Model, find
 from models.calibration import softmax
 from models.engines.base import Engine
 from models.engines.openvino import OpenVinoEngine
-from models.inputs import to_input
+from models.inputs import cells_view, field_view, to_cached
 
 
 def images(folder: Path | None, count: int) -> list[Decoded]:
@@ -45,6 +46,14 @@ def images(folder: Path | None, count: int) -> list[Decoded]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and sniff(path.read_bytes()[:HEAD_BYTES])]
     step = max(1, len(files) // count)
     return [decode(path.read_bytes(), max_pixels=10**8, reduce_to=640) for path in files[::step][:count]]
+
+
+def views_of(field: Decoded, model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """What the network is shown of a field."""
+    configuration = model.configuration
+    found = segment(field.pixels, configuration.segmentation, original_size=(field.width, field.height))
+    square = to_cached(without_overlays(field.pixels), found)
+    return cells_view(square, configuration.input_size), field_view(square, configuration.input_size)
 
 
 def engines(model: Model, batch: int, threads: int) -> dict[str, Callable[[], Engine]]:
@@ -73,10 +82,10 @@ def main() -> None:
     given = parser.parse_args()
     cv2.setNumThreads(1)
     model = find(Settings(), given.model)
-    side = model.configuration.input_size
-    inputs = np.stack([to_input(without_overlays(each.pixels), side) for each in images(given.images, given.fields)])
+    views = [views_of(each, model) for each in images(given.images, given.fields)]
+    cells, fields = np.stack([cells for cells, _ in views]), np.stack([look for _, look in views])
     print(
-        f"{model.name} {model.id[:12]}, {len(inputs)} fields, batch {given.batch}, {given.threads} thread(s), ", end=""
+        f"{model.name} {model.id[:12]}, {len(cells)} fields, batch {given.batch}, {given.threads} thread(s), ", end=""
     )
     print(f"{platform.machine()}, {datetime.now(UTC):%Y-%m-%d}\n")
     print("| engine | load s | fields/s | ms a field | max. difference of a probability | calls that differ |")
@@ -85,18 +94,18 @@ def main() -> None:
     for name, load in engines(model, given.batch, given.threads).items():
         began = time.perf_counter()
         engine = load()
-        engine.run(inputs[: given.batch])
+        engine.run(cells[: given.batch], fields[: given.batch])
         loaded = time.perf_counter() - began
         best = float("inf")
         for _ in range(3):
             began = time.perf_counter()
-            output = engine.run(inputs)
+            output = engine.run(cells, fields)
             best = min(best, time.perf_counter() - began)
         found = softmax(output.logits, model.configuration.temperature)
         reference = found if reference is None else reference
         apart = float(np.abs(found - reference).max())
         differ = int((found.argmax(1) != reference.argmax(1)).sum())
-        rate = len(inputs) / best
+        rate = len(cells) / best
         print(f"| {name} | {loaded:.1f} | {rate:.0f} | {1000 / rate:.1f} | {apart:.4f} | {differ} |")
 
 

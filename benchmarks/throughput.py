@@ -153,7 +153,6 @@ def _new_database(server: str | None) -> Iterator[str | None]:
 def stages(folder: Path, model: str | None, limit: int, repeat: int, database_url: str | None) -> list[Stage]:
     """Time each stage alone, in this process, on the first `limit` fields of `folder` that can be decoded."""
     import cv2
-    import numpy as np
 
     from imaging.decode import decode
     from models.artefact import find
@@ -182,7 +181,7 @@ def stages(folder: Path, model: str | None, limit: int, repeat: int, database_ur
         outcomes = []
         for start in range(0, len(prepared.values), size):
             part = prepared.values[start : start + size]
-            outcomes += classifier.assess(part, classifier.infer(np.stack([field.input for field in part])))
+            outcomes += classifier.assess(part, classifier.infer(part))
         return outcomes
 
     loaded = _timed("read, hash", read, repeat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,6 +87,55 @@ def show(
     card = (model.path / CARD).read_text(encoding="utf-8")
     out.print()
     console.markdown(card)
+
+
+@app.command("calibrate")
+def calibrate(
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Folder of labelled images: a subfolder per class.", show_default=False),
+    ],
+    *,
+    name: Annotated[str, typer.Option("--name", help="What the calibrated model will be called.")],
+    model: options.Model = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option("--groups", help="CSV: file, group (slide or patient). Default: groups.csv in DATA."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Default: models/NAME in ALLQ_HOME.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Fit a model to your laboratory's labelled images without training: probabilities, thresholds, what is known.
+
+    The weights stay as they are; the result is a model of its own, with its own card.
+
+    Example: allq models calibrate ./labelled --name our-model
+    """
+    from cli import console
+    from cli.progress import meter
+    from cli.session import working_settings
+    from models.recalibrate import recalibrate
+
+    found = working_settings()
+    with meter() as shown:
+        made = recalibrate(
+            data,
+            out or found.home / "models" / name,
+            name=name,
+            settings=found,
+            model=model,
+            groups=groups,
+            progress=shown.stage,
+        )
+    console.say(f"Model {made.name} ({made.id[:12]}) is in {console.cell(made.path)}.")
+    console.say(f"Screen with it:  allq screen ./slides --model {made.name}")
+    if json:
+        console.emit(
+            {"model": made.id, "model_name": made.name, "path": str(made.path)}
+            | {"metrics": dict(made.configuration.metrics)}
+        )
 
 
 def _remarks(model: Model) -> str:

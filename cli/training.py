@@ -108,6 +108,10 @@ def evaluate(
     ] = ProtocolOption.GROUP,
     model: options.Model = None,
     folds: Annotated[int, typer.Option("--folds", min=2, help="For random and group.")] = 5,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="STREAM", help="For stream: leave out this one alone. May be repeated."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write the report there as well.")
     ] = None,
@@ -118,6 +122,12 @@ def evaluate(
         Path | None,
         typer.Option("--work", help="Checkpoints and held-out outputs. Default: allq-evaluation, here."),
     ] = None,
+    interventions: Annotated[
+        bool,
+        typer.Option(
+            help="Also change the fields (leukocytes painted out, other smears, stains, focus) and ask again: slower."
+        ),
+    ] = True,
     seed: Seed = 0,
     threads: Threads = None,
     json: options.Json = False,
@@ -127,7 +137,7 @@ def evaluate(
     By random split, by group, with each stream left out, or a finished model on a labelled folder.
     `random` leaks where images overlap; `group` is honest about this laboratory, `stream` about a new one.
 
-    Example: allq evaluate ./labelled --protocol folder --model lite0-field
+    Example: allq evaluate ./labelled --protocol folder --model lite0-two-views
     """
     from cli import console
     from cli.progress import meter
@@ -144,6 +154,8 @@ def evaluate(
         seed=seed,
         groups=groups,
         work=work,
+        only=tuple(only or ()),
+        interventions=interventions,
         training=TrainOptions(threads=threads, seed=seed, **_given(architecture=architecture, epochs=epochs)),
     )
     with meter() as shown:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from imaging.pieces import Pixels, as_pixels, labelled
+from imaging.overlays import Overlays
+from imaging.pieces import SQUARE, Pixels, as_pixels
 
-_SQUARE = np.ones((3, 3), np.uint8)
 RED_CELL_SIDE = 160
 """The yardstick is taken at this image size at most: it needs no more."""
+_NEIGHBOURS = np.ones((5, 5), np.uint8)
+_INNER = slice(2, -2), slice(2, -2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,25 +26,25 @@ class RedCells:
     """They lie so close that they may have been measured as one: a radius not to be relied on."""
 
 
-def red_cells(balanced: Pixels, nuclei: Pixels, valid: npt.NDArray[np.bool_]) -> RedCells | None:
-    """Measure the red cells of white-balanced RGB uint8 (h, w, 3), or return None where there are fewer than four.
+def red_cells(green: Pixels, nuclei: Pixels, overlays: Overlays) -> RedCells | None:
+    """Measure the red cells of a white-balanced green channel, or return None where there are fewer than four.
 
-    `nuclei` is uint8 (h, w), non-zero where stain was found. Red cells are what is darker than the background and no
-    nucleus; each maximum of the distance to their edge is one radius, so that overlapping cells measure as well as
-    single ones. Pallor is filled, which in a crowd fills the gaps between cells, too: without it a ring measures too
-    small, with it a crowd too large, and the two together bound the radius.
+    `nuclei` is 255 where stain was found and else 0; both are uint8 (h, w). Red cells are what is darker than the
+    background and no nucleus; each maximum of the distance to their edge is one radius, so that overlapping cells
+    measure as well as single ones. Pallor is filled, which in a crowd fills the gaps between cells, too: without it a
+    ring measures too small, with it a crowd too large, and the two together bound the radius.
     """
     height, width = nuclei.shape
-    density = cv2.bitwise_not(cv2.extractChannel(balanced, 1))
+    density = as_pixels(cv2.bitwise_not(green))
     # Nuclei are left out before the threshold: beside them pale red cells would pass for background.
-    left_out = cv2.dilate(nuclei, _SQUARE)
-    left_out[~valid] = 1
+    left_out = as_pixels(cv2.dilate(nuclei, SQUARE))
+    overlays.fill(left_out, 255)
     shrink = max(1.0, max(height, width) / RED_CELL_SIDE)
     if shrink > 1:
         size = round(width / shrink), round(height / shrink)
-        density = cv2.resize(density, size, interpolation=cv2.INTER_AREA)
-        left_out = cv2.resize(left_out, size, interpolation=cv2.INTER_NEAREST)
-    density[left_out > 0] = 0
+        density = as_pixels(cv2.resize(density, size, interpolation=cv2.INTER_AREA))
+        left_out = as_pixels(cv2.resize(left_out, size, interpolation=cv2.INTER_NEAREST))
+    density = as_pixels(cv2.subtract(density, left_out))
     level, _ = cv2.threshold(density, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if level < 8:
         return None
@@ -59,8 +60,8 @@ def _typical_radius(dense: Pixels) -> float | None:
     """The radius of the discs in a mask: the median, weighed by area, of the maxima of the distance to its edge."""
     distance = cv2.distanceTransform(dense, cv2.DIST_L2, 3)
     smooth = cv2.GaussianBlur(distance, (0, 0), 1.0)
-    maxima = (smooth == cv2.dilate(smooth, np.ones((5, 5), np.uint8))) & (distance > 1.7)
-    radii = np.sort(distance[2:-2, 2:-2][maxima[2:-2, 2:-2]].astype(np.float64))
+    maxima = (smooth == cv2.dilate(smooth, _NEIGHBOURS)) & (distance > 1.7)
+    radii = np.sort(distance[_INNER][maxima[_INNER]].astype(np.float64))
     if len(radii) < 4:
         return None
     # Slivers have small radii and little area.
@@ -69,12 +70,21 @@ def _typical_radius(dense: Pixels) -> float | None:
 
 
 def _without_small_holes(mask: Pixels) -> Pixels:
-    """Fill holes below 1 % of the image: the pallor of red cells and not the gaps between them."""
-    labels, stats = labelled(1 - mask)
-    if len(stats) < 2:
+    """Fill holes below 0.3 % of the image: the pallor of red cells and not the gaps between them."""
+    count, numbers = cv2.connectedComponentsWithAlgorithm(1 - mask, 8, cv2.CV_32S, cv2.CCL_BBDT)
+    if count < 2:
         return mask
-    small = stats[:, cv2.CC_STAT_AREA] < 0.003 * mask.size
-    small[0] = False
-    touching = (stats[:, cv2.CC_STAT_LEFT] == 0) | (stats[:, cv2.CC_STAT_TOP] == 0)
-    filled: Pixels = (mask | (small & ~touching)[labels]).astype(np.uint8)
+    labels = numbers.astype(np.int32, copy=False)
+    # One of them is most of the image, and isn't counted pixel by pixel: whichever has most of a sample.
+    largest = int(np.bincount(labels[::8, ::8].ravel(), minlength=count)[1:].argmax()) + 1
+    others = np.flatnonzero((labels > 0) & (labels != largest))
+    numbered = labels.ravel()[others]
+    areas = np.bincount(numbered, minlength=count)
+    areas[largest] = mask.size - cv2.countNonZero(mask) - len(others)
+    small = areas < 0.003 * mask.size
+    small[labels[0]] = small[labels[:, 0]] = False
+    filled = mask.copy()
+    filled.ravel()[others[small[numbered]]] = 1
+    if small[largest]:
+        filled[labels == largest] = 1
     return filled

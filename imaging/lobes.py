@@ -27,12 +27,15 @@ def join_lobes(pieces: Sequence[Piece], *, gap: float, lobe_area: float, most_ar
 
     @cache
     def edge(position: int) -> npt.NDArray[np.float64]:
-        return pieces[position].contour().astype(np.float64)
+        return pieces[position].contour[:, 0].T.astype(np.float64)
 
     pairs = []
-    for first, second in zip(*np.nonzero(np.triu(clear <= gap, k=1)), strict=True):
-        one, other = small[int(first)], small[int(second)]
-        apart = float(np.sqrt(((edge(one)[:, None] - edge(other)[None]) ** 2).sum(axis=2).min()))
+    for first, second in np.argwhere(clear <= gap).tolist():
+        if first >= second:
+            continue
+        one, other = small[first], small[second]
+        (x, y), (u, v) = edge(one), edge(other)
+        apart = float(np.sqrt(((x[:, None] - u) ** 2 + (y[:, None] - v) ** 2).min()))
         if apart <= gap:
             pairs.append((apart, one, other))
     home = list(range(len(pieces)))

@@ -1,56 +1,55 @@
-"""Outline, shape and colour of each nucleus of a label image, in pixels of the original."""
+"""Outline, shape and colour of each nucleus of a field, in pixels of the original."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, pi, sqrt
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from imaging.leukocyte import Leukocyte
-from imaging.pieces import Box, Labels, Nuclei, Pixels, as_pixels
+from imaging.pieces import Contour, Labels, Piece, Pixels, colour_of
 
 
 def measure(
-    nuclei: Nuclei, balanced: Pixels, stain: Pixels, *, scale: tuple[float, float], size: tuple[int, int]
+    nuclei: Sequence[Piece], layers: Pixels, *, scale: tuple[float, float], size: tuple[int, int]
 ) -> tuple[Leukocyte, ...]:
     """Measure the nuclei; `scale` is original pixels per working pixel in x and in y, `size` the original's size.
 
-    `balanced` is white-balanced RGB uint8 (h, w, 3), `stain` uint8 (h, w), both at the working scale.
+    `layers` is uint8 (h, w, 4) at the working scale: white-balanced red, green, blue, and the stain.
     """
+    outlines = _outlines([_around(nucleus) for nucleus in nuclei], scale, size)
     return tuple(
-        _one(index, box, nuclei.labels, balanced, stain, scale=scale, size=size)
-        for index, box in enumerate(nuclei.boxes, start=1)
+        _one(index, nucleus, outline, layers, scale=scale, size=size)
+        for index, (nucleus, outline) in enumerate(zip(nuclei, outlines, strict=True), start=1)
     )
+
+
+def _around(nucleus: Piece) -> Contour:
+    """The contour of a nucleus; the hull of its lobes where there are several."""
+    if len(nucleus.contours) == 1:
+        return nucleus.contours[0]
+    hull: Contour = cv2.convexHull(np.concatenate(nucleus.contours)).astype(np.int32, copy=False)
+    return hull
 
 
 def _one(
     index: int,
-    box: Box,
-    labels: Labels,
-    balanced: Pixels,
-    stain: Pixels,
+    nucleus: Piece,
+    outline: Labels,
+    layers: Pixels,
     *,
     scale: tuple[float, float],
     size: tuple[int, int],
 ) -> Leukocyte:
-    x, y, w, h = box
-    window = slice(y, y + h), slice(x, x + w)
-    mask = as_pixels(cv2.inRange(labels[window], index, index))
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    contour = contours[0] if len(contours) == 1 else cv2.convexHull(np.concatenate(contours))
-    moments = cv2.moments(mask, binaryImage=True)
-    area = moments["m00"]
-    hull = cv2.convexHull(contour)
-    # A contour runs through pixel centres; the hull gets the half pixel around them, the perimeter a full turn of it.
-    hull_area = cv2.contourArea(hull) + cv2.arcLength(hull, closed=True) / 2 + 1
-    # A chain of steps on a grid is 5 % longer than the curve it follows, on average (Proffitt & Rosen 1979).
-    perimeter = sum(0.95 * cv2.arcLength(lobe, closed=True) + pi for lobe in contours)
-    mean_stain, spread = cv2.meanStdDev(stain[window], mask=mask)
-    red, green, blue, _ = cv2.mean(balanced[window], mask=mask)
+    x, y, w, h = nucleus.box
+    moments = cv2.moments(nucleus.mask)
+    area = nucleus.area
+    # A chain of steps on a grid is 5 % longer than the curve it follows, on average (Proffitt & Rosen 1979); it runs
+    # through pixel centres, and gets a full turn of the half pixel around them.
+    perimeter = sum(0.95 * cv2.arcLength(lobe, closed=True) + pi for lobe in nucleus.contours)
+    colour = nucleus.colour or colour_of(layers, nucleus.mask, nucleus.box, area)
     per_pixel = scale[0] * scale[1]
     left, top = int(x * scale[0]), int(y * scale[1])
     right, bottom = min(size[0], ceil((x + w) * scale[0])), min(size[1], ceil((y + h) * scale[1]))
@@ -62,32 +61,36 @@ def _one(
             (y + moments["m01"] / area + 0.5) * scale[1] - 0.5,
         ),
         area=area * per_pixel,
-        outline=_outline(contour, (x, y), scale, size),
+        outline=outline,
         measures={
             "perimeter": perimeter * sqrt(per_pixel),
             "diameter": 2 * sqrt(area * per_pixel / pi),
             "circularity": min(1.0, 4 * pi * area / perimeter**2),
-            "solidity": min(1.0, area / hull_area),
+            "solidity": nucleus.solidity,
             "eccentricity": _eccentricity(moments),
-            "lobes": float(len(contours)),
-            "mean_r": red,
-            "mean_g": green,
-            "mean_b": blue,
-            "stain": float(mean_stain[0, 0]),
-            "texture": float(spread[0, 0]),
-            "touches_border": float(x == 0 or y == 0 or x + w == labels.shape[1] or y + h == labels.shape[0]),
+            "lobes": float(len(nucleus.contours)),
+            "mean_r": colour.red,
+            "mean_g": colour.green,
+            "mean_b": colour.blue,
+            "stain": colour.stain,
+            "texture": colour.texture,
+            "touches_border": float(x == 0 or y == 0 or x + w == layers.shape[1] or y + h == layers.shape[0]),
         },
     )
 
 
-def _outline(
-    contour: npt.NDArray[Any], corner: tuple[int, int], scale: tuple[float, float], size: tuple[int, int]
-) -> Labels:
-    """The contour, nowhere off by more than 0.7 working pixels, in pixels of the original: int32 (n, 2)."""
-    points = cv2.approxPolyDP(contour, 0.7, closed=True)[:, 0, :] if len(contour) > 3 else contour[:, 0, :]
-    original = (points + np.array(corner) + 0.5) * np.array(scale) - 0.5
-    outline: Labels = np.clip(np.rint(original), 0, np.array(size) - 1).astype(np.int32)
-    return outline
+def _outlines(contours: Sequence[Contour], scale: tuple[float, float], size: tuple[int, int]) -> Iterator[Labels]:
+    """The contours, nowhere off by more than 0.7 working pixels, in pixels of the original: int32 (n, 2) each."""
+    if not contours:
+        return
+    polygons = [cv2.approxPolyDP(each, 0.7, closed=True) if len(each) > 3 else each for each in contours]
+    # All at once: there are a dozen of them, and each operation on so few numbers is mostly overhead.
+    points = (np.concatenate(polygons)[:, 0] + 0.5) * scale - 0.5
+    outlines = np.minimum(np.maximum(np.rint(points), 0), np.array(size) - 1).astype(np.int32)
+    start = 0
+    for polygon in polygons:
+        yield outlines[start : start + len(polygon)]
+        start += len(polygon)
 
 
 def _eccentricity(moments: Mapping[str, float]) -> float:

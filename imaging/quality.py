@@ -7,11 +7,10 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from imaging.histograms import histogram
 from imaging.parameters import QualityParameters
-
-Pixels = npt.NDArray[np.uint8]
+from imaging.pieces import Pixels, as_pixels
 
 BLURRED: Final = "blurred"
 BADLY_EXPOSED: Final = "badly-exposed"
@@ -19,6 +18,8 @@ SIDE: Final = 320
 """Sharpness is measured with the longer side reduced to this, so that it doesn't depend on the camera's resolution …"""
 NUCLEUS: Final = 24
 """… or, where nuclei are known, with them reduced to this diameter, so that magnification doesn't matter either."""
+WHITE: Final = 254
+"""A channel from this level on is at the camera's limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,21 +46,37 @@ def assess(rgb: Pixels, parameters: QualityParameters = DEFAULT, *, nucleus_diam
     shrink = max(height, width) / SIDE
     if nucleus_diameter is not None:
         shrink = max(shrink, min(nucleus_diameter / NUCLEUS, min(height, width) / 64))
-    if shrink > 1:
-        size = max(1, round(width / shrink)), max(1, round(height / shrink))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    green = cv2.extractChannel(rgb, 1)  # where stain and haemoglobin both absorb: the channel of most contrast
-    histogram = np.cumsum(np.bincount(green.ravel(), minlength=256)) / green.size
-    dark, bright = (float(np.searchsorted(histogram, share)) for share in (0.02, 0.98))
+    size = (max(1, round(width / shrink)), max(1, round(height / shrink))) if shrink > 1 else (width, height)
+    green = _reduced(as_pixels(cv2.extractChannel(rgb, 1)), size)  # where stain and haemoglobin both absorb
+    levels = np.cumsum(histogram(green)) / green.size
+    dark, bright = (float(np.searchsorted(levels, share)) for share in (0.02, 0.98))
     contrast = bright - dark
     # A little smoothing first: noise is sharp, too.
-    curvature = cv2.Laplacian(cv2.GaussianBlur(green, (3, 3), 0), cv2.CV_16S)
-    steep = np.cumsum(np.bincount(np.minimum(np.abs(curvature), 255).ravel(), minlength=256)) / green.size
+    curvature = cv2.convertScaleAbs(cv2.Laplacian(cv2.GaussianBlur(green, (3, 3), 0), cv2.CV_16S))
+    steep = np.cumsum(histogram(as_pixels(curvature))) / green.size
     sharpness = float(np.searchsorted(steep, 0.99)) / max(contrast, 1.0)
-    burnt = float(cv2.countNonZero(cv2.inRange(rgb, (254, 254, 254), (255, 255, 255)))) / green.size
+    burnt = _burnt(rgb, green, size)
     flags = []
     if contrast >= parameters.least_contrast and sharpness < parameters.least_sharpness:
         flags.append(BLURRED)
     if bright < parameters.least_background or burnt > parameters.most_burnt:
         flags.append(BADLY_EXPOSED)
     return Quality(sharpness=sharpness, contrast=contrast, background=bright, burnt=burnt, flags=tuple(flags))
+
+
+def _burnt(rgb: Pixels, green: Pixels, size: tuple[int, int]) -> float:
+    """The share of pixels of `rgb`, reduced to `size`, that are white; `green` is reduced already."""
+    white = cv2.inRange(green, (WHITE,), (255,))
+    for channel in (0, 2):
+        if cv2.countNonZero(white) == 0:
+            return 0.0  # the other channels needn't be reduced
+        reduced = _reduced(as_pixels(cv2.extractChannel(rgb, channel)), size)
+        white = cv2.bitwise_and(white, cv2.inRange(reduced, (WHITE,), (255,)))
+    return float(cv2.countNonZero(white)) / green.size
+
+
+def _reduced(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """An image (h, w) or (h, w, 3) at the `size` width, height; itself where it has that."""
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    return as_pixels(cv2.resize(image, size, interpolation=cv2.INTER_AREA))

@@ -79,7 +79,7 @@ def render_field(
     for label, cell in enumerate(cells, start=1):
         _draw_leukocyte(rng, density, nuclei, style=style, cell=cell, label=label)
     pixels = _photographed(rng, density, style)
-    _draw_scale_bar(pixels, style.scale_bar)
+    draw_scale_bar(pixels, style.scale_bar)
     boxes = [cv2.boundingRect(cv2.inRange(nuclei, label, label)) for label in range(1, len(cells) + 1)]
     return SyntheticField(
         pixels=pixels,
@@ -282,7 +282,7 @@ def _photographed(rng: np.random.Generator, density: Plane, style: SmearStyle) -
     return cv2.convertScaleAbs(np.clip(light, 0, 255)).astype(np.uint8, copy=False)
 
 
-def _draw_scale_bar(pixels: Pixels, kind: str) -> None:
+def draw_scale_bar(pixels: Pixels, kind: str) -> None:
     if not kind:
         return
     height, width = pixels.shape[:2]

@@ -25,11 +25,11 @@ from imaging.parameters import QualityParameters, SegmentationParameters
 SHIPPED: Final = Path(__file__).parent / "weights"
 """The models that come with allq."""
 
-DEFAULT: Final = "lite0-field"
+DEFAULT: Final = "lite0-two-views"
 """The model that screens when nobody asks for another."""
 
 WEIGHTS, CONFIGURATION, CARD = "model.safetensors", "model.json", "CARD.md"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -60,11 +60,9 @@ class LeukocyteRule:
 class NoveltyRule:
     """How the distance to the training fields is measured. See `models.novelty`."""
 
-    dimensions: int
-    """of the embedding, from its first on"""
     neighbours: int = 1
     share: float = 0.02
-    """of training fields whose group was left out, that the flag's threshold lets through as novel"""
+    """of known fields whose group was left out, that score above 1"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +105,7 @@ class ModelConfiguration:
     architecture: str
     classes: tuple[str, ...]
     input_size: int
+    """side of the views, in pixels"""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
     """input = (pixel − mean) / deviation, with pixels 0 to 255"""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.layers import on_glass
+
+PATCHED: Final = 0.6
+_EDGE = np.ones((3, 3), np.uint8)
 _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1.0) / 256.0)
 
 
@@ -29,9 +34,6 @@ class Augmentation:
     """of the side, in either direction"""
     blur: float = 0.25
     """share of fields that are blurred"""
-    patch: float = 0.6
-    """share of fields that get a patch of plain background at their edge. Where a scale bar was painted over, such a
-    patch tells the style of the bar, and with it the stream: it must mean nothing"""
     jpeg: float = 0.25
     """share of fields that are compressed anew, at quality 35 to 90"""
 
@@ -45,8 +47,6 @@ def augment(
     """
     how = how or Augmentation()
     turned = _turn(rgb, side, random, how)
-    if random.random() < how.patch:
-        _patch(turned, random)
     varied = vary_stain(turned, random, how)
     if random.random() < how.blur:
         varied = cv2.GaussianBlur(varied, (0, 0), random.uniform(0.3, 1.1)).astype(np.uint8)
@@ -56,8 +56,23 @@ def augment(
     return np.ascontiguousarray(varied)
 
 
-def _patch(rgb: NDArray[np.uint8], random: np.random.Generator) -> None:
-    """Paint a box in a corner or at an edge of `rgb`, 10 to 30 % of the side long, in the field's background colour."""
+def cut_out(balanced: NDArray[np.uint8], cells: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """The leukocytes of a white-balanced field on plain glass, cut out a little wider or tighter, harder or softer."""
+    edge = int(random.integers(3))
+    if edge:
+        cells = (cv2.dilate if edge == 1 else cv2.erode)(cells, _EDGE).astype(np.uint8, copy=False)
+    return on_glass(balanced, cells, softness=float(random.uniform(0.6, 1.6)))
+
+
+def with_patch(rgb: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """In PATCHED of all cases a copy of `rgb` with a box at its edge in the colour of its background.
+
+    10 to 30 % of the side long. Where a scale bar was painted over, such a box tells the style of the bar, and with it
+    the stream: it must mean nothing.
+    """
+    if random.random() >= PATCHED:
+        return rgb
+    rgb = rgb.copy()
     side = len(rgb)
     long, short = int(side * random.uniform(0.1, 0.3)), int(side * random.uniform(0.05, 0.2))
     width, height = (long, short) if random.random() < 0.5 else (short, long)
@@ -67,6 +82,7 @@ def _patch(rgb: NDArray[np.uint8], random: np.random.Generator) -> None:
     top = {2: 0, 3: side - height}.get(edge, top)
     background = np.percentile(rgb[::8, ::8].reshape(-1, 3), random.uniform(75, 95), axis=0)
     rgb[top : top + height, left : left + width] = background.astype(np.uint8)
+    return rgb
 
 
 def vary_stain(rgb: NDArray[np.uint8], random: np.random.Generator, how: Augmentation) -> NDArray[np.uint8]:

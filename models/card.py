@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.architectures.registry import blueprint, has_blueprint
 from models.artefact import ModelConfiguration
 
 _NOT_FOR = """\
@@ -22,10 +23,12 @@ leukaemia (B-ALL).
 - **One centre**: all images come from one hospital (Taleqani, Tehran), one microscope type, 100×.
 - **About eleven looks** (stain, camera, scale bar; seven in the part that was used), and class and look are
   confounded: Pro-B is nearly a single look. A random forest that sees background colour, red cells and scale bar but
-  no cell has 96.5 % four-class accuracy by group. High accuracy by group therefore does not prove that the cells are
-  what the network reads, and says little about another laboratory.
-- **A look it has not seen**: it can't be trusted to be right, and its flag `novel` catches only part of such fields
-  (below). What becomes of benign against ALL with a look left out of training was not measured for this model.
+  no cell has 96.5 % four-class accuracy by group. So one of two networks is shown the leukocytes on plain glass and
+  nothing else, and where the two are on different sides the field is flagged. The mean of both still listens to the
+  look, and the stain of the leukocytes themselves tells much of it.
+- **A look it has not seen**: it can't be trusted to be right. `novel`, `views-disagree` and `uncertain` are there to
+  say so; how often they do when a look is left out of training stands in docs/model/README.md of allq's repository,
+  with every other bar, met or missed.
 - Patients are not identified in the files: 89 are named in the paper, but that no patient is on both sides of a split
   could not be verified. Groups are blocks of consecutive files without overlapping tissue.
 - It has never seen T-ALL, AML, CLL, lymphoma, reactive lymphocytes or a normal adult differential. It must call each
@@ -65,10 +68,21 @@ def _made_of(configuration: ModelConfiguration) -> str:
     options = ", ".join(f"{name} {value}" for name, value in provenance.training.items() if name != "name")
     return (
         "## Made of\n"
-        f"{configuration.architecture} on the whole field, squashed to {configuration.input_size}² pixels, burned-in "
-        f"scale bars painted over. Trained on {provenance.fields:,} fields in {provenance.groups:,} groups of "
+        f"{configuration.architecture} at {configuration.input_size}² pixels, scale bars painted over. "
+        f"{_seen(configuration)} "
+        f"Trained on {provenance.fields:,} fields in {provenance.groups:,} groups of "
         f"`{provenance.data}` (fingerprint `{provenance.fingerprint[:16]}…`), allq {configuration.code_version}: "
         f"{options}.\n"
+    )
+
+
+def _seen(configuration: ModelConfiguration) -> str:
+    name = configuration.architecture
+    if has_blueprint(name) and not blueprint(name).two_views:
+        return "The call is read from the leukocytes alone, cut out on plain glass; novelty from the whole field."
+    return (
+        "The call is read from two views, the leukocytes cut out on plain glass and the whole field; novelty from the "
+        "whole field."
     )
 
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from allq.settings import Settings
 from imaging.decode import Decoded
-from imaging.overlays import without_overlays
+from imaging.overlays import find_overlays, without_overlays
 from imaging.quality import Quality
 from imaging.segment import Segmentation, segment
 from models.artefact import Model
 from models.calibration import sigmoid, softmax
 from models.engines import Engine, NetworkOutput, start
-from models.flags import NO_LEUKOCYTES, NOVEL, UNCERTAIN
-from models.inputs import judge, to_input
+from models.flags import DIVIDED, NO_LEUKOCYTES, NOVEL, UNCERTAIN, divided
+from models.inputs import CACHED_SIDE, cells_view, field_view, judge, to_cached
 from models.leukocytes import Nuclei, count_suspects, lay_out, margins
 from models.novelty import Novelty
 
@@ -26,8 +26,10 @@ from models.novelty import Novelty
 class PreparedField:
     """A field, ready for the network."""
 
-    input: NDArray[np.uint8]
-    """RGB (S, S, 3), overlays painted over"""
+    cells: NDArray[np.uint8]
+    """RGB (S, S, 3): its leukocytes on plain glass"""
+    field: NDArray[np.uint8]
+    """RGB (S, S, 3): the whole field, overlays painted over"""
     segmentation: Segmentation
     nuclei: Nuclei
     quality: Quality
@@ -78,16 +80,19 @@ class Classifier:
     @property
     def decode_side(self) -> int:
         """What `imaging.decode.decode` should be given as `reduce_to`."""
-        return max(2 * self._configuration.input_size, self._configuration.segmentation.working_side)
+        return max(2 * CACHED_SIDE, self._configuration.segmentation.working_side)
 
     def prepare(self, decoded: Decoded) -> PreparedField:
-        """Paint over what was burned in, find the leukocytes, judge the quality, squash to the network's input."""
-        cleaned = without_overlays(decoded.pixels)
+        """Paint over what was burned in, find the leukocytes, judge the quality, make the network's two views."""
+        parameters = self._configuration.segmentation
+        overlays = find_overlays(decoded.pixels, parameters.overlays)
         segmentation = segment(
-            decoded.pixels, self._configuration.segmentation, original_size=(decoded.width, decoded.height)
+            decoded.pixels, parameters, original_size=(decoded.width, decoded.height), overlays=overlays
         )
+        square = to_cached(without_overlays(decoded.pixels, overlays), segmentation)
         return PreparedField(
-            input=to_input(cleaned, self._configuration.input_size),
+            cells=cells_view(square, self._configuration.input_size),
+            field=field_view(square, self._configuration.input_size),
             segmentation=segmentation,
             nuclei=lay_out(segmentation),
             quality=judge(decoded.pixels, segmentation, decoded.width, self._configuration.quality),
@@ -95,16 +100,26 @@ class Classifier:
             height=decoded.height,
         )
 
-    def infer(self, inputs: NDArray[np.uint8]) -> NetworkOutput:
-        """RGB uint8 (N, S, S, 3), N ≥ 1, through the network."""
-        return self._engine.run(inputs)
+    def infer(self, prepared: Sequence[PreparedField]) -> NetworkOutput:
+        """N ≥ 1 fields through the network."""
+        cells, fields = (np.stack([getattr(each, view) for each in prepared]) for view in ("cells", "field"))
+        return self._engine.run(cells, fields)
 
     def assess(self, prepared: Sequence[PreparedField], output: NetworkOutput) -> list[Assessment]:
         """Turn the network's output for `prepared`, in the same order, into assessments."""
         probabilities = softmax(output.logits, self._configuration.temperature)
-        novelty = self._novelty.score(output.embeddings)
+        calls = probabilities.argmax(axis=1)
+        called = np.array([len(field.segmentation.leukocytes) > 0 for field in prepared], dtype=bool)
+        disagreeing = divided(output.views)
+        novelty = self._novelty.score(output.embeddings, np.where(called, calls > 0, -1))
         return [
-            self._assess(field, probabilities[index], float(novelty[index]), output.class_maps[index])
+            self._assess(
+                field,
+                probabilities[index],
+                float(novelty[index]),
+                output.class_maps[index],
+                views_disagree=bool(disagreeing[index]),
+            )
             for index, field in enumerate(prepared)
         ]
 
@@ -112,7 +127,7 @@ class Classifier:
         """Infer and assess."""
         if not prepared:
             return []
-        return self.assess(prepared, self.infer(np.stack([field.input for field in prepared])))
+        return self.assess(prepared, self.infer(prepared))
 
     def _assess(
         self,
@@ -120,6 +135,8 @@ class Classifier:
         probabilities: NDArray[np.float64],
         novelty: float,
         class_maps: NDArray[np.float32],
+        *,
+        views_disagree: bool,
     ) -> Assessment:
         configuration = self._configuration
         rule = configuration.leukocyte
@@ -132,8 +149,11 @@ class Classifier:
             flags.add(NOVEL)
         if not called:
             flags.add(NO_LEUKOCYTES)
-        elif confidence < configuration.threshold(UNCERTAIN):
-            flags.add(UNCERTAIN)
+        else:
+            if confidence < configuration.threshold(UNCERTAIN):
+                flags.add(UNCERTAIN)
+            if views_disagree:
+                flags.add(DIVIDED)
         return Assessment(
             call=configuration.classes[best] if called else None,
             confidence=confidence if called else 0.0,

@@ -1,4 +1,4 @@
-"""Labelled fields: read from a folder, split so that nothing leaks, held in memory as pixels."""
+"""Labelled fields: read from a folder, split so that nothing leaks."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allq.classes import CLASSES, DATA_FOLDERS
-from allq.errors import FieldError, UsageError
-from imaging.decode import decode
+from allq.errors import UsageError
 from imaging.formats import sniff
-from imaging.overlays import without_overlays
-from models.inputs import CACHED_SIDE, to_square
-from models.options import Progress, silent
 
 MAX_PIXELS = 200_000_000
+
+WITHOUT: Final = "without "
+"""Before the stream that a fold leaves out, in the fold's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +145,7 @@ def split_folds(fields: Sequence[LabelledField], *, protocol: str, folds: int, s
         if len(streams) < 2 or "" in streams:
             raise UsageError("Leaving a stream out needs a groups CSV whose column stream names at least two streams.")
         assigned = np.array([streams.index(field.stream) for field in fields])
-        return [_fold(f"without {stream}", assigned, number) for number, stream in enumerate(streams)]
+        return [_fold(f"{WITHOUT}{stream}", assigned, number) for number, stream in enumerate(streams)]
     units: dict[str, list[int]] = defaultdict(list)
     for index, field in enumerate(fields):
         units[field.sha256 if protocol == "random" else field.group].append(index)
@@ -168,23 +167,3 @@ def split_folds(fields: Sequence[LabelledField], *, protocol: str, folds: int, s
 
 def _fold(name: str, assigned: NDArray[np.int_], number: int) -> Fold:
     return Fold(name=name, train=np.flatnonzero(assigned != number), test=np.flatnonzero(assigned == number))
-
-
-def load_pixels(fields: Sequence[LabelledField], *, progress: Progress = silent, threads: int = 2) -> NDArray[np.uint8]:
-    """The fields as cleaned squares: RGB uint8 (N, CACHED_SIDE, CACHED_SIDE, 3).
-
-    Raises UsageError naming the first file that can't be read as an image.
-    """
-    pixels = np.empty((len(fields), CACHED_SIDE, CACHED_SIDE, 3), np.uint8)
-
-    def load(index: int) -> None:
-        try:
-            decoded = decode(fields[index].path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=4 * CACHED_SIDE)
-        except FieldError as error:
-            raise UsageError(f"{fields[index].path} can't be used: {error} Remove it from the data.") from error
-        pixels[index] = to_square(without_overlays(decoded.pixels), CACHED_SIDE)
-
-    with ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(load, range(len(fields))), start=1):
-            progress("reading images", done, len(fields))
-    return pixels

@@ -20,7 +20,7 @@ import numpy as np
 from allq.classes import CLASSES
 from imaging.synthetic import STYLES, SmearStyle, render_field
 from models.artefact import Model
-from models.options import Progress, TrainOptions, silent
+from models.options import Progress, TrainOptions, silent, told
 
 NAME: Final = "synthetic-smears"
 
@@ -29,11 +29,12 @@ OPTIONS: Final = TrainOptions(
     architecture="tiny",
     input_size=160,
     frozen_blocks=0,
-    epochs=14,
+    epochs=10,
     batch=32,
     learning_rate=3e-3,
     label_smoothing=0.02,
     synthetic=True,
+    threads=1,
 )
 
 _BLOCK: Final = 24
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=None, help="folder of renderings and checkpoints")
     arguments = parser.parse_args()
-    make(arguments.out, fields=arguments.fields, seed=arguments.seed, work=arguments.work)
+    make(arguments.out, fields=arguments.fields, seed=arguments.seed, work=arguments.work, progress=told())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,13 @@ from models.artefact import find
 from models.classifier import Assessment, Classifier
 from models.data import MAX_PIXELS, LabelledField, fingerprint, read_labelled
 from models.heldout import Calibration, HeldOut, calibrate, cross_calibrate, stored
+from models.interventions import intervene, remove_suspects, subjects
 from models.options import EvaluateOptions, Progress, silent
 from models.predictions import Predictions, from_assessments, from_held_out
 from models.report import Report, part_figures, summarise
+
+if TYPE_CHECKING:
+    from models.folds import FoldRun
 
 
 def evaluate(
@@ -32,8 +36,15 @@ def evaluate(
     fields = read_labelled(data, options.groups)
     if options.protocol == "folder":
         return _of_model(data, fields, options, progress, settings or current())
-    held_out, names = _leave_out(fields, options, progress)
-    predictions = from_held_out(held_out, _calibrations(held_out, options))
+    run = _leave_out(fields, options, progress)
+    held_out, names = run.held_out, run.names
+    calibrations = _calibrations(held_out, options)
+    predictions = from_held_out(held_out, calibrations)
+    changed: dict[str, Any] = {}
+    if options.interventions and options.protocol == "group":
+        from models.folds import intervene_in_folds  # noqa: PLC0415  # as below
+
+        changed = intervene_in_folds(run, fields, calibrations, settings or current(), progress)
     return _report(
         predictions,
         options,
@@ -41,11 +52,13 @@ def evaluate(
             "data": data.name,
             "fingerprint": held_out.fingerprint,
             "folds": len(names),
+            **({"streams left out": ", ".join(options.only)} if options.only else {}),
             "seed": options.seed,
             "code_version": __version__,
             "training": _recorded(options),
         },
         parts={name: np.flatnonzero(held_out.folds == number) for number, name in enumerate(names)},
+        changed=changed,
     )
 
 
@@ -62,27 +75,36 @@ def _of_model(
         assessments += classifier.classify(prepared)
         progress("classifying", len(assessments), len(fields))
     predictions = from_assessments(fields, assessments)
+    changed: dict[str, Any] = {}
+    if options.interventions:
+        found = subjects(classifier, fields, progress)
+        outcomes = intervene(classifier, found, found, progress)
+        changed = {
+            "interventions": {name: outcome.as_json() for name, outcome in outcomes.items()},
+            "removed_suspects": remove_suspects(classifier, found, progress),
+        }
     streams = sorted(set(predictions.streams.tolist()) - {""})
-    found = fingerprint(fields)
+    content = fingerprint(fields)
     provenance = classifier.model.configuration.provenance
     return _report(
         predictions,
         options,
         about={
             "data": data.name,
-            "fingerprint": found,
+            "fingerprint": content,
             "model": f"{classifier.model.name} {classifier.model.id[:12]}",
             "synthetic": classifier.model.configuration.synthetic,
-            "same data as trained on": found == provenance.fingerprint,
+            "same data as trained on": content == provenance.fingerprint,
             "engine": classifier.engine_name,
             "code_version": __version__,
         },
         parts={name: np.flatnonzero(predictions.streams == name) for name in streams},
+        changed=changed,
     )
 
 
-def _leave_out(fields: list[LabelledField], options: EvaluateOptions, progress: Progress) -> tuple[HeldOut, list[str]]:
-    """Train without each fold in turn; every field's held-out output, and the folds' names."""
+def _leave_out(fields: list[LabelledField], options: EvaluateOptions, progress: Progress) -> FoldRun:
+    """Train without each fold in turn."""
     # Only these protocols train: a finished model is evaluated without torch.
     from models.folds import run_folds  # noqa: PLC0415
 
@@ -107,12 +129,17 @@ def _calibrations(held_out: HeldOut, options: EvaluateOptions) -> list[tuple[NDA
 
 
 def _report(
-    predictions: Predictions, options: EvaluateOptions, *, about: dict[str, Any], parts: dict[str, NDArray[np.intp]]
+    predictions: Predictions,
+    options: EvaluateOptions,
+    *,
+    about: dict[str, Any],
+    parts: dict[str, NDArray[np.intp]],
+    changed: dict[str, Any],
 ) -> Report:
     return Report(
         protocol=options.protocol,
         about=about,
-        summary=summarise(predictions, resamplings=options.bootstrap, seed=options.seed),
+        summary={**summarise(predictions, resamplings=options.bootstrap, seed=options.seed), **changed},
         parts=[part_figures(predictions, name, chosen) for name, chosen in parts.items()],
     )
 

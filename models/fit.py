@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +21,12 @@ from torch.nn import functional
 
 from allq.classes import CLASSES
 from models.architectures.imagenet import load_imagenet
-from models.architectures.network import Network
-from models.architectures.registry import blueprint
-from models.augment import Augmentation, augment
+from models.architectures.make import make_network
+from models.architectures.network import FieldNetwork, Learner, View
+from models.augment import Augmentation, augment, cut_out, with_patch
+from models.data import LabelledField
 from models.options import Progress, TrainOptions
+from models.views import Views
 
 _FITTING = (
     "architecture",
@@ -35,31 +39,68 @@ _FITTING = (
     "label_smoothing",
     "warmup",
     "ema",
+    "balance",
     "seed",
 )
 """The options that change what the weights become."""
 
 
 def fit_network(
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int_],
+    views: Views,
+    fields: Sequence[LabelledField],
     options: TrainOptions,
     *,
     checkpoint: Path,
     progress: Progress,
     stage: str,
-) -> Network:
-    """Train on fields RGB uint8 (N, S, S, 3) and labels (N,), and return the averaged network, ready to evaluate.
+) -> FieldNetwork:
+    """Train on fields, and return the averaged network, ready to evaluate.
 
-    The same pixels, labels, options and threads give the same weights, stopped and resumed or not: all that is
-    random is drawn from the seed, the epoch and the field. A checkpoint of other data or options is not used.
+    The same fields, options and threads give the same weights, stopped and resumed or not: all that is random is drawn
+    from the seed, the epoch and the step. A checkpoint of other data or options is not used. Where the processor
+    computes with bfloat16 the activations are (half as long; the weights and their averages stay in single precision).
     """
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
     torch.manual_seed(options.seed)
-    network = Network(blueprint(options.architecture), len(CLASSES)).to(memory_format=torch.channels_last)
-    start_from_imagenet = load_imagenet(network, options.architecture)
-    frozen = _freeze(network, options.frozen_blocks if start_from_imagenet else 0)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    network = make_network(options.architecture, len(CLASSES)).to(memory_format=torch.channels_last)
+    from_imagenet = load_imagenet(network, options.architecture)
+    learners = network.learners()
+    for learner in learners:
+        _fit(
+            learner,
+            network,
+            views,
+            fields,
+            options,
+            frozen=learner.start[: options.frozen_blocks] if from_imagenet else (),
+            checkpoint=checkpoint.with_name(f"{checkpoint.stem}-{learner.name}{checkpoint.suffix}"),
+            progress=progress,
+            stage=f"{stage}, {learner.name}" if len(learners) > 1 else stage,
+        )
+    return network.eval()
+
+
+def _fit(
+    learner: Learner,
+    network: FieldNetwork,
+    views: Views,
+    fields: Sequence[LabelledField],
+    options: TrainOptions,
+    *,
+    frozen: Sequence[nn.Module],
+    checkpoint: Path,
+    progress: Progress,
+    stage: str,
+) -> None:
+    """Train one part of the network; its weights are the averaged ones in the end.
+
+    The first parts in `frozen` are held as they are: no gradient, and the statistics of their normalisation untouched.
+    """
+    module = learner.module
+    for part in frozen:
+        for parameter in part.parameters():
+            parameter.requires_grad_(False)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
         [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
@@ -67,54 +108,62 @@ def fit_network(
         ],
         lr=options.learning_rate,
     )
-    steps = max(1, len(labels) // options.batch)
-    averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    identity = _identity(pixels, labels, options)
-    first = _resume(checkpoint, identity, network, optimiser, averaged)
+    steps = max(1, len(fields) // options.batch)
+    averaged = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    identity = _identity(learner.inputs, views, fields, options)
+    half = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    first = _resume(checkpoint, identity, module, optimiser, averaged)
     for epoch in range(first, options.epochs):
         progress(stage, epoch, options.epochs)
-        network.train()
-        for block in frozen:
-            block.eval()
+        module.train()
+        for part in frozen:
+            part.eval()
         torch.manual_seed(hash((options.seed, epoch)) & 0x7FFFFFFF)
-        for step, (inputs, truth) in enumerate(_batches(pixels, labels, options, epoch, steps), start=epoch * steps):
+        batches = _batches(learner.inputs, views, fields, options, epoch=epoch, steps=steps)
+        for step, (inputs, truth) in enumerate(batches, start=epoch * steps):
             for group in optimiser.param_groups:
                 group["lr"] = options.learning_rate * _rate(step, steps * options.epochs, options.warmup)
-            output = network(network.scale(inputs))
-            loss = functional.cross_entropy(output.logits, truth, label_smoothing=options.label_smoothing)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                logits = learner.logits(*(network.scale(each) for each in inputs))
+            loss = functional.cross_entropy(logits.float(), truth, label_smoothing=options.label_smoothing)
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(trained, 5.0)
             optimiser.step()
-            _average(averaged, network, min(options.ema, (1 + step) / (10 + step)))
-        _save(checkpoint, identity=identity, epochs=epoch + 1, network=network, optimiser=optimiser, averaged=averaged)
+            _average(averaged, module, min(options.ema, (1 + step) / (10 + step)))
+        _save(checkpoint, identity=identity, epochs=epoch + 1, module=module, optimiser=optimiser, averaged=averaged)
     progress(stage, options.epochs, options.epochs)
-    network.load_state_dict(averaged)
-    return network.eval()
-
-
-def _freeze(network: Network, count: int) -> list[nn.Module]:
-    """Hold the first blocks as they are: no gradient, and the statistics of their normalisation untouched."""
-    frozen = list(network.blocks.values())[:count]
-    for block in frozen:
-        for parameter in block.parameters():
-            parameter.requires_grad_(False)
-    return frozen
+    module.load_state_dict(averaged)
 
 
 def _batches(
-    pixels: NDArray[np.uint8], labels: NDArray[np.int_], options: TrainOptions, epoch: int, steps: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The epoch's batches: augmented uint8 (B, S, S, 3) and labels (B,); the next one is made while one is used."""
-    order = np.random.default_rng((options.seed, epoch)).permutation(len(labels))
+    inputs: tuple[View, ...],
+    views: Views,
+    fields: Sequence[LabelledField],
+    options: TrainOptions,
+    *,
+    epoch: int,
+    steps: int,
+) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """The epoch's batches: augmented uint8 (B, S, S, 3) of each view, and labels (B,).
 
-    def make(step: int) -> tuple[Tensor, Tensor]:
-        chosen = order[step * options.batch : (step + 1) * options.batch]
-        fields = [
-            augment(pixels[index], options.input_size, np.random.default_rng((options.seed, epoch, int(index))))
-            for index in chosen
-        ]
-        return torch.from_numpy(np.stack(fields)), torch.from_numpy(labels[chosen].astype(np.int64))
+    The next one is made while one is used.
+    """
+    shares = _shares(fields, options.balance)
+    labels = np.array([field.label for field in fields], np.int64)
+
+    def one(view: View, index: int, random: np.random.Generator) -> NDArray[np.uint8]:
+        if view == "cells":
+            shown = cut_out(views.balanced[index], views.cells[index], random)
+        else:
+            shown = with_patch(views.pixels[index], random)
+        return augment(shown, options.input_size, random)
+
+    def make(step: int) -> tuple[list[Tensor], Tensor]:
+        random = np.random.default_rng((options.seed, epoch, step))
+        chosen = random.choice(len(shares), options.batch, p=shares)
+        drawn = [np.stack([one(view, int(index), random) for index in chosen]) for view in inputs]
+        return [torch.from_numpy(each) for each in drawn], torch.from_numpy(labels[chosen])
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(make, 0)
@@ -125,6 +174,14 @@ def _batches(
             yield ready
 
 
+def _shares(fields: Sequence[LabelledField], balance: float) -> NDArray[np.float64]:
+    """How often each field is drawn, (N,), sum 1: a look of n fields in proportion to n^(1 − balance)."""
+    looks = [field.stream or f"class {field.label}" for field in fields]
+    sizes = Counter(looks)
+    weights = np.array([sizes[look] ** -balance for look in looks])
+    return np.asarray(weights / weights.sum())
+
+
 def _rate(step: int, total: int, warmup: float) -> float:
     rising = max(1, round(total * warmup))
     if step < rising:
@@ -133,21 +190,27 @@ def _rate(step: int, total: int, warmup: float) -> float:
 
 
 @torch.no_grad()
-def _average(averaged: dict[str, Tensor], network: Network, decay: float) -> None:
-    for name, value in network.state_dict().items():
+def _average(averaged: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    for name, value in module.state_dict().items():
         if value.is_floating_point():
             averaged[name].lerp_(value, 1 - decay)
         else:
             averaged[name].copy_(value)
 
 
-def _identity(pixels: NDArray[np.uint8], labels: NDArray[np.int_], options: TrainOptions) -> str:
+def _identity(inputs: tuple[View, ...], views: Views, fields: Sequence[LabelledField], options: TrainOptions) -> str:
     """What a checkpoint belongs to: SHA-256 over the data and the options that change the weights."""
-    chosen = {name: value for name, value in asdict(options).items() if name in _FITTING}
+    chosen: dict[str, Any] = {name: value for name, value in asdict(options).items() if name in _FITTING}
     chosen["augmentation"] = asdict(Augmentation())
+    chosen["fields"] = [(field.label, field.stream) for field in fields]
+    if "field" in inputs:
+        chosen["inputs"] = inputs
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
-    digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
-    digest.update(np.ascontiguousarray(pixels).data)
+    for array in (
+        *((views.balanced, views.cells) if "cells" in inputs else ()),
+        *((views.pixels,) if "field" in inputs else ()),
+    ):
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -156,7 +219,7 @@ def _save(
     *,
     identity: str,
     epochs: int,
-    network: Network,
+    module: nn.Module,
     optimiser: torch.optim.Optimizer,
     averaged: dict[str, Tensor],
 ) -> None:
@@ -167,7 +230,7 @@ def _save(
         {
             "identity": identity,
             "epochs": epochs,
-            "network": network.state_dict(),
+            "network": module.state_dict(),
             "optimiser": optimiser.state_dict(),
             "averaged": averaged,
         },
@@ -177,7 +240,7 @@ def _save(
 
 
 def _resume(
-    path: Path, identity: str, network: Network, optimiser: torch.optim.Optimizer, averaged: dict[str, Tensor]
+    path: Path, identity: str, module: nn.Module, optimiser: torch.optim.Optimizer, averaged: dict[str, Tensor]
 ) -> int:
     """Epochs already done, whose state is now in the network, the optimiser and `averaged`."""
     if not path.is_file():
@@ -185,7 +248,7 @@ def _resume(
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if saved["identity"] != identity:
         return 0
-    network.load_state_dict(saved["network"])
+    module.load_state_dict(saved["network"])
     optimiser.load_state_dict(saved["optimiser"])
     averaged.update(saved["averaged"])
     return int(saved["epochs"])

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from imaging.parameters import QualityParameters
 from imaging.quality import BADLY_EXPOSED, BLURRED
 from models.artefact import Flag
 
 NOVEL: Final = "novel"
 UNCERTAIN: Final = "uncertain"
+DIVIDED: Final = "views-disagree"
 NO_LEUKOCYTES: Final = "no-leukocytes"
 DUPLICATE: Final = "duplicate"
 SCATTERED: Final = "scattered-suspects"
 FAILED_FIELDS: Final = "failed-fields"
 
 
+def divided(views: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Whether a field's views are on different sides of benign and ALL: (N, V, classes) logits to (N,)."""
+    suspect = views.argmax(axis=2) > 0
+    return np.asarray(suspect.any(axis=1) & ~suspect.all(axis=1))
+
+
 def flags(*, novel: float, uncertain: float, quality: QualityParameters) -> dict[str, Flag]:
     """Every flag of a field and of a slide. The quality checks' further thresholds stand in `quality`."""
     return {
         NOVEL: Flag(
-            sentence="The field looks unlike everything the model was trained on (its novelty is above the threshold): "
-            "its call means nothing.",
+            sentence="The field looks unlike those of its call that the model was trained on (its novelty is above the "
+            "threshold): don't trust the call.",
             threshold=novel,
         ),
         UNCERTAIN: Flag(
             sentence="The model can't decide between classes: its highest probability is below the threshold.",
             threshold=uncertain,
+        ),
+        DIVIDED: Flag(
+            sentence="The leukocytes by themselves and the whole field speak for different sides, benign and ALL: "
+            "don't trust the call.",
         ),
         NO_LEUKOCYTES: Flag(sentence="No leukocyte was found in the field, so nothing was called."),
         BLURRED: Flag(

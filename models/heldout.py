@@ -34,6 +34,8 @@ class HeldOut:
     folds: NDArray[np.int_]
     logits: NDArray[np.float32]
     """(N, classes)"""
+    views: NDArray[np.float32]
+    """(N, V, classes): the logits of each view by itself"""
     novelty: NDArray[np.float32]
     novelty_threshold: NDArray[np.float32]
     """of the fold's own novelty statistics"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import cv2
@@ -33,15 +34,17 @@ class Nuclei:
 def lay_out(segmentation: Segmentation) -> Nuclei:
     """Lay the nuclei of a whole field on the grid, as the field is squashed to the network's input."""
     height, width = segmentation.nuclei.shape
-    rows = (np.arange(GRID) + 0.5) * height / GRID
-    columns = (np.arange(GRID) + 0.5) * width / GRID
-    labels = segmentation.nuclei[rows.astype(int)[:, None], columns.astype(int)[None, :]]
-    centres = [
-        (leukocyte.centre[1] / segmentation.scale / height, leukocyte.centre[0] / segmentation.scale / width)
-        for leukocyte in segmentation.leukocytes
-    ]
-    on_grid = np.array(centres, dtype=np.float64).reshape(-1, 2) * GRID
+    labels = segmentation.nuclei[_middles(height)][:, _middles(width)]
+    down, across = (GRID / segmentation.scale / side for side in (height, width))
+    centres = np.array([leukocyte.centre for leukocyte in segmentation.leukocytes], dtype=np.float64).reshape(-1, 2)
+    on_grid = centres[:, ::-1] * (down, across)
     return Nuclei(labels=labels.astype(np.uint16), centres=np.clip(on_grid, 0, GRID - 1).astype(np.uint8))
+
+
+@cache
+def _middles(side: int) -> NDArray[np.intp]:
+    """The pixels, of `side`, in the middle of the cells of the grid."""
+    return ((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp)
 
 
 def margins(class_maps: NDArray[np.float32], nuclei: Nuclei) -> NDArray[np.float64]:
@@ -55,11 +58,13 @@ def margins(class_maps: NDArray[np.float32], nuclei: Nuclei) -> NDArray[np.float
         return np.zeros(0)
     # OpenCV lays the maps' cells over the field by their outer edges, as the network's strides do.
     maps = [cv2.resize(each, (GRID, GRID), interpolation=cv2.INTER_LINEAR) for each in class_maps]
-    labels = nuclei.labels.ravel()
-    pixels = np.bincount(labels, minlength=count + 1)[1 : count + 1]
+    # Most of the grid is no nucleus, and isn't summed.
+    places = np.flatnonzero(nuclei.labels)
+    labels = nuclei.labels.ravel()[places] - 1
+    pixels = np.bincount(labels, minlength=count)
     means = np.empty((count, len(maps)))
     for index, each in enumerate(maps):
-        means[:, index] = np.bincount(labels, weights=each.ravel(), minlength=count + 1)[1 : count + 1]
+        means[:, index] = np.bincount(labels, weights=each.ravel()[places], minlength=count)
     means /= np.maximum(pixels, 1)[:, None]
     for lost in np.flatnonzero(pixels == 0):
         row, column = nuclei.centres[lost]

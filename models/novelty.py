@@ -1,26 +1,34 @@
-"""How far a field lies from everything the model was trained on.
+"""How far a field's look lies from everything of its call that the model was trained on.
 
-The distance is that to the k-th nearest training field in the first dimensions of the network's embedding: channel
-means of early blocks, which tell stain, grain, focus and scale. They are whitened by how fields differ within a group:
-what varies on one slide counts little, what only tells slides apart counts much. Streams are separate clouds, so
-neighbours tell more than one Gaussian would (measured in docs/model.md; k-NN after Sun et al., ICML 2022). A score of 1
-is the median over training fields whose group was left out of the references.
+The look is the means of early blocks over the whole field, which tell stain, grain, focus and scale. Distances are
+whitened by how fields differ within a group: what varies on one slide counts little, what only tells slides apart
+counts much. Streams are separate clouds, so neighbours tell more than one Gaussian would (k-NN after Sun et al.,
+ICML 2022; figures in docs/model.md).
+
+The nearest neighbour is looked for among the training fields of the side (benign or ALL) that the leukocytes were
+called as. The call comes from the leukocytes, the look from the whole field: where a call is wrong the two seldom
+agree, so that a field from a new laboratory is noticed where it matters most. A score of 1 is the level that a given
+share of known fields exceeds when their group is left out of the references.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-MAX_REFERENCES = 4096
-_LEAST_GROUP = 3
-_SHRINKAGE = 0.1
+MAX_REFERENCES: Final = 4096
+SIDES: Final = 2
+"""0: benign, 1: ALL."""
+
+_LEAST_GROUP: Final = 3
+_PARTS: Final = 5
+_SHRINKAGE: Final = 0.1
 """of the mean variance, added to that of each axis, so that axes without variance don't blow up"""
 
 
@@ -31,11 +39,13 @@ class Novelty:
     mean: Floats
     """(D,)"""
     whitening: Floats
-    """(D, D): whitened = (embedding[:D] − mean) @ whitening"""
+    """(D, D): whitened = (embedding − mean) @ whitening"""
     references: NDArray[np.float16]
     """(R, D)"""
-    unit: float
-    """distance that scores 1"""
+    sides: NDArray[np.uint8]
+    """(R,) of the references"""
+    units: Floats
+    """(SIDES,): the distance that scores 1"""
     neighbours: int
 
     @classmethod
@@ -45,7 +55,8 @@ class Novelty:
             mean=arrays["novelty.mean"].astype(np.float32),
             whitening=arrays["novelty.whitening"].astype(np.float32),
             references=arrays["novelty.references"].astype(np.float16),
-            unit=float(arrays["novelty.unit"][0]),
+            sides=arrays["novelty.sides"].astype(np.uint8),
+            units=arrays["novelty.units"].astype(np.float32),
             neighbours=neighbours,
         )
 
@@ -55,50 +66,107 @@ class Novelty:
             "novelty.mean": self.mean,
             "novelty.whitening": self.whitening,
             "novelty.references": self.references,
-            "novelty.unit": np.array([self.unit], np.float32),
+            "novelty.sides": self.sides,
+            "novelty.units": self.units,
         }
 
-    def score(self, embeddings: NDArray[np.floating]) -> Floats:
-        """(N, E) embeddings to (N,) scores, 0 upwards."""
-        whitened = (embeddings[:, : len(self.mean)].astype(np.float32) - self.mean) @ self.whitening
+    def scores(self, embeddings: NDArray[np.floating]) -> Floats:
+        """(N, D) embeddings to (N, SIDES) scores, 0 upwards: how new each would be if it were called so."""
+        whitened = (embeddings.astype(np.float32) - self.mean) @ self.whitening
         references = self.references.astype(np.float32)
         squares = (whitened**2).sum(1)[:, None] - 2 * whitened @ references.T + (references**2).sum(1)
-        rank = min(self.neighbours, len(references)) - 1
-        distance = np.sqrt(np.maximum(np.partition(squares, rank, axis=1)[:, rank], 0))
-        return np.asarray(distance / self.unit, dtype=np.float32)
+        found = np.full((len(whitened), SIDES), np.inf, np.float32)
+        for side in range(SIDES):
+            of_side = squares[:, self.sides == side]
+            if of_side.shape[1]:
+                rank = min(self.neighbours, of_side.shape[1]) - 1
+                distance = np.sqrt(np.maximum(np.partition(of_side, rank, axis=1)[:, rank], 0))
+                found[:, side] = distance / self.units[side]
+        return found
+
+    def score(self, embeddings: NDArray[np.floating], sides: NDArray[np.integer]) -> Floats:
+        """(N, D) embeddings and the sides (N,) they were called as, to (N,) scores. −1: no call; the nearer side."""
+        scores = self.scores(embeddings)
+        chosen = np.take_along_axis(scores, np.maximum(sides, 0)[:, None], axis=1)[:, 0]
+        return np.where(sides < 0, scores.min(axis=1), chosen).astype(np.float32)
+
+    def extended(
+        self, embeddings: NDArray[np.floating], groups: Sequence[str], sides: NDArray[np.integer], *, share: float
+    ) -> Novelty:
+        """The same with fields of another laboratory among the references; the whitening stays.
+
+        `embeddings` (N, D), `groups` (N,), `sides` (N,). A side's level rises, if need be, until no more than `share`
+        of its new fields exceed it when their group is left out.
+        """
+        whitened = ((embeddings.astype(np.float32) - self.mean) @ self.whitening).astype(np.float32)
+        names = np.array(groups)
+        units = self.units.copy()
+        references = np.concatenate([self.references.astype(np.float32), whitened])
+        of_side = np.concatenate([self.sides, sides.astype(np.uint8)])
+        owners = np.concatenate([np.full(len(self.sides), -1), np.unique(names, return_inverse=True)[1]])
+        apart = np.empty(len(whitened))
+        for index, (point, side, owner) in enumerate(zip(whitened, sides, owners[len(self.sides) :], strict=True)):
+            others = references[(of_side == side) & (owners != owner)]
+            rank = min(self.neighbours, len(others)) - 1
+            apart[index] = np.sqrt(np.partition(((others - point) ** 2).sum(1), rank)[rank]) if len(others) else np.nan
+        for side in range(SIDES):
+            if (sides == side).any():
+                units[side] = max(float(units[side]), _level(apart[sides == side], share))
+        return Novelty(
+            mean=self.mean,
+            whitening=self.whitening,
+            references=references.astype(np.float16),
+            sides=of_side,
+            units=units,
+            neighbours=self.neighbours,
+        )
 
 
 def fit_novelty(
-    embeddings: NDArray[np.floating], groups: Sequence[str], *, dimensions: int, neighbours: int, share: float
-) -> tuple[Novelty, float]:
-    """The references, and the score that `share` of fields exceed when their own group is not among the references.
+    embeddings: NDArray[np.floating],
+    groups: Sequence[str],
+    sides: NDArray[np.integer],
+    *,
+    neighbours: int,
+    share: float,
+) -> Novelty:
+    """The references, in units of the distance that `share` of fields exceed whose group is left out.
 
-    `embeddings` (N, E) of the training fields, `groups` (N,) their groups. The references hold every field (at most
-    MAX_REFERENCES, evenly chosen); the threshold comes from five parts of the groups, each left out in turn.
+    `embeddings` (N, D) of the training fields, `groups` (N,) their groups, `sides` (N,) 0 benign, 1 ALL. The references
+    hold every field (at most MAX_REFERENCES, evenly chosen); the units come from five parts of the groups, each left
+    out in turn.
     """
-    values = embeddings[:, :dimensions].astype(np.float64)
+    values = embeddings.astype(np.float64)
     kinds = sorted(set(groups))
     numbers = np.array([kinds.index(group) for group in groups])
     # Dealt out at random: neighbours by name share a look, and leaving a whole look out would tell another thing.
-    part = np.random.default_rng(0).permutation(len(kinds))[numbers] % 5
-    apart = np.empty(len(values), np.float32)
+    part = np.random.default_rng(0).permutation(len(kinds))[numbers] % _PARTS
+    apart = np.full(len(values), np.nan)
     for number in np.unique(part):
         others = np.flatnonzero(part != number) if len(kinds) > 1 else np.arange(len(values))
-        rest = _references(values[others], numbers[others], neighbours)
-        apart[part == number] = rest.score(values[part == number])
-    median = float(np.median(apart)) or 1.0
-    whole = _references(values, numbers, neighbours)
-    novelty = Novelty(
+        rest = _references(values[others], numbers[others], sides[others], neighbours)
+        inside = np.flatnonzero(part == number)
+        apart[inside] = rest.score(values[inside], sides[inside])
+    whole = _references(values, numbers, sides, neighbours)
+    return Novelty(
         mean=whole.mean,
         whitening=whole.whitening,
         references=whole.references,
-        unit=median,
+        sides=whole.sides,
+        units=np.array([_level(apart[sides == side], share) for side in range(SIDES)], np.float32),
         neighbours=neighbours,
     )
-    return novelty, float(np.quantile(apart, 1 - share) / median)
 
 
-def _references(values: NDArray[np.float64], groups: NDArray[np.int_], neighbours: int) -> Novelty:
+def _level(distances: NDArray[np.float64], share: float) -> float:
+    """What `share` of the distances exceed; 1 where there are none to say."""
+    known = distances[np.isfinite(distances)]
+    return (float(np.quantile(known, 1 - share)) or 1.0) if len(known) else 1.0
+
+
+def _references(
+    values: NDArray[np.float64], groups: NDArray[np.int_], sides: NDArray[np.integer], neighbours: int
+) -> Novelty:
     mean, spread = values.mean(0), values.std(0) + 1e-6
     within = (values - mean) / spread
     _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
@@ -113,6 +181,7 @@ def _references(values: NDArray[np.float64], groups: NDArray[np.int_], neighbour
         mean=mean.astype(np.float32),
         whitening=whitening.astype(np.float32),
         references=((values[chosen] - mean) @ whitening).astype(np.float16),
-        unit=1.0,
+        sides=sides[chosen].astype(np.uint8),
+        units=np.ones(SIDES, np.float32),
         neighbours=neighbours,
     )

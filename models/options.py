@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+from models.architectures.registry import seen_by
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total): `progress("fold 2 of 5, epoch", 3, 8)`."""
@@ -17,13 +21,28 @@ def silent(stage: str, done: int, total: int) -> None:
     """A Progress that tells nobody."""
 
 
+def told() -> Progress:
+    """A Progress that writes a line when a stage begins, and every minute."""
+    began = time.monotonic()
+    last: list[tuple[str, float]] = [("", 0.0)]
+
+    def progress(stage: str, done: int, total: int) -> None:
+        now = time.monotonic() - began
+        if stage != last[0][0] or now - last[0][1] > 60:
+            last[0] = (stage, now)
+            sys.stderr.write(f"{now:6.0f} s  {stage} {done} of {total}\n")
+
+    return progress
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
     """How a network is trained, calibrated and packed. The defaults are those of the model that comes with allq."""
 
     name: str = "field-model"
     architecture: str = "efficientnet-lite0"
-    input_size: int = 192
+    input_size: int = 0
+    """Side of the views, in pixels; 0: what the architecture is made for."""
     frozen_blocks: int = 6
     """Blocks from the first on that keep their ImageNet weights: cheaper, and generic for the novelty score."""
     epochs: int = 8
@@ -35,6 +54,8 @@ class TrainOptions:
     """Share of all steps in which the rate rises, before it falls along a cosine."""
     ema: float = 0.99
     """Decay per step of the averaged weights, which are the ones that are kept."""
+    balance: float = 0.5
+    """How far looks (streams) with few fields are drawn more often: 0 not at all, 1 until all looks come as often."""
     seed: int = 0
     threads: int | None = None
     """Threads for the network; None: one per core."""
@@ -49,6 +70,10 @@ class TrainOptions:
     work: Path | None = None
     """Folder of checkpoints, for resuming. None: `<out>.work` beside the model."""
 
+    def sized(self) -> TrainOptions:
+        """The same with an input size that isn't 0. Raises ModelError for an unknown architecture."""
+        return replace(self, input_size=self.input_size or seen_by(self.architecture).input_size)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions:
@@ -59,10 +84,15 @@ class EvaluateOptions:
     model: str | None = None
     """Name or id of the model; for protocol `folder` only. None: the active model."""
     folds: int = 5
+    only: tuple[str, ...] = ()
+    """For protocol `stream`: leave out these streams alone; empty: each in turn."""
     seed: int = 0
     groups: Path | None = None
     work: Path | None = None
     """Folder of checkpoints and of held-out outputs. None: `allq-evaluation` in the working directory."""
     bootstrap: int = 1000
     """Resamplings of the groups for the 95 % intervals."""
+    interventions: bool = True
+    """Also change the fields (leukocytes painted out, moved, stained otherwise …) and ask again; for `group` and
+    `folder`."""
     training: TrainOptions = field(default_factory=TrainOptions)

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from allq.errors import FieldError
 from imaging.decode import Decoded, decode
 from imaging.formats import HEAD_BYTES, ImageFormat, sniff
 from imaging.synthetic import STYLES, render_field
-from models.architectures.network import Network
+from models.architectures.network import FieldNetwork
+from models.artefact import NoveltyRule
 from models.classifier import Assessment, Classifier
-from models.data import MAX_PIXELS, load_pixels, read_labelled
+from models.data import MAX_PIXELS, read_labelled
 from models.flags import NOVEL
 from models.novelty import fit_novelty
 from models.options import Progress, TrainOptions, silent
-from models.train import look_through, novelty_rule
+from models.train import describe
+from models.views import view_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +33,8 @@ class Outside:
     novel: int
     flagged: int
     """with any flag, novel or not"""
-    least_novelty: float
-    median_novelty: float
+    novelty: NDArray[np.float64]
+    """of each image"""
 
 
 def look_outside(classifier: Classifier, folder: Path, progress: Progress = silent) -> list[Outside]:
@@ -50,7 +53,7 @@ def look_at_rendered(classifier: Classifier, *, fields: int, seed: int, progress
     return found
 
 
-def left_out_streams(network: Network, data: Path, options: TrainOptions, progress: Progress = silent) -> str:
+def left_out_streams(network: FieldNetwork, data: Path, options: TrainOptions, progress: Progress = silent) -> str:
     """How much of each stream is novel to statistics made without it, as a Markdown table; "" without streams.
 
     Exact for a network whose novelty is read from frozen blocks: they are the same whatever it was trained on.
@@ -58,23 +61,26 @@ def left_out_streams(network: Network, data: Path, options: TrainOptions, progre
     fields = read_labelled(data, options.groups)
     streams = np.array([field.stream for field in fields])
     groups = np.array([field.group for field in fields])
+    sides = np.array([field.label > 0 for field in fields]).astype(int)
     if len(set(streams.tolist()) - {""}) < 2:
         return ""
-    pixels = load_pixels(fields, progress=progress)
-    embeddings = look_through(network, pixels, options.input_size, progress, "streams left out").embeddings
-    rule = novelty_rule(options)
-    lines = ["| look left out | fields | flagged novel |", "|---|---|---|"]
+    embeddings = describe(network, view_all(fields, progress=progress), options.sized(), progress)
+    rule = NoveltyRule()
+    lines = ["| look left out | fields | novel if called rightly | novel if called wrongly |", "|---|---|---|---|"]
     for stream in np.unique(streams):
         inside = streams == stream
-        novelty, threshold = fit_novelty(
+        novelty = fit_novelty(
             embeddings[~inside],
             groups[~inside].tolist(),
-            dimensions=rule.dimensions,
+            sides[~inside],
             neighbours=rule.neighbours,
             share=rule.share,
         )
-        novel = int((novelty.score(embeddings[inside]) > threshold).sum())
-        lines.append(f"| {stream} | {inside.sum()} | {_share(novel, int(inside.sum()))} |")
+        scores = novelty.scores(embeddings[inside]) > 1
+        right = np.take_along_axis(scores, sides[inside][:, None], axis=1).sum()
+        wrong = np.take_along_axis(scores, 1 - sides[inside][:, None], axis=1).sum()
+        count = int(inside.sum())
+        lines.append(f"| {stream} | {count} | {_share(int(right), count)} | {_share(int(wrong), count)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +92,7 @@ def as_markdown(found: Sequence[Outside], *, threshold: float) -> str:
     ]
     lines += [
         f"| {each.source} | {each.images} | {_share(each.novel, each.images)} | {_share(each.flagged, each.images)} "
-        f"| {each.least_novelty:.2f}, {each.median_novelty:.2f} |"
+        f"| {each.novelty.min():.2f}, {np.median(each.novelty):.2f} |"
         for each in found
     ]
     return "\n".join(lines) + "\n"
@@ -125,12 +131,10 @@ def _assessed(classifier: Classifier, fields: Iterable[Decoded], progress: Progr
 
 
 def _summed(source: str, assessments: Sequence[Assessment]) -> Outside:
-    novelty = np.array([each.novelty for each in assessments] or [np.nan])
     return Outside(
         source=source,
         images=len(assessments),
         novel=sum(NOVEL in each.flags for each in assessments),
         flagged=sum(bool(each.flags) for each in assessments),
-        least_novelty=float(novelty.min()),
-        median_novelty=float(np.median(novelty)),
+        novelty=np.array([each.novelty for each in assessments] or [np.nan]),
     )

@@ -13,7 +13,7 @@ from models.artefact import LeukocyteRule
 from models.calibration import sigmoid, softmax
 from models.classifier import Assessment
 from models.data import LabelledField
-from models.flags import NO_LEUKOCYTES, NOVEL, UNCERTAIN
+from models.flags import DIVIDED, NO_LEUKOCYTES, NOVEL, UNCERTAIN, divided
 from models.heldout import Calibration, HeldOut
 from models.leukocytes import count_suspects
 
@@ -76,12 +76,14 @@ def from_held_out(held_out: HeldOut, parts: Iterable[tuple[NDArray[np.intp], Cal
         for rule, margins in zip(rules, held_out.field_margins(), strict=True)
     ]
     confidence = probabilities.max(axis=1)
+    disagreeing = divided(held_out.views)
     flags = [
         _flags(
             quality=str(held_out.quality[index]).split(),
             novel=bool(held_out.novelty[index] > held_out.novelty_threshold[index]),
             empty=bool(held_out.leukocytes[index] == 0),
             uncertain=bool(confidence[index] < uncertain[index]),
+            views_disagree=bool(disagreeing[index]),
         )
         for index in range(count)
     ]
@@ -104,14 +106,16 @@ def from_held_out(held_out: HeldOut, parts: Iterable[tuple[NDArray[np.intp], Cal
     )
 
 
-def _flags(*, quality: Sequence[str], novel: bool, empty: bool, uncertain: bool) -> tuple[str, ...]:
+def _flags(
+    *, quality: Sequence[str], novel: bool, empty: bool, uncertain: bool, views_disagree: bool
+) -> tuple[str, ...]:
     flags = set(quality)
     if novel:
         flags.add(NOVEL)
     if empty:
         flags.add(NO_LEUKOCYTES)
-    elif uncertain:
-        flags.add(UNCERTAIN)
+    else:
+        flags |= {name for name, raised in ((UNCERTAIN, uncertain), (DIVIDED, views_disagree)) if raised}
     return tuple(sorted(flags))
 
 

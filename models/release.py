@@ -1,7 +1,8 @@
-"""`python -m models.release DATA`: makes the model that comes with allq, and the report that its card quotes.
+"""`python -m models.release DATA`: makes the model that comes with allq, and the reports that its card quotes.
 
-Evaluates by group, trains on all fields with that calibration, and shows the model images from elsewhere. Stopped and
-called again it goes on. Needs the Taleqani images (docs/model.md says where they are from).
+Evaluates by group, trains on all fields with that calibration, and shows the model images from elsewhere; with `--also
+stream` and `--also random` evaluates so, too. Stopped and called again it goes on. Needs the Taleqani
+images (docs/model.md says where they are from).
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from models.engines.torch import restore
 from models.evaluate import evaluate
 from models.flags import NOVEL
 from models.heldout import HELD_OUT
-from models.options import EvaluateOptions, Progress, TrainOptions, silent
+from models.options import EvaluateOptions, Progress, Protocol, TrainOptions, silent, told
 from models.outside import as_markdown, left_out_streams, look_at_rendered, look_outside
 from models.report import Report
 from models.train import train
@@ -55,26 +55,35 @@ def release(
     return model
 
 
+def evaluate_further(
+    data: Path,
+    protocols: Sequence[Protocol],
+    *,
+    work: Path,
+    reports: Path,
+    only: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> None:
+    """The protocols that the model itself doesn't need: streams left out (calibrated by group), random split."""
+    training = replace(OPTIONS, calibration=work / "group-seed0")
+    further: tuple[tuple[Protocol, TrainOptions], ...] = (("stream", training), ("random", OPTIONS))
+    for protocol, options in further:
+        if protocol not in protocols:
+            continue
+        asked = EvaluateOptions(
+            protocol=protocol, work=work, training=options, only=only if protocol == "stream" else ()
+        )
+        write_report(evaluate(data, asked, progress), reports, f"by-{protocol}")
+        held_out = work / f"{protocol}-seed0" / HELD_OUT
+        shutil.copyfile(held_out, reports / f"by-{protocol}-{HELD_OUT}")
+
+
 def write_report(report: Report, folder: Path, name: str) -> None:
     """`name`.json and `name`.md."""
     folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
     (folder / f"{name}.json").write_text(content + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(report.as_markdown(), encoding="utf-8")
-
-
-def told() -> Progress:
-    """A Progress that writes a line when a stage begins, and every minute."""
-    began = time.monotonic()
-    last: list[tuple[str, float]] = [("", 0.0)]
-
-    def progress(stage: str, done: int, total: int) -> None:
-        now = time.monotonic() - began
-        if stage != last[0][0] or now - last[0][1] > 60:
-            last[0] = (stage, now)
-            sys.stderr.write(f"{now:6.0f} s  {stage} {done} of {total}\n")
-
-    return progress
 
 
 def main() -> None:
@@ -85,8 +94,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("allq-evaluation"))
     parser.add_argument("--reports", type=Path, default=Path("docs/model"))
     parser.add_argument("--outside", type=Path, default=None, help="folder of folders of images from elsewhere")
+    parser.add_argument("--also", action="append", choices=("stream", "random"), default=[], help="evaluate so, too")
+    parser.add_argument("--only", action="append", default=[], help="for stream: leave out this one alone; repeatable")
     given = parser.parse_args()
-    release(given.data, given.out, work=given.work, reports=given.reports, outside=given.outside, progress=told())
+    progress = told()
+    release(given.data, given.out, work=given.work, reports=given.reports, outside=given.outside, progress=progress)
+    evaluate_further(
+        given.data,
+        given.also,
+        work=given.work,
+        reports=given.reports,
+        only=tuple(given.only),
+        progress=progress,
+    )
 
 
 if __name__ == "__main__":

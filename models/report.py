@@ -30,6 +30,7 @@ FIGURES: Final = {
     "missed_unflagged": "ALL fields called benign and not flagged",
     "without_leukocytes": "fields in which no leukocyte was found",
 }
+_DRAWS: Final = 20
 _PLAIN: Final = frozenset({"auroc", "ece", "brier"})
 """Figures that aren't shares."""
 
@@ -91,6 +92,7 @@ def summarise(
         "flags": _flags(predictions),
         "leukocytes": _leukocytes(predictions),
         "pseudo_slides": _pseudo_slides(predictions, classes, rule or SlideRule()),
+        "half_slides": _pseudo_slides(predictions, classes, rule or SlideRule(), draws=_DRAWS, seed=seed),
     }
 
 
@@ -132,13 +134,22 @@ def _leukocytes(predictions: Predictions) -> dict[str, float | int | None]:
     }
 
 
-def _pseudo_slides(predictions: Predictions, classes: Sequence[str], rule: SlideRule) -> dict[str, dict[str, int]]:
-    """Slide calls of groups taken as slides, counted by the group's class; groups of several classes left out."""
+def _pseudo_slides(
+    predictions: Predictions, classes: Sequence[str], rule: SlideRule, *, draws: int = 0, seed: int = 0
+) -> dict[str, dict[str, int]]:
+    """Slide calls of groups taken as slides, counted by the group's class; groups of several classes left out.
+
+    With `draws`, each group gives so many slides of half of its fields, drawn at random.
+    """
+    random = np.random.default_rng(seed)
     calls: dict[str, Counter[str]] = {}
     for group in np.unique(predictions.groups):
-        chosen = np.flatnonzero(predictions.groups == group)
-        labels = np.unique(predictions.labels[chosen])
-        if len(labels) == 1:
+        whole = np.flatnonzero(predictions.groups == group)
+        labels = np.unique(predictions.labels[whole])
+        if len(labels) > 1:
+            continue
+        halves = (random.choice(whole, max(1, len(whole) // 2), replace=False) for _ in range(draws))
+        for chosen in halves if draws else [whole]:
             called = apply_rule(predictions.summaries(chosen, classes), rule=rule, classes=classes)
             calls.setdefault(classes[int(labels[0])], Counter())[called.call] += 1
     return {name: dict(sorted(counts.items())) for name, counts in calls.items()}
@@ -178,13 +189,18 @@ def _markdown(report: Report) -> list[str]:
         f"a field against the field's: correlation {shown('auroc', leukocytes['correlation_with_field'])}, "
         f"mean gap {shown('auroc', leukocytes['mean_gap_to_field'])}.",
         "",
-        "Groups taken as slides:",
+        f"Groups taken as slides; and {_DRAWS} slides of each group, of half of its fields drawn at random:",
         "",
-        "| truth | slide calls |",
-        "|---|---|",
+        "| truth | slide calls | of half slides |",
+        "|---|---|---|",
     ]
     for truth, calls in summary["pseudo_slides"].items():
-        lines.append(f"| {truth} | {', '.join(f'{name}: {count}' for name, count in calls.items())} |")
+        whole, halves = (
+            ", ".join(f"{name}: {count}" for name, count in counts.items())
+            for counts in (calls, summary["half_slides"][truth])
+        )
+        lines.append(f"| {truth} | {whole} | {halves} |")
+    lines += _changed(summary)
     if report.parts:
         lines += ["", "| left out | fields | accuracy | benign/ALL right | flagged | silent errors | AUROC |"]
         lines.append("|---" * 7 + "|")
@@ -194,6 +210,33 @@ def _markdown(report: Report) -> list[str]:
                 f"| {shown('', part['sides_right'])} | {shown('', part['flagged'])} "
                 f"| {shown('', part['silent_errors'])} | {shown('auroc', part['auroc'])} |"
             )
+    return lines
+
+
+def _changed(summary: Mapping[str, Any]) -> list[str]:
+    """What became of the calls when one thing about a field was changed."""
+    if not summary.get("interventions"):
+        return []
+    lines = [
+        "",
+        "One thing about each field changed, the model asked again (`models/interventions.py`):",
+        "",
+        "| change | fields | call unchanged | unchanged or flagged | flagged | silent errors |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in summary["interventions"].items():
+        shares = (found[key] for key in ("unchanged", "unchanged_or_flagged", "flagged", "silent_errors"))
+        lines.append(f"| {name} | {found['fields']} | {' | '.join(shown('', share) for share in shares)} |")
+    removed = summary["removed_suspects"]
+    if removed["fields"]:
+        lines += [
+            "",
+            f"Of {removed['fields']} fields called suspect the half of the leukocytes least, or most, suspicious "
+            f"was painted out: their mean suspicion was {removed['suspicion_before']:.3f}, then "
+            f"{removed['suspicion_without_least']:.3f} or {removed['suspicion_without_most']:.3f}; "
+            f"{shown('', removed['no_longer_suspect_without_least'])} or "
+            f"{shown('', removed['no_longer_suspect_without_most'])} were no longer called suspect.",
+        ]
     return lines
 
 

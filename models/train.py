@@ -15,23 +15,22 @@ from allq.classes import CLASSES
 from allq.errors import UsageError
 from allq.version import __version__
 from imaging.parameters import QualityParameters, SegmentationParameters
-from models.architectures.network import Network
-from models.architectures.registry import blueprint
+from models.architectures.network import FieldNetwork
+from models.architectures.registry import seen_by
 from models.artefact import Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
 from models.card import card
-from models.data import LabelledField, fingerprint, load_pixels, read_labelled, split_folds
+from models.data import LabelledField, fingerprint, read_labelled, split_folds
 from models.engines.base import NetworkOutput, join
 from models.engines.torch import pack
 from models.fit import fit_network
 from models.flags import flags
 from models.heldout import Calibration, HeldOut, calibrate, cross_calibrate, stored
-from models.inputs import to_input
 from models.leukocytes import margins
-from models.looks import Look, look_at
 from models.novelty import Novelty, fit_novelty
 from models.options import Progress, TrainOptions, silent
 from models.predictions import from_held_out
 from models.report import summarise
+from models.views import Views, view_all
 
 
 def train(data: Path, out: Path, options: TrainOptions, progress: Progress = silent) -> Model:
@@ -40,6 +39,7 @@ def train(data: Path, out: Path, options: TrainOptions, progress: Progress = sil
     Stopped and called again with the same data and options, it goes on after its last whole epoch. Raises UsageError
     when the data or the calibration can't be used, ModelError when ImageNet weights are wanted and aren't installed.
     """
+    options = options.sized()
     fields = read_labelled(data, options.groups)
     labels = np.array([field.label for field in fields])
     if missing := [name for number, name in enumerate(CLASSES) if not (labels == number).any()]:
@@ -47,52 +47,77 @@ def train(data: Path, out: Path, options: TrainOptions, progress: Progress = sil
     held_out = None
     if options.calibration is not None:
         held_out = stored(options.calibration, fingerprint(fields), options.architecture)
-    looks: list[Look] = []
     if held_out is None:
         folds = max(2, round(1 / options.holdout))
         chosen = split_folds(fields, protocol="group", folds=folds, seed=options.seed)[0]
-        looks = look_at(fields, segmentation=SegmentationParameters(), quality=QualityParameters(), progress=progress)
-    pixels = load_pixels(fields, progress=progress)
+    views = view_all(fields, progress=progress)
     inside = np.arange(len(fields)) if held_out is not None else chosen.train
     work = options.work or out.with_name(f"{out.name}.work")
+    known = [fields[index] for index in inside]
     network = fit_network(
-        pixels[inside], labels[inside], options, checkpoint=work / "network.pt", progress=progress, stage="training"
+        views.take(inside), known, options, checkpoint=work / "network.pt", progress=progress, stage="training"
     )
     halve(network)
-    novelty, threshold = learn_known(network, pixels[inside], [fields[index] for index in inside], options, progress)
+    novelty = learn_known(network, views.take(inside), known, options, progress)
+    threshold = 1.0
     if held_out is None:
         held_out = hold_out(
             network,
             novelty,
-            threshold,
             fields=fields,
-            pixels=pixels,
-            looks=looks,
+            views=views,
             test=chosen.test,
             fold=0,
             options=options,
             progress=progress,
         )
         # A network has seen its training fields: where early blocks were trained too, new fields lie further off.
-        threshold = max(threshold, float(np.quantile(held_out.novelty, 1 - novelty_rule(options).share)))
+        threshold = max(threshold, float(np.quantile(held_out.novelty, 1 - NoveltyRule().share)))
         held_out = replace(held_out, novelty_threshold=np.full(len(held_out.labels), threshold, np.float32))
-    configuration = _configuration(
+    return write_model(
+        out,
+        network,
+        novelty,
+        fields,
         options,
         calibration=calibrate(held_out),
+        data=data.name,
         novel=threshold,
+        metrics=_metrics(held_out),
+    )
+
+
+def write_model(
+    out: Path,
+    network: FieldNetwork,
+    novelty: Novelty,
+    fields: Sequence[LabelledField],
+    options: TrainOptions,
+    *,
+    calibration: Calibration,
+    data: str,
+    novel: float = 1.0,
+    metrics: dict[str, Any] | None = None,
+) -> Model:
+    """Write a trained network to the folder `out` as a model with this calibration; `fields` are what it comes from."""
+    configuration = _configuration(
+        options,
+        calibration=calibration,
+        novel=novel,
         provenance=Provenance(
-            data=data.name,
+            data=data,
             fingerprint=fingerprint(fields),
             fields=len(fields),
             groups=len({field.group for field in fields}),
             training=_recorded(options),
         ),
-        metrics=_metrics(held_out),
+        metrics=metrics or {},
     )
-    return write(out, configuration, {**pack(network), **novelty.arrays()}, card(configuration))
+    text = card(configuration) if metrics else ""
+    return write(out, configuration, {**pack(network), **novelty.arrays()}, text)
 
 
-def halve(network: Network) -> None:
+def halve(network: FieldNetwork) -> None:
     """Round the convolutions to half precision, as they are stored: what is fitted next sees the stored network."""
     with torch.no_grad():
         for parameter in network.parameters():
@@ -101,62 +126,72 @@ def halve(network: Network) -> None:
 
 
 def look_through(
-    network: Network, pixels: NDArray[np.uint8], side: int, progress: Progress, stage: str
+    network: FieldNetwork, views: Views, options: TrainOptions, progress: Progress, stage: str
 ) -> NetworkOutput:
-    """Run fields RGB uint8 (N, H, W, 3) through the network, without augmentation."""
+    """Run fields through the network, without augmentation."""
     outputs: list[NetworkOutput] = []
+    count = len(views.pixels)
     with torch.inference_mode():
-        for start in range(0, len(pixels), 32):
-            inputs = np.stack([to_input(field, side) for field in pixels[start : start + 32]])
-            output = network(network.scale(torch.from_numpy(inputs)))
+        for start in range(0, count, 32):
+            part = range(start, min(start + 32, count))
+            output = network(*(network.scale(torch.from_numpy(view)) for view in views.shown(part, options.input_size)))
             outputs.append(
                 NetworkOutput(
                     logits=output.logits.numpy(),
                     embeddings=output.embedding.numpy(),
                     class_maps=output.class_maps.numpy(),
+                    views=output.views.numpy(),
                 )
             )
-            progress(stage, min(start + 32, len(pixels)), len(pixels))
+            progress(stage, part.stop, count)
     return join(outputs)
 
 
 def learn_known(
-    network: Network,
-    pixels: NDArray[np.uint8],
-    fields: Sequence[LabelledField],
-    options: TrainOptions,
-    progress: Progress,
-) -> tuple[Novelty, float]:
-    """The novelty statistics of the training fields, and the threshold of the flag `novel`."""
-    output = look_through(network, pixels, options.input_size, progress, "learning what is known")
-    rule = novelty_rule(options)
+    network: FieldNetwork, views: Views, fields: Sequence[LabelledField], options: TrainOptions, progress: Progress
+) -> Novelty:
+    """The novelty statistics of the training fields."""
+    rule = NoveltyRule()
     return fit_novelty(
-        output.embeddings,
+        describe(network, views, options, progress),
         [field.group for field in fields],
-        dimensions=rule.dimensions,
+        np.array([field.label > 0 for field in fields]).astype(int),
         neighbours=rule.neighbours,
         share=rule.share,
     )
 
 
+def describe(network: FieldNetwork, views: Views, options: TrainOptions, progress: Progress) -> NDArray[np.float32]:
+    """The embeddings (N, D) of the fields."""
+    found: list[NDArray[np.float32]] = []
+    count = len(views.pixels)
+    with torch.inference_mode():
+        for start in range(0, count, 64):
+            part = range(start, min(start + 64, count))
+            _, whole = views.shown(part, options.input_size)
+            found.append(network.describe(network.scale(torch.from_numpy(whole))).numpy())
+            progress("learning what is known", part.stop, count)
+    return np.concatenate(found)
+
+
 def hold_out(
-    network: Network,
+    network: FieldNetwork,
     novelty: Novelty,
-    threshold: float,
     *,
     fields: Sequence[LabelledField],
-    pixels: NDArray[np.uint8],
-    looks: Sequence[Look],
+    views: Views,
     test: NDArray[np.intp],
     fold: int,
     options: TrainOptions,
     progress: Progress,
 ) -> HeldOut:
     """What the network says of the fields `test`, which it was not trained on."""
-    output = look_through(network, pixels[test], options.input_size, progress, "held-out fields")
+    seen = views.take(test)
+    output = look_through(network, seen, options, progress, "held-out fields")
     chosen = [fields[index] for index in test]
-    seen = [looks[index] for index in test]
-    found = [margins(maps, look.nuclei) for maps, look in zip(output.class_maps, seen, strict=True)]
+    found = [margins(maps, nuclei) for maps, nuclei in zip(output.class_maps, seen.nuclei, strict=True)]
+    leukocytes = np.array([len(nuclei) for nuclei in seen.nuclei])
+    sides = np.where(leukocytes > 0, output.logits.argmax(axis=1) > 0, -1)
     return HeldOut(
         fingerprint=fingerprint(fields),
         architecture=options.architecture,
@@ -166,17 +201,13 @@ def hold_out(
         labels=np.array([field.label for field in chosen]),
         folds=np.full(len(chosen), fold),
         logits=output.logits,
-        novelty=novelty.score(output.embeddings),
-        novelty_threshold=np.full(len(chosen), threshold, np.float32),
-        quality=np.array([" ".join(look.quality) for look in seen]),
-        leukocytes=np.array([len(look.nuclei) for look in seen]),
+        views=output.views,
+        novelty=novelty.score(output.embeddings, sides),
+        novelty_threshold=np.ones(len(chosen), np.float32),
+        quality=np.array([" ".join(flags) for flags in seen.quality]),
+        leukocytes=leukocytes,
         margins=np.concatenate(found).astype(np.float32),
     )
-
-
-def novelty_rule(options: TrainOptions) -> NoveltyRule:
-    """How a model trained so tells what is new."""
-    return NoveltyRule(dimensions=blueprint(options.architecture).known_by)
 
 
 def _metrics(held_out: HeldOut) -> dict[str, Any]:
@@ -195,7 +226,7 @@ def _configuration(
     provenance: Provenance,
     metrics: dict[str, Any],
 ) -> ModelConfiguration:
-    described = blueprint(options.architecture)
+    described = seen_by(options.architecture)
     quality = QualityParameters()
     return ModelConfiguration(
         name=options.name,
@@ -206,7 +237,7 @@ def _configuration(
         deviation=described.deviation,
         temperature=calibration.temperature,
         leukocyte=calibration.leukocyte,
-        novelty=novelty_rule(options),
+        novelty=NoveltyRule(),
         slide=replace(SlideRule(), false_suspect_share=calibration.false_suspect_share),
         flags=flags(novel=novel, uncertain=calibration.uncertain, quality=quality),
         segmentation=SegmentationParameters(),

@@ -161,13 +161,16 @@ def _model(settings: Settings) -> Check:
 def _engine(settings: Settings) -> Check:
     import numpy as np  # noqa: PLC0415  # the checks above must work where these can't be loaded
 
+    from imaging.decode import Decoded  # noqa: PLC0415
+    from imaging.formats import ImageFormat  # noqa: PLC0415
     from models.classifier import Classifier  # noqa: PLC0415
 
     try:
         started = time.perf_counter()
         classifier = Classifier.load(artefact.find(settings, None), settings)
-        side = classifier.model.configuration.input_size
-        classifier.infer(np.full((settings.inference_batch, side, side, 3), 230, np.uint8))
+        side = classifier.decode_side
+        empty = Decoded(pixels=np.full((side, side, 3), 230, np.uint8), format=ImageFormat.PNG, width=side, height=side)
+        classifier.classify([classifier.prepare(empty)])
         seconds = time.perf_counter() - started
     except ModelError:
         raise

@@ -26,7 +26,7 @@ class Convolution:
 class Block:
     """Convolutions in a row; with `residual` the block's input is added to its output.
 
-    With `tapped` the mean of its output over all positions is a part of the network's embedding.
+    With `tapped` the mean of its output over all positions is a part of a field's embedding.
     """
 
     name: str
@@ -42,17 +42,18 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
-    """Blocks in a row, then the mean over all positions, then one linear layer.
+    """Blocks in a row, then the mean over all positions, then one linear layer: what looks at one view of a field.
 
-    As the head is linear, it may be applied at each position as well: the mean of these class maps is the logits
-    (class activation mapping, Zhou et al., CVPR 2016).
+    As the head is linear, it may be applied at each position as well: the mean of these class maps is the logits (class
+    activation mapping, Zhou et al., CVPR 2016). A view of the whole field that passes through the first blocks, up to
+    the last that is tapped, is described by the means of the tapped ones.
     """
 
     name: str
     blocks: tuple[Block, ...]
     epsilon: float
-    known_by: int
-    """the embedding's first dimensions, by which `models.novelty` tells what is new"""
+    two_views: bool
+    """whether the field is looked at as well, by weights of its own; else the leukocytes alone give the call"""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
@@ -62,9 +63,15 @@ class Blueprint:
         return self.blocks[-1].outputs
 
     @property
+    def first_blocks(self) -> tuple[Block, ...]:
+        """The first blocks, up to the last that is tapped."""
+        last = max(number for number, block in enumerate(self.blocks) if block.tapped)
+        return self.blocks[: last + 1]
+
+    @property
     def embedding(self) -> int:
-        """Length of the embedding: the tapped blocks' channels in order, then the head's features."""
-        return sum(block.outputs for block in self.blocks[:-1] if block.tapped) + self.features
+        """Length of a field's embedding: the tapped blocks' channels, in order."""
+        return sum(block.outputs for block in self.blocks if block.tapped)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

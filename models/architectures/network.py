@@ -1,14 +1,20 @@
-"""The torch module of a blueprint."""
+"""Networks as torch modules: what all have in common, and the module of a blueprint."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.architectures.blueprint import Block, Blueprint, Convolution, same_padding
+
+View = Literal["cells", "field"]
+"""The leukocytes on plain glass, or the whole field."""
 
 
 class Output(NamedTuple):
@@ -17,9 +23,24 @@ class Output(NamedTuple):
     logits: Tensor
     """(N, classes) float"""
     embedding: Tensor
-    """(N, E) float: means of the tapped blocks and of the head's features"""
+    """(N, E) float: means of the tapped blocks over the field"""
     class_maps: Tensor
     """(N, classes, h, w) float"""
+    views: Tensor
+    """(N, V, classes) float: the logits of each view by itself; their mean is `logits`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learner:
+    """A part of a network that is trained by itself."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[View, ...]
+    """what `logits` takes, scaled (N, 3, S, S) each"""
+    logits: Callable[..., Tensor]
+    start: tuple[nn.Module, ...]
+    """its first parts, which may keep their start weights"""
 
 
 class ConvolutionModule(nn.Module):
@@ -67,30 +88,105 @@ class BlockModule(nn.Module):
         return result + pixels if self.residual else result
 
 
-class Network(nn.Module):
-    """A blueprint's module for a number of classes. Takes scaled pixels (N, 3, H, W), returns an Output."""
+class Trunk(nn.Module):
+    """A blueprint's module: what looks at one view."""
 
     def __init__(self, described: Blueprint, classes: int, *, dropout: float = 0.2) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict({block.name: BlockModule(block, described.epsilon) for block in described.blocks})
         self.classify = nn.Linear(described.features, classes)
         self.dropout = nn.Dropout(dropout)
-        self.register_buffer("mean", torch.tensor(described.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(described.deviation).view(1, 3, 1, 1), persistent=False)
+        self._first_blocks = tuple(block.name for block in described.first_blocks)
 
-    def forward(self, pixels: Tensor) -> Output:
-        """Scaled pixels (N, 3, H, W) float to Output."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, S, S) to logits (N, classes) and class maps (N, classes, h, w)."""
+        features = self._features(pixels)
+        maps = functional.conv2d(features, self.classify.weight[:, :, None, None], self.classify.bias)
+        return self._head(features), maps
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) to logits (N, classes)."""
+        return self._head(self._features(pixels))
+
+    def describe(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) to embeddings (N, E)."""
         means: list[Tensor] = []
-        for block in self.blocks.values():
+        for name in self._first_blocks:
+            block = self.blocks[name]
             pixels = block(pixels)
             if block.tapped:
                 means.append(pixels.mean((2, 3)))
-        features = pixels.mean((2, 3))
-        class_maps = functional.conv2d(pixels, self.classify.weight[:, :, None, None], self.classify.bias)
-        logits = self.classify(self.dropout(features))
-        return Output(logits, torch.cat([*means, features], dim=1), class_maps)
+        return torch.cat(means, dim=1)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        for block in self.blocks.values():
+            pixels = block(pixels)
+        return pixels
+
+    def _head(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.classify(self.dropout(features.mean((2, 3))))
+        return logits
+
+
+class FieldNetwork(nn.Module):
+    """What every network has: it takes two views of each field, scaled, and returns an Output."""
+
+    def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
+
+    @abstractmethod
+    def forward(self, cells: Tensor, fields: Tensor) -> Output:
+        """Leukocytes and whole fields (N, 3, S, S), scaled, to Output."""
+
+    @abstractmethod
+    def describe(self, fields: Tensor) -> Tensor:
+        """Whole fields (N, 3, S, S), scaled, to embeddings (N, E)."""
+
+    @abstractmethod
+    def learners(self) -> tuple[Learner, ...]:
+        """What is trained, each by itself."""
 
     def scale(self, pixels: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) to what `forward` takes: float (N, 3, H, W), channels last in memory."""
         mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
         return (pixels.permute(0, 3, 1, 2).float() - mean) / deviation
+
+
+class Network(FieldNetwork):
+    """A blueprint's network: a trunk for the leukocytes and, with `two_views`, one for the whole field.
+
+    The logits and class maps are the mean of the views'. The embedding is that of the trunk that sees fields, or, with
+    one trunk, of the only one.
+    """
+
+    def __init__(self, described: Blueprint, classes: int) -> None:
+        super().__init__(described.mean, described.deviation)
+        self.cells = Trunk(described, classes)
+        self.field = Trunk(described, classes) if described.two_views else None
+
+    def forward(self, cells: Tensor, fields: Tensor) -> Output:
+        """Leukocytes and whole fields (N, 3, S, S), scaled, to Output."""
+        logits, maps = self.cells(cells)
+        views = [logits]
+        if self.field is not None:
+            more, more_maps = self.field(fields)
+            views.append(more)
+            logits, maps = (logits + more) / 2, (maps + more_maps) / 2
+        return Output(logits, self.describe(fields), maps, torch.stack(views, dim=1))
+
+    def describe(self, fields: Tensor) -> Tensor:
+        """(N, 3, S, S) to embeddings (N, E)."""
+        trunk = self.cells if self.field is None else self.field
+        return trunk.describe(fields)
+
+    def learners(self) -> tuple[Learner, ...]:
+        """Each trunk."""
+        trunks: list[tuple[View, Trunk]] = [("cells", self.cells)]
+        if self.field is not None:
+            trunks.append(("field", self.field))
+        return tuple(
+            Learner(name=name, module=trunk, inputs=(name,), logits=trunk.logits, start=tuple(trunk.blocks.values()))
+            for name, trunk in trunks
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from allq.errors import ModelError
@@ -38,8 +38,8 @@ def _single(name: str, *, inputs: int, outputs: int, kernel: int = 1, stride: in
 def _efficientnet_lite0() -> Blueprint:
     """EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6 (Tan & Le, ICML 2019; Liu 2020).
 
-    The last block of each resolution is tapped: what a smear looks like (stain, grain, focus) is read early in the
-    network and is gone from its last features, which were trained to tell classes apart and nothing else.
+    Two early blocks are tapped: what a smear looks like (stain, grain, focus) is read early in a network and is gone
+    from its last features, which were trained to tell classes apart and nothing else.
     """
     stages = (
         (1, 3, 1, 1, 16),
@@ -54,11 +54,11 @@ def _efficientnet_lite0() -> Blueprint:
         name="efficientnet-lite0",
         blocks=(
             _single("stem", inputs=3, outputs=32, kernel=3, stride=2),
-            *_inverted_residuals(stages, inputs=32, tapped=frozenset({2, 4, 7, 10})),
+            *_inverted_residuals(stages, inputs=32, tapped=frozenset({2, 4})),
             _single("head", inputs=320, outputs=1280),
         ),
         epsilon=1e-3,
-        known_by=24 + 40,
+        two_views=True,
         mean=(127.0, 127.0, 127.0),
         deviation=(128.0, 128.0, 128.0),
     )
@@ -75,26 +75,51 @@ def _tiny() -> Blueprint:
             _single("head", inputs=48, outputs=128),
         ),
         epsilon=1e-3,
-        known_by=16 + 24 + 40,
+        two_views=False,
         mean=(127.0, 127.0, 127.0),
         deviation=(128.0, 128.0, 128.0),
     )
 
 
-_ARCHITECTURES: Final[dict[str, Callable[[], Blueprint]]] = {
-    "efficientnet-lite0": _efficientnet_lite0,
-    "tiny": _tiny,
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """How an architecture is shown a field."""
+
+    input_size: int
+    """side of the views that it is made for, in pixels"""
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+
+_BLUEPRINTS: Final[dict[str, Callable[[], Blueprint]]] = {"efficientnet-lite0": _efficientnet_lite0, "tiny": _tiny}
+
+TWO_CHANNELS: Final = "two-channel-densenet201"
+"""The network of the dataset's paper: a torch module without a blueprint."""
 
 
 def names() -> tuple[str, ...]:
     """Every architecture that can be trained."""
-    return tuple(_ARCHITECTURES)
+    return (*_BLUEPRINTS, TWO_CHANNELS)
+
+
+def has_blueprint(name: str) -> bool:
+    """Whether any engine can build it; else torch alone can. Raises ModelError for an unknown name."""
+    if name not in names():
+        raise ModelError(f"There is no architecture {name!r}; allq knows {', '.join(names())}.")
+    return name in _BLUEPRINTS
 
 
 def blueprint(name: str) -> Blueprint:
-    """The architecture of that name, or ModelError naming those there are."""
-    try:
-        return _ARCHITECTURES[name]()
-    except KeyError:
-        raise ModelError(f"There is no architecture {name!r}; allq knows {', '.join(names())}.") from None
+    """The blueprint of that name. Raises ModelError for an unknown name and for one without a blueprint."""
+    if not has_blueprint(name):
+        raise ModelError(f"The architecture {name} runs in torch only: set ALLQ_ENGINE=torch.")
+    return _BLUEPRINTS[name]()
+
+
+def seen_by(name: str) -> Seen:
+    """What that architecture is shown. Raises ModelError for an unknown name."""
+    if not has_blueprint(name):
+        imagenet = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
+        return Seen(input_size=224, mean=imagenet[0], deviation=imagenet[1])
+    described = blueprint(name)
+    return Seen(input_size=192, mean=described.mean, deviation=described.deviation)

@@ -21,6 +21,8 @@ class NetworkOutput:
     """(N, E)"""
     class_maps: NDArray[np.float32]
     """(N, classes, h, w)"""
+    views: NDArray[np.float32]
+    """(N, V, classes): the logits of each view by itself"""
 
 
 class Engine(Protocol):
@@ -30,8 +32,8 @@ class Engine(Protocol):
     def name(self) -> str:
         """What runs it, where and at which precision: `openvino-cpu-bf16`."""
 
-    def run(self, inputs: Pixels) -> NetworkOutput:
-        """RGB uint8 (N, S, S, 3), N ≥ 1, S the model's input size."""
+    def run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
+        """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3) each, N ≥ 1, S the model's input size."""
 
 
 def join(outputs: list[NetworkOutput]) -> NetworkOutput:
@@ -42,4 +44,5 @@ def join(outputs: list[NetworkOutput]) -> NetworkOutput:
         logits=np.concatenate([output.logits for output in outputs]),
         embeddings=np.concatenate([output.embeddings for output in outputs]),
         class_maps=np.concatenate([output.class_maps for output in outputs]),
+        views=np.concatenate([output.views for output in outputs]),
     )

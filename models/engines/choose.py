@@ -7,6 +7,7 @@ from pathlib import Path
 
 from allq.errors import SettingsError
 from allq.settings import Settings
+from models.architectures.registry import has_blueprint
 from models.artefact import Model
 from models.engines.base import Engine
 
@@ -19,7 +20,8 @@ def start(model: Model, settings: Settings) -> Engine:
     cuda = settings.device == "cuda" or (settings.device == "auto" and settings.engine != "openvino" and _has_cuda())
     engine = settings.engine
     if engine == "auto":
-        engine = "torch" if cuda or importlib.util.find_spec("openvino") is None else "openvino"
+        graph = has_blueprint(model.configuration.architecture) and importlib.util.find_spec("openvino") is not None
+        engine = "openvino" if graph and not cuda else "torch"
     if engine == "openvino":
         if settings.device == "cuda":
             raise SettingsError("OpenVINO has no CUDA device: set ALLQ_ENGINE=torch or ALLQ_DEVICE=cpu.")

@@ -67,27 +67,40 @@ class OpenVinoEngine:
         """`openvino-cpu-` and the precision."""
         return f"openvino-cpu-{self.precision}"
 
-    def run(self, inputs: Pixels) -> NetworkOutput:
-        """RGB uint8 (N, S, S, 3), N ≥ 1. A batch cut short is filled up with empty fields."""
+    def run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
+        """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3) each, N ≥ 1.
+
+        A batch cut short is filled up with empty fields.
+        """
         outputs: list[NetworkOutput] = []
         start = 0
-        while start < len(inputs):
-            left = len(inputs) - start
+        while start < len(cells):
+            left = len(cells) - start
             size = next((size for size in self._compiled if size >= left), max(self._compiled))
-            part = inputs[start : start + size]
-            outputs.append(self._run_filled(part, size))
-            start += len(part)
+            part = slice(start, start + size)
+            outputs.append(self._run_filled(cells[part], fields[part], size))
+            start += size
         return join(outputs)
 
-    def _run_filled(self, part: Pixels, size: int) -> NetworkOutput:
-        filled = np.zeros((size, self._side, self._side, 3), np.uint8)
-        filled[: len(part)] = part
-        results = self._compiled[size].infer([filled], share_inputs=True)
-        return NetworkOutput(
-            logits=results["logits"][: len(part)].copy(),
-            embeddings=results["embeddings"][: len(part)].copy(),
-            class_maps=results["class_maps"][: len(part)].copy(),
+    def _run_filled(self, cells: Pixels, fields: Pixels, size: int) -> NetworkOutput:
+        count = len(cells)
+        if count < size:
+            cells, fields = (_filled(view, size) for view in (cells, fields))
+        results = self._compiled[size].infer(
+            [np.ascontiguousarray(cells), np.ascontiguousarray(fields)], share_inputs=True
         )
+        return NetworkOutput(
+            logits=results["logits"][:count].copy(),
+            embeddings=results["embeddings"][:count].copy(),
+            class_maps=results["class_maps"][:count].copy(),
+            views=results["views"][:count].copy(),
+        )
+
+
+def _filled(view: Pixels, size: int) -> Pixels:
+    filled = np.zeros((size, *view.shape[1:]), np.uint8)
+    filled[: len(view)] = view
+    return filled
 
 
 def build(
@@ -98,40 +111,69 @@ def build(
     mean: tuple[float, float, float],
     deviation: tuple[float, float, float],
 ) -> ov.Model:
-    """The network as a graph from uint8 (N, S, S, 3) to float32 logits, embeddings and class_maps.
+    """The network as a graph from two views, uint8 (N, S, S, 3) each, to the parts of a NetworkOutput, float32.
 
     Normalisations are folded into the convolutions before them. Raises KeyError when a weight is missing.
     """
-    pixels = op.parameter(shape, ov.Type.u8, name="pixels")
+    cells, fields = (op.parameter(shape, ov.Type.u8, name=name) for name in ("cells", "fields"))
+    seen, whole = (_scaled(pixels, mean, deviation) for pixels in (cells, fields))
+    logits, maps, _ = _trunk(seen, described, arrays, "cells")
+    views = [logits]
+    if described.two_views:
+        more, more_maps, embedding = _trunk(whole, described, arrays, "field")
+        views.append(more)
+        half = op.constant(np.float32(0.5))
+        logits, maps = op.multiply(op.add(logits, more), half), op.multiply(op.add(maps, more_maps), half)
+    else:
+        embedding = _described(whole, described, arrays, "cells")
+    stacked = op.concat([op.unsqueeze(each, op.constant([1])) for each in views], 1)
+    results = []
+    outputs = {"logits": logits, "embeddings": embedding, "class_maps": maps, "views": stacked}
+    for name, result in outputs.items():
+        output = op.result(op.convert(result, "f32"))
+        output.output(0).get_tensor().set_names({name})
+        results.append(output)
+    return ov.Model(results, [cells, fields], described.name)
+
+
+def _trunk(node: Node, described: Blueprint, arrays: Arrays, name: str) -> tuple[Node, Node, Node]:
+    """Logits, class maps and embedding of one view."""
+    means: list[Node] = []
+    for block in described.blocks:
+        node = _block(node, block, described.epsilon, arrays, name)
+        if block.tapped:
+            means.append(_mean(node))
+    weight = arrays[f"{name}.classify.weight"].astype(np.float32)
+    bias = arrays[f"{name}.classify.bias"].astype(np.float32)
+    maps = op.add(_convolve(node, weight[:, :, None, None], stride=1), op.constant(bias.reshape(1, -1, 1, 1)))
+    logits = op.add(
+        op.matmul(_mean(node), op.constant(weight), transpose_a=False, transpose_b=True), op.constant(bias[None])
+    )
+    return logits, maps, op.concat(means, 1)
+
+
+def _described(node: Node, described: Blueprint, arrays: Arrays, name: str) -> Node:
+    """The embedding of one view alone."""
+    means: list[Node] = []
+    for block in described.first_blocks:
+        node = _block(node, block, described.epsilon, arrays, name)
+        if block.tapped:
+            means.append(_mean(node))
+    return op.concat(means, 1)
+
+
+def _scaled(pixels: Node, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> Node:
     scaled = op.divide(
         op.subtract(op.convert(pixels, "f32"), op.constant(np.array(mean, np.float32))),
         op.constant(np.array(deviation, np.float32)),
     )
-    node: Node = op.transpose(scaled, op.constant([0, 3, 1, 2]))
-    means: list[Node] = []
-    for block in described.blocks:
-        node = _block(node, block, described.epsilon, arrays)
-        if block.tapped:
-            means.append(_mean(node))
-    features = _mean(node)
-    weight = arrays["classify.weight"].astype(np.float32)
-    bias = arrays["classify.bias"].astype(np.float32)
-    maps = op.add(_convolve(node, weight[:, :, None, None], stride=1), op.constant(bias.reshape(1, -1, 1, 1)))
-    logits = op.add(
-        op.matmul(features, op.constant(weight), transpose_a=False, transpose_b=True), op.constant(bias[None])
-    )
-    results = []
-    for name, result in (("logits", logits), ("embeddings", op.concat([*means, features], 1)), ("class_maps", maps)):
-        output = op.result(op.convert(result, "f32"))
-        output.output(0).get_tensor().set_names({name})
-        results.append(output)
-    return ov.Model(results, [pixels], described.name)
+    return op.transpose(scaled, op.constant([0, 3, 1, 2]))
 
 
-def _block(node: Node, block: Block, epsilon: float, arrays: Arrays) -> Node:
+def _block(node: Node, block: Block, epsilon: float, arrays: Arrays, trunk: str) -> Node:
     result = node
     for convolution in block.convolutions:
-        result = _convolution(result, convolution, f"blocks.{block.name}.{convolution.name}", epsilon, arrays)
+        result = _convolution(result, convolution, f"{trunk}.blocks.{block.name}.{convolution.name}", epsilon, arrays)
     return op.add(result, node) if block.residual else result
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from allq.errors import ModelDamaged, SettingsError
-from models.architectures.network import Network
-from models.architectures.registry import blueprint
+from models.architectures.make import make_network
+from models.architectures.network import FieldNetwork
 from models.artefact import Arrays, Model, ModelConfiguration
 from models.engines.base import NetworkOutput, Pixels, join
 
@@ -32,28 +32,30 @@ class TorchEngine:
         """`torch-cuda-f16` or `torch-cpu-f32`."""
         return "torch-cuda-f16" if self._device.type == "cuda" else "torch-cpu-f32"
 
-    def run(self, inputs: Pixels) -> NetworkOutput:
-        """RGB uint8 (N, S, S, 3), N ≥ 1."""
-        return join([self._run(inputs[start : start + self._batch]) for start in range(0, len(inputs), self._batch)])
+    def run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
+        """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3) each, N ≥ 1."""
+        parts = [slice(start, start + self._batch) for start in range(0, len(cells), self._batch)]
+        return join([self._run(cells[part], fields[part]) for part in parts])
 
     @torch.inference_mode()
-    def _run(self, inputs: Pixels) -> NetworkOutput:
-        pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(self._device)
+    def _run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
+        views = [torch.from_numpy(np.ascontiguousarray(view)).to(self._device) for view in (cells, fields)]
         with torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda"):
-            output = self._network(self._network.scale(pixels))
+            output = self._network(*(self._network.scale(view) for view in views))
         return NetworkOutput(
             logits=output.logits.float().cpu().numpy(),
             embeddings=output.embedding.float().cpu().numpy(),
             class_maps=output.class_maps.float().cpu().numpy(),
+            views=output.views.float().cpu().numpy(),
         )
 
 
-def restore(configuration: ModelConfiguration, arrays: Arrays) -> Network:
+def restore(configuration: ModelConfiguration, arrays: Arrays) -> FieldNetwork:
     """The module of a model's configuration with its weights, ready to evaluate.
 
     Raises RuntimeError when weights are missing or of another shape.
     """
-    network = Network(blueprint(configuration.architecture), len(configuration.classes))
+    network = make_network(configuration.architecture, len(configuration.classes))
     weights = {
         name: torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array)
         for name, array in arrays.items()
@@ -67,7 +69,7 @@ def restore(configuration: ModelConfiguration, arrays: Arrays) -> Network:
     return network.eval()
 
 
-def pack(network: Network) -> Arrays:
+def pack(network: FieldNetwork) -> Arrays:
     """A network's weights by name: convolutions in half precision, all else in single."""
     return {
         name: value.detach().cpu().numpy().astype(np.float16 if value.ndim == 4 else np.float32)

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imaging.overlays import overlay_mask, scale_bar_mask, surround_mask, without_overlays
+from imaging.overlays import find_overlays, find_surround, without_overlays
 
 BACKGROUND = (236, 232, 240)
 
@@ -36,7 +36,7 @@ def test_a_scale_bar_is_found_and_painted_over(style: str) -> None:
     rgb = with_bar(style)
     changed = (rgb != smear()).any(axis=2)
     ink = changed & ~(rgb == 255).all(axis=2)
-    mask = scale_bar_mask(rgb)
+    mask = find_overlays(rgb).mask()
     assert mask[ink].mean() > 0.98
     assert mask.mean() < 0.06
     clean = without_overlays(rgb)
@@ -46,7 +46,7 @@ def test_a_scale_bar_is_found_and_painted_over(style: str) -> None:
 
 def test_a_smear_without_a_bar_is_left_as_it_is() -> None:
     rgb = smear()
-    assert not overlay_mask(rgb).any()
+    assert not find_overlays(rgb)
     assert np.array_equal(without_overlays(rgb), rgb)
 
 
@@ -61,11 +61,12 @@ def test_the_black_surround_of_an_eyepiece_picture_is_found() -> None:
     inside = np.zeros((224, 224), np.uint8)
     cv2.circle(inside, (112, 112), 108, 1, -1)
     rgb = np.where(inside[:, :, None] == 1, smear(), 8).astype(np.uint8)
-    mask = surround_mask(rgb)
+    mask = find_surround(rgb)
+    assert mask is not None
     assert mask[inside == 0].all()
     assert mask[inside == 1].mean() < 0.08
     assert without_overlays(rgb)[0, 0].min() > 200
 
 
 def test_a_dark_image_has_no_surround() -> None:
-    assert not surround_mask(np.full((64, 64, 3), 5, np.uint8)).any()
+    assert find_surround(np.full((64, 64, 3), 5, np.uint8)) is None

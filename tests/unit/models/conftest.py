@@ -13,7 +13,7 @@ import pytest
 from allq.classes import CLASSES
 from imaging.parameters import QualityParameters, SegmentationParameters
 from models.architectures import blueprint
-from models.artefact import LeukocyteRule, Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
+from models.artefact import Arrays, LeukocyteRule, Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
 from models.flags import flags
 
 
@@ -29,7 +29,7 @@ def _configuration(**changes: Any) -> ModelConfiguration:
             deviation=tiny.deviation,
             temperature=1.5,
             leukocyte=LeukocyteRule(offset=0.1, slope=0.7, suspect=0.6),
-            novelty=NoveltyRule(dimensions=tiny.known_by),
+            novelty=NoveltyRule(),
             slide=SlideRule(),
             flags=flags(novel=2.0, uncertain=0.7, quality=QualityParameters()),
             segmentation=SegmentationParameters(),
@@ -52,9 +52,9 @@ def _arrays(seed: int) -> dict[str, Any]:
 
     torch.manual_seed(seed)
     network = Network(blueprint("tiny"), len(CLASSES))
-    dimensions = blueprint("tiny").known_by
-    known = np.random.default_rng(seed).normal(size=(200, dimensions)).astype(np.float32)
-    novelty, _ = fit_novelty(known, [str(n // 20) for n in range(200)], dimensions=dimensions, neighbours=5, share=0.02)
+    known = np.random.default_rng(seed).normal(size=(200, blueprint("tiny").embedding)).astype(np.float32)
+    groups, sides = [str(n // 20) for n in range(200)], np.arange(200) % 2
+    novelty = fit_novelty(known, groups, sides, neighbours=5, share=0.02)
     return {**pack(network), **novelty.arrays()}
 
 
@@ -74,7 +74,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def make_model() -> Callable[..., Model]:
     """Writes a model of the given seed and changes into a folder."""
 
-    def make(folder: Path, *, seed: int = 0, **changes: Any) -> Model:
-        return write(folder, _configuration(**changes), _arrays(seed), "# made for a test\n")
+    def make(folder: Path, *, seed: int = 0, arrays: Arrays | None = None, **changes: Any) -> Model:
+        return write(folder, _configuration(**changes), arrays or _arrays(seed), "# made for a test\n")
 
     return make

@@ -11,8 +11,11 @@ from allq.classes import CLASSES
 from allq.settings import Settings
 from imaging.decode import Decoded, decode
 from imaging.synthetic import STYLES, render_field
+from models.architectures import blueprint
 from models.artefact import LeukocyteRule, Model
 from models.classifier import Classifier
+from models.engines import NetworkOutput
+from models.flags import DIVIDED
 from models.leukocytes import count_suspects
 
 
@@ -37,12 +40,13 @@ def fields() -> list[Decoded]:
     return [encoded(pixels) for pixels in rendered]
 
 
-def test_a_prepared_field_is_the_whole_field_at_the_networks_size(
+def test_a_prepared_field_is_its_leukocytes_and_the_whole_at_the_size_of_the_model(
     classifier: Classifier, fields: list[Decoded]
 ) -> None:
     prepared = classifier.prepare(fields[0])
-    assert prepared.input.shape == (96, 96, 3)
-    assert prepared.input.dtype == np.uint8
+    assert prepared.cells.shape == (96, 96, 3)
+    assert prepared.field.shape == (96, 96, 3)
+    assert prepared.cells.dtype == prepared.field.dtype == np.uint8
     assert (prepared.width, prepared.height) == (320, 240)
     assert len(prepared.segmentation.leukocytes) == len(prepared.nuclei)
 
@@ -100,3 +104,34 @@ def test_a_field_that_is_called_benign_counts_no_suspects():
     rule = LeukocyteRule(suspect=0.5)
     assert count_suspects(suspicions, rule, suspect_field=True) == 2
     assert count_suspects(suspicions, rule, suspect_field=False) == 0
+
+
+def output_of(views: list[list[float]], classifier: Classifier) -> NetworkOutput:
+    """One field's output with these logits of its views."""
+    logits = np.array([views], np.float32)
+    dimensions = blueprint(classifier.model.configuration.architecture).embedding
+    return NetworkOutput(
+        logits=logits.mean(axis=1),
+        embeddings=np.zeros((1, dimensions), np.float32),
+        class_maps=np.repeat(logits.mean(axis=1)[:, :, None, None], 4, axis=3),
+        views=logits,
+    )
+
+
+@pytest.mark.parametrize(
+    ("views", "flagged"),
+    [
+        ([[9.0, 0, 0, 0], [0, 0, 5.0, 0]], True),
+        ([[0, 9.0, 0, 0], [0, 0, 5.0, 0]], False),
+        ([[9.0, 0, 0, 0], [5.0, 0, 0, 0]], False),
+        ([[9.0, 0, 0, 0]], False),
+    ],
+)
+def test_views_on_different_sides_are_flagged_and_subtypes_are_not(
+    classifier: Classifier, fields: list[Decoded], views: list[list[float]], flagged: bool
+) -> None:
+    prepared = [classifier.prepare(fields[2])]
+    (found,) = classifier.assess(prepared, output_of(views, classifier))
+    assert (DIVIDED in found.flags) == flagged
+    sentence = classifier.model.configuration.flags[DIVIDED].sentence
+    assert "benign and ALL" in sentence

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from allq.classes import CLASSES
 from allq.errors import UsageError
-from models.data import LabelledField, fingerprint, load_pixels, read_labelled, split_folds
-from models.inputs import CACHED_SIDE
+from models.data import LabelledField, fingerprint, read_labelled, split_folds
 
 
 def picture(path: Path, shade: int) -> None:
@@ -79,19 +78,6 @@ def test_a_groups_csv_without_its_columns_is_refused(labelled: Path) -> None:
     (labelled / "groups.csv").write_text("name,block\n")
     with pytest.raises(UsageError, match="lacks a column"):
         read_labelled(labelled)
-
-
-def test_a_broken_image_is_named_when_pixels_are_loaded(labelled: Path) -> None:
-    path = labelled / "Pre" / "Pre-0.png"
-    path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(UsageError, match=r"Pre-0\.png"):
-        load_pixels(read_labelled(labelled))
-
-
-def test_pixels_are_squares_of_one_size(labelled: Path) -> None:
-    pixels = load_pixels(read_labelled(labelled))
-    assert pixels.shape == (16, CACHED_SIDE, CACHED_SIDE, 3)
-    assert pixels.dtype == np.uint8
 
 
 def field(index: int, label: int, group: str, sha256: str, stream: str = "s") -> LabelledField:

@@ -2,38 +2,116 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from allq.classes import CLASSES
 from allq.errors import ModelDamaged, ModelError
+from allq.settings import Settings
 from imaging.segment import segment
 from imaging.synthetic import STYLES, render_field
 from models.architectures import blueprint, names
 from models.architectures.blueprint import same_padding
-from models.architectures.network import Network
+from models.architectures.imagenet import load_imagenet
+from models.architectures.make import make_network
+from models.architectures.network import FieldNetwork, Network
+from models.architectures.registry import TWO_CHANNELS, seen_by
 from models.artefact import Model
 from models.augment import Augmentation, augment
+from models.engines import start
 from models.engines.openvino import OpenVinoEngine
-from models.engines.torch import TorchEngine
+from models.engines.torch import TorchEngine, pack
 from models.leukocytes import GRID, lay_out, margins
 
 
 @pytest.mark.parametrize("name", names())
 def test_the_mean_of_the_class_maps_is_the_logits(name: str) -> None:
     torch.manual_seed(0)
-    network = Network(blueprint(name), len(CLASSES)).eval()
+    network = make_network(name, len(CLASSES)).eval()
     with torch.inference_mode():
-        output = network(network.scale(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8)))
+        cells, fields = (
+            network.scale(torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)) for side in (96, 96)
+        )
+        output = network(cells, fields)
+        assert torch.allclose(network.describe(fields), output.embedding)
+        assert torch.allclose(output.views.mean(1), output.logits, atol=1e-5)
+        given = {"cells": cells, "field": fields}
+        for index, learner in enumerate(network.learners()):
+            assert torch.allclose(learner.logits(*(given[name] for name in learner.inputs)), output.views[:, index])
     assert output.logits.shape == (2, 4)
-    assert output.embedding.shape == (2, blueprint(name).embedding)
     assert torch.allclose(output.class_maps.mean((2, 3)), output.logits, atol=1e-4)
 
 
 def test_the_tiny_network_is_under_a_megabyte() -> None:
     weights = sum(parameter.numel() for parameter in Network(blueprint("tiny"), 4).parameters())
     assert weights * 4 < 1_000_000
+
+
+@pytest.fixture(scope="module")
+def paper() -> FieldNetwork:
+    """The network of the paper, not trained."""
+    torch.manual_seed(0)
+    network = make_network(TWO_CHANNELS, len(CLASSES))
+    return network.eval()
+
+
+def test_the_papers_network_reads_both_views_and_ours_the_leukocytes_alone(paper: FieldNetwork) -> None:
+    torch.manual_seed(0)
+    cells, look, other = torch.randn(3, 1, 3, 64, 64)
+    with torch.inference_mode():
+        for network, reads in ((make_network("tiny", len(CLASSES)).eval(), False), (paper, True)):
+            assert torch.allclose(network(cells, look).logits, network(cells, other).logits) != reads
+
+
+def test_the_papers_network_runs_in_torch_whatever_engine_is_there(
+    make_model: Callable[..., Model], paper: FieldNetwork, tmp_path: Path
+) -> None:
+    network, described = paper, seen_by(TWO_CHANNELS)
+    model = make_model(
+        tmp_path / "paper",
+        architecture=TWO_CHANNELS,
+        arrays=pack(network),
+        input_size=64,
+        mean=described.mean,
+        deviation=described.deviation,
+    )
+    settings = Settings(home=tmp_path)
+    engine = start(model, settings)
+    assert engine.name == "torch-cpu-f32"
+    cells, fields = (view[:2, :64, :64] for view in views(2))
+    expected = network(*(network.scale(torch.from_numpy(np.ascontiguousarray(view))) for view in (cells, fields)))
+    found = engine.run(cells, fields)
+    assert np.allclose(found.logits, expected.logits.detach().numpy(), atol=0.05)  # stored in half precision
+    with pytest.raises(ModelError, match="ALLQ_ENGINE=torch"):
+        start(model, settings.model_copy(update={"engine": "openvino"}))
+
+
+def test_start_weights_that_are_not_here_are_named(
+    paper: FieldNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ModelError, match=r"densenet201-c1103571\.pth"):
+        load_imagenet(paper, TWO_CHANNELS)
+
+
+def test_start_weights_fill_both_channels(paper: FieldNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    # The file has the names of an older torchvision.
+    older = {
+        "features." + re.sub(r"(norm|conv)([12])\.", r"\1.\2.", name): value
+        for name, value in paper.get_submodule("original").state_dict().items()
+    }
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({**older, "classifier.weight": torch.zeros(1)}, tmp_path / "checkpoints" / "densenet201-c1103571.pth")
+    network = make_network(TWO_CHANNELS, len(CLASSES))
+    assert load_imagenet(network, TWO_CHANNELS)
+    one, other = (network.get_submodule(name).state_dict() for name in ("original", "segmented"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_an_unknown_architecture_names_those_there_are() -> None:
@@ -49,24 +127,41 @@ def test_padding_is_tensorflows(size: int, kernel: int, stride: int, expected: t
     assert same_padding(size, kernel, stride) == expected
 
 
-def fields(count: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
+def views(count: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(1)
+    cells, fields = (random.integers(0, 256, (20, side, side, 3), dtype=np.uint8) for side in (96, 96))
+    return cells[:count], fields[:count]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11, 19])
 def test_a_batch_of_any_size_gives_each_field_what_it_gets_alone(untrained: Model, count: int) -> None:
     engine = OpenVinoEngine(untrained, batch=8, threads=1, precision="f32")
-    together = engine.run(fields(count))
-    alone = [engine.run(field[None]) for field in fields(count)]
+    together = engine.run(*views(count))
+    alone = [engine.run(cells[None], look[None]) for cells, look in zip(*views(count), strict=True)]
     assert together.logits.shape == (count, 4)
     assert np.allclose(together.logits, np.concatenate([each.logits for each in alone]), atol=1e-4)
+    assert np.allclose(together.embeddings, np.concatenate([each.embeddings for each in alone]), atol=1e-4)
     assert np.allclose(together.class_maps, np.concatenate([each.class_maps for each in alone]), atol=1e-4)
 
 
+def test_both_engines_compute_the_same_network_of_two_views(make_model: Callable[..., Model], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = make_model(
+        tmp_path / "two",
+        architecture="efficientnet-lite0",
+        arrays=pack(make_network("efficientnet-lite0", len(CLASSES))),
+    )
+    by_torch = TorchEngine(model, batch=4, threads=1).run(*views(3))
+    by_openvino = OpenVinoEngine(model, batch=4, threads=1, precision="f32").run(*views(3))
+    assert by_torch.views.shape == (3, 2, 4)
+    for name in ("logits", "embeddings", "class_maps", "views"):
+        assert np.allclose(getattr(by_torch, name), getattr(by_openvino, name), rtol=1e-3, atol=1e-3), name
+
+
 def test_both_engines_compute_the_same_network(untrained: Model) -> None:
-    by_torch = TorchEngine(untrained, batch=4, threads=1).run(fields(6))
-    by_openvino = OpenVinoEngine(untrained, batch=4, threads=1, precision="f32").run(fields(6))
-    for name in ("logits", "embeddings", "class_maps"):
+    by_torch = TorchEngine(untrained, batch=4, threads=1).run(*views(6))
+    by_openvino = OpenVinoEngine(untrained, batch=4, threads=1, precision="f32").run(*views(6))
+    for name in ("logits", "embeddings", "class_maps", "views"):
         assert np.allclose(getattr(by_torch, name), getattr(by_openvino, name), atol=1e-3), name
 
 
@@ -75,7 +170,7 @@ def test_weights_that_lack_a_part_are_damaged(
     untrained: Model, engine: type[OpenVinoEngine | TorchEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = untrained.arrays()
-    del arrays["blocks.stem.only.conv.weight"]
+    del arrays["cells.blocks.stem.only.conv.weight"]
     monkeypatch.setattr(Model, "arrays", lambda _: arrays)
     with pytest.raises(ModelDamaged, match="untrained"):
         engine(untrained, batch=2, threads=1)
@@ -91,7 +186,7 @@ def test_augmentation_is_drawn_from_its_generator_alone_and_keeps_the_shape() ->
 
 
 def test_augmentation_turned_off_only_turns_and_mirrors() -> None:
-    off = Augmentation(stain_gain=0, stain_mix=0, stain_shift=0, strength=0, scale=0, shift=0, blur=0, patch=0, jpeg=0)
+    off = Augmentation(stain_gain=0, stain_mix=0, stain_shift=0, strength=0, scale=0, shift=0, blur=0, jpeg=0)
     rgb = np.random.default_rng(0).integers(20, 240, (64, 64, 3), dtype=np.uint8)
     rgb = np.repeat(np.repeat(rgb[:8, :8], 8, axis=0), 8, axis=1)
     turned = augment(rgb, 64, np.random.default_rng(5), off)

@@ -17,10 +17,18 @@ from models.artefact import Model
 from models.evaluate import evaluate
 from models.heldout import HeldOut
 from models.options import EvaluateOptions, TrainOptions
+from models.recalibrate import recalibrate
 from models.train import train
 
 OPTIONS = TrainOptions(
-    name="small", architecture="tiny", input_size=64, epochs=2, batch=8, threads=1, synthetic=True, holdout=0.34
+    name="small",
+    architecture="tiny",
+    input_size=64,
+    epochs=2,
+    batch=8,
+    threads=1,
+    synthetic=True,
+    holdout=0.34,
 )
 
 
@@ -103,6 +111,10 @@ def test_an_evaluation_by_group_reports_every_field_once_and_calibrates_a_model_
     for figure in found["figures"].values():
         assert figure["low"] is None or figure["low"] <= figure["value"] + 1e-9
     assert "four-class accuracy" in report.as_markdown()
+    changed = found["interventions"]
+    assert changed["cells painted out"]["fields"] == 48
+    assert changed["cells painted out"]["flagged"] > 0.9
+    assert "call unchanged" in report.as_markdown()
     held_out = HeldOut.load(tmp_path / "group-seed0" / "held-out.npz")
     assert sorted(held_out.files.tolist()) == sorted({*held_out.files.tolist()})
     assert held_out.margins.shape == (held_out.leukocytes.sum(),)
@@ -122,6 +134,17 @@ def test_streams_left_out_are_reported_by_name(data: Path, tmp_path: Path) -> No
     assert [part["name"] for part in evaluate(data, options).as_json()["parts"]] == ["without slate", "without violet"]
 
 
+def test_one_stream_alone_may_be_left_out(data: Path, tmp_path: Path) -> None:
+    asked = EvaluateOptions(
+        protocol="stream", work=tmp_path, only=("slate",), training=replace(OPTIONS, epochs=1), bootstrap=5
+    )
+    found = evaluate(data, asked).as_json()
+    assert [part["name"] for part in found["parts"]] == ["without slate"]
+    assert found["fields"] == 24
+    with pytest.raises(UsageError, match="no stream of that name: grey"):
+        evaluate(data, replace(asked, only=("grey",)))
+
+
 def test_a_finished_model_is_evaluated_on_a_labelled_folder(data: Path, trained: Model, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, models_dir=trained.path.parent)
     options = EvaluateOptions(protocol="folder", model="small", bootstrap=5)
@@ -129,6 +152,28 @@ def test_a_finished_model_is_evaluated_on_a_labelled_folder(data: Path, trained:
     assert found["about"]["same data as trained on"]
     assert found["about"]["synthetic"]
     assert found["fields"] == 48
+
+
+def test_a_model_is_calibrated_to_other_images_and_keeps_its_weights(
+    data: Path, trained: Model, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, models_dir=trained.path.parent)
+    with pytest.raises(UsageError, match="48 images in 16 groups: 50"):
+        recalibrate(data, tmp_path / "out", name="ours", settings=settings, model="small")
+    elsewhere = tmp_path / "elsewhere"
+    random = np.random.default_rng(7)
+    for name in CLASSES:
+        (elsewhere / name).mkdir(parents=True)
+        for index in range(15):
+            field = render_field(random, klass=name, style=STYLES["pink"], size=(160, 120), leukocytes=(2, 4))
+            cv2.imwrite(str(elsewhere / name / f"{name}-{index}.png"), field.pixels)
+    ours = recalibrate(elsewhere, tmp_path / "out", name="ours", settings=settings, model="small")
+    before, after = trained.arrays(), ours.arrays()
+    assert all((after[name] == before[name]).all() for name in before if not name.startswith("novelty."))
+    assert len(after["novelty.references"]) == len(before["novelty.references"]) + 60
+    assert ours.configuration.metrics["fields"] == 60
+    known = ours.configuration.metrics["flags"].get("novel", {"share": 0.0})
+    assert known["share"] <= 0.1
 
 
 def test_a_class_without_images_cannot_be_trained(data: Path, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ class Counting:
     def prepare(self, decoded):
         segmentation = segment(decoded.pixels)
         return PreparedField(
-            input=cv2.resize(decoded.pixels, (32, 32)),
+            cells=cv2.resize(decoded.pixels, (32, 32)),
+            field=cv2.resize(decoded.pixels, (32, 32)),
             segmentation=segmentation,
             nuclei=lay_out(segmentation),
             quality=assess(decoded.pixels),

@@ -1,0 +1,95 @@
+"""A field taken apart: its leukocytes, and the smear without them.
+
+A network that is to read leukocytes is shown leukocytes, on plain glass; and evaluation paints them out or puts them on
+another smear, and looks at what the model says then. All functions are pure and take RGB uint8 (h, w, 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from imaging.overlays import Overlays
+from imaging.parameters import SegmentationParameters
+from imaging.pieces import Pixels, as_pixels
+from imaging.segment import segment
+from imaging.stain import white_balanced, white_point
+
+RIM: Final = 0.3
+"""Width of the ring around a nucleus that is taken for its cytoplasm, in radii of the
+median nucleus of the field: blasts have little."""
+
+_LEAST_RIM: Final = 2.5
+"""The same in pixels, at the least."""
+
+_WHOLE: Final = 0.75
+"""The ring around a nucleus, in radii, that holds the cytoplasm of nearly any leukocyte: what is painted out must not
+colour what it is painted over with."""
+
+_WHITE_PERCENTILE: Final = 95.0
+"""The empty background is taken to be as bright as this percentile of each channel."""
+
+_INPAINTED: Final = 112
+"""Longer side at which holes are filled: the filling is smooth, and the cost grows with the hole's area."""
+
+
+def cell_mask(nuclei: npt.NDArray[np.integer], *, rim: float = RIM) -> Pixels:
+    """Grow the labelled nuclei (h, w) by `rim` radii of the median one: uint8 (h, w), 1 on leukocytes."""
+    areas = np.bincount(nuclei.ravel())[1:]
+    areas = areas[areas > 0]
+    if not len(areas):
+        return np.zeros(nuclei.shape, np.uint8)
+    width = max(rim * float(np.sqrt(np.median(areas) / np.pi)), _LEAST_RIM)
+    distance = cv2.distanceTransform((nuclei == 0).astype(np.uint8), cv2.DIST_L2, 3)
+    return as_pixels((distance <= width).view(np.uint8))
+
+
+def balanced(rgb: Pixels) -> Pixels:
+    """The field with its empty background moved to white: what is left of the lamp and the camera is in the cells."""
+    planes = [as_pixels(plane) for plane in cv2.split(rgb)]
+    nothing = Overlays(shape=rgb.shape[:2], bar=None, surround=None)
+    return as_pixels(cv2.merge(white_balanced(planes, white_point(planes, nothing, _WHITE_PERCENTILE))))
+
+
+def on_glass(rgb: Pixels, cells: Pixels, *, softness: float = 1.0) -> Pixels:
+    """Keep the leukocytes of a white-balanced field, `cells` uint8 (h, w), and make all else white."""
+    return put_together(rgb, cells, np.full_like(rgb, 255), softness=softness)
+
+
+def put_together(front: Pixels, cells: Pixels, background: Pixels, *, softness: float = 1.0) -> Pixels:
+    """Lay `front`, where `cells` is set, over `background`; the seam is `softness` pixels wide (standard deviation)."""
+    weight = cv2.GaussianBlur(cells * np.uint8(255), (0, 0), softness)
+    weights = cv2.merge((weight, weight, weight))
+    return as_pixels(
+        cv2.add(cv2.multiply(front, weights, scale=1 / 255), cv2.multiply(background, 255 - weights, scale=1 / 255))
+    )
+
+
+def without_cells(rgb: Pixels, nuclei: npt.NDArray[np.integer], parameters: SegmentationParameters) -> Pixels:
+    """The smear with its leukocytes, and all else that is stained like a nucleus, painted out.
+
+    `rgb` without overlays, its `nuclei` (h, w). Stained things too small or too ragged for a leukocyte (platelets,
+    debris, shrunken nuclei) go as well: nothing may be left that a network could take for a leukocyte.
+    """
+    loose = replace(parameters, least_area=0.05, least_share=0.02, least_solidity=0.2)
+    stained = (segment(rgb, loose).nuclei > 0).astype(np.uint8)
+    square = np.ones((5, 5), np.uint8)
+    hole = cv2.bitwise_or(cell_mask(nuclei, rim=_WHOLE), as_pixels(cv2.dilate(stained, square)))
+    return paint_out(rgb, as_pixels(cv2.dilate(hole, square)))
+
+
+def paint_out(rgb: Pixels, hole: Pixels) -> Pixels:
+    """Fill `hole`, uint8 (h, w), from what surrounds it (Telea, J Graph Tools 2004), with a soft edge."""
+    if not hole.any():
+        return rgb.copy()
+    height, width = rgb.shape[:2]
+    shrink = max(1.0, max(height, width) / _INPAINTED)
+    size = max(1, round(width / shrink)), max(1, round(height / shrink))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    small_hole = cv2.resize(hole, size, interpolation=cv2.INTER_NEAREST)
+    filled = cv2.resize(cv2.inpaint(small, small_hole, 3, cv2.INPAINT_TELEA), (width, height))
+    return put_together(as_pixels(filled), hole, rgb, softness=1.5)
