@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imaging.overlays import Overlays
-from imaging.parameters import SegmentationParameters
+from imaging.parameters import SegmentationParameters, StainParameters
 from imaging.pieces import Pixels, as_pixels
 from imaging.segment import segment
 from imaging.stain import white_balanced, white_point
@@ -29,9 +29,6 @@ _LEAST_RIM: Final = 2.5
 _WHOLE: Final = 0.75
 """The ring around a nucleus, in radii, that holds the cytoplasm of nearly any leukocyte: what is painted out must not
 colour what it is painted over with."""
-
-_WHITE_PERCENTILE: Final = 95.0
-"""The empty background is taken to be as bright as this percentile of each channel."""
 
 _INPAINTED: Final = 112
 """Longer side at which holes are filled: the filling is smooth, and the cost grows with the hole's area."""
@@ -52,7 +49,9 @@ def balanced(rgb: Pixels) -> Pixels:
     """The field with its empty background moved to white: what is left of the lamp and the camera is in the cells."""
     planes = [as_pixels(plane) for plane in cv2.split(rgb)]
     nothing = Overlays(shape=rgb.shape[:2], bar=None, surround=None)
-    return as_pixels(cv2.merge(white_balanced(planes, white_point(planes, nothing, _WHITE_PERCENTILE))))
+    return as_pixels(
+        cv2.merge(white_balanced(planes, white_point(planes, nothing, StainParameters().white_percentile)))
+    )
 
 
 def on_glass(rgb: Pixels, cells: Pixels, *, softness: float = 1.0) -> Pixels:

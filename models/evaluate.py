@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from models.options import EvaluateOptions, Progress, silent
 from models.predictions import Predictions, from_assessments, from_held_out
 from models.report import Report, part_figures, summarise
 
-if TYPE_CHECKING:
-    from models.folds import FoldRun
-
 
 def evaluate(
     data: Path, options: EvaluateOptions, progress: Progress = silent, *, settings: Settings | None = None
@@ -36,14 +33,15 @@ def evaluate(
     fields = read_labelled(data, options.groups)
     if options.protocol == "folder":
         return _of_model(data, fields, options, progress, settings or current())
-    run = _leave_out(fields, options, progress)
+    # Only these protocols train: a finished model is evaluated without torch.
+    from models.folds import intervene_in_folds, run_folds  # noqa: PLC0415
+
+    run = run_folds(fields, options, progress)
     held_out, names = run.held_out, run.names
     calibrations = _calibrations(held_out, options)
     predictions = from_held_out(held_out, calibrations)
     changed: dict[str, Any] = {}
     if options.interventions and options.protocol == "group":
-        from models.folds import intervene_in_folds  # noqa: PLC0415  # as below
-
         changed = intervene_in_folds(run, fields, calibrations, settings or current(), progress)
     return _report(
         predictions,
@@ -101,14 +99,6 @@ def _of_model(
         parts={name: np.flatnonzero(predictions.streams == name) for name in streams},
         changed=changed,
     )
-
-
-def _leave_out(fields: list[LabelledField], options: EvaluateOptions, progress: Progress) -> FoldRun:
-    """Train without each fold in turn."""
-    # Only these protocols train: a finished model is evaluated without torch.
-    from models.folds import run_folds  # noqa: PLC0415
-
-    return run_folds(fields, options, progress)
 
 
 def _calibrations(held_out: HeldOut, options: EvaluateOptions) -> list[tuple[NDArray[np.intp], Calibration]]:

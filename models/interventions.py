@@ -303,6 +303,8 @@ def _without_half(subject: Subject, sign: int) -> Pixels:
 def weighted(parts: Sequence[Mapping[str, float | int]]) -> dict[str, float | int]:
     """The results of several folds' `remove_suspects`, each weighing as many fields as it has."""
     total = sum(int(part["fields"]) for part in parts)
+    if not total:
+        return {"fields": 0}
     names = {name for part in parts for name in part} - {"fields"}
     means = {name: sum(part.get(name, 0.0) * part["fields"] for part in parts) / total for name in sorted(names)}
     return {"fields": total, **means}

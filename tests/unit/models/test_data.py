@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -69,9 +70,11 @@ def test_the_fingerprint_follows_contents_and_classes_and_not_names(labelled: Pa
         (lambda folder: folder / "elsewhere", "has no images"),
     ],
 )
-def test_a_folder_that_cannot_be_read_as_labelled_says_why(labelled: Path, make: object, said: str) -> None:
+def test_a_folder_that_cannot_be_read_as_labelled_says_why(
+    labelled: Path, make: Callable[[Path], Path], said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
-        read_labelled(make(labelled))  # type: ignore[operator]
+        read_labelled(make(labelled))
 
 
 def test_a_groups_csv_without_its_columns_is_refused(labelled: Path) -> None:

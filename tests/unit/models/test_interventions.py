@@ -15,7 +15,7 @@ from imaging.synthetic import STYLES, render_field
 from models.artefact import Model
 from models.classifier import Classifier
 from models.data import read_labelled
-from models.interventions import CHANGES, Subject, intervene, join_outcomes, remove_suspects, subjects
+from models.interventions import CHANGES, Subject, intervene, join_outcomes, remove_suspects, subjects, weighted
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,11 @@ def test_removing_suspects_says_how_many_fields_it_could_ask(classifier: Classif
     suspect = [subject for subject in changed if subject.assessment.call not in (None, "benign")]
     found = remove_suspects(classifier, changed)
     assert found["fields"] == len([subject for subject in suspect if len(subject.assessment.suspicions) >= 4])
+
+
+def test_folds_without_a_field_to_ask_are_joined_as_none() -> None:
+    assert weighted([{"fields": 0}, {"fields": 0}]) == {"fields": 0}
+    assert weighted([{"fields": 1, "suspicion_before": 1.0}, {"fields": 3, "suspicion_before": 0.6}]) == {
+        "fields": 4,
+        "suspicion_before": pytest.approx(0.7),
+    }
