@@ -1,8 +1,9 @@
-"""Fields per second of each engine and precision, and how far their probabilities lie apart.
+"""Fields per second of each engine and arithmetic, and how far their probabilities lie apart.
 
     python benchmarks/engines.py [--model NAME] [--images FOLDER] [--fields 256] [--batch 32] [--threads 1]
 
-Without a folder of images, rendered smears are used.
+Without a folder of images, rendered smears are used. `--paper` times the network of the dataset's paper instead, with
+weights drawn at random: it is not trained here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from imaging.synthetic import STYLES, render_field
 from models.artefact import Model, find
 from models.calibration import softmax
 from models.engines.base import Engine
-from models.engines.openvino import OpenVinoEngine
+from models.engines.openvino import IN_INTEGERS, IN_SINGLE, OpenVinoEngine
 from models.inputs import cells_view, field_view, to_cached
 
 
@@ -53,7 +54,7 @@ def views_of(field: Decoded, model: Model) -> tuple[np.ndarray, np.ndarray]:
     configuration = model.configuration
     found = segment(field.pixels, configuration.segmentation, original_size=(field.width, field.height))
     square = to_cached(without_overlays(field.pixels), found)
-    return cells_view(square, configuration.input_size), field_view(square, configuration.input_size)
+    return cells_view(square, configuration.input_sizes.cells), field_view(square, configuration.input_sizes.field)
 
 
 def engines(model: Model, batch: int, threads: int) -> dict[str, Callable[[], Engine]]:
@@ -66,9 +67,28 @@ def engines(model: Model, batch: int, threads: int) -> dict[str, Callable[[], En
 
     return {
         "torch f32": torch_cpu,
-        "openvino f32": lambda: OpenVinoEngine(model, batch=batch, threads=threads, precision="f32"),
-        "openvino bf16": lambda: OpenVinoEngine(model, batch=batch, threads=threads, precision="bf16"),
+        "openvino, single precision": lambda: OpenVinoEngine(model, batch=batch, threads=threads, levels=IN_SINGLE),
+        "openvino, integers": lambda: OpenVinoEngine(model, batch=batch, threads=threads, levels=IN_INTEGERS),
     }
+
+
+def paper(batch: int, threads: int) -> float:
+    """Milliseconds a field of the two-channel DenseNet201, the best of three."""
+    import torch
+
+    from models.architectures.make import make_network
+    from models.architectures.registry import TWO_CHANNELS
+
+    torch.set_num_threads(threads)
+    network = make_network(TWO_CHANNELS, len(CLASSES)).eval()
+    views = torch.zeros(batch, 3, 224, 224).to(memory_format=torch.channels_last)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(3):
+            began = time.perf_counter()
+            network(views, views)
+            best = min(best, time.perf_counter() - began)
+    return 1000 * best / batch
 
 
 def main() -> None:
@@ -79,8 +99,13 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--paper", action="store_true", help="the two-channel DenseNet201")
     given = parser.parse_args()
     cv2.setNumThreads(1)
+    if given.paper:
+        cost = paper(given.batch, given.threads)
+        print(f"two-channel-densenet201, torch, {given.threads} thread(s): {cost:.0f} ms a field")
+        return
     model = find(Settings(), given.model)
     views = [views_of(each, model) for each in images(given.images, given.fields)]
     cells, fields = np.stack([cells for cells, _ in views]), np.stack([look for _, look in views])

@@ -29,6 +29,7 @@ import segmentation as segmenting
 
 from allq.settings import Settings
 from imaging.decode import decode
+from models.aggregate import upper_bound
 from models.artefact import Model, find
 from models.classifier import Classifier
 from models.heldout import HeldOut, cross_calibrate
@@ -79,11 +80,11 @@ def most(what: str, value: float, bar: float, *, interval: Sequence[float | None
     return Bar(what=what, bar=f"≤ {100 * bar:g} %", shown=percent(value) + _interval(interval), met=value <= bar)
 
 
-def _interval(interval: Sequence[float | None]) -> str:
+def _interval(interval: Sequence[float | None], *, scale: float = 100, digits: int = 2) -> str:
     if len(interval) < 2 or None in interval:
         return ""
-    low, high = (100 * float(value or 0) for value in interval)
-    return f" ({low:.2f}–{high:.2f})"
+    low, high = (scale * float(value or 0) for value in interval)
+    return f" ({low:.{digits}f}–{high:.{digits}f})"
 
 
 def figure(report: dict[str, Any], name: str) -> tuple[float, list[float | None]]:
@@ -107,18 +108,21 @@ def trained(reports: Path) -> Iterator[Bar]:
     yield least("four-class accuracy, by group, 5-fold", value, 0.995, interval=interval)
     value, interval = figure(group, "sensitivity_at_99_specificity")
     yield least("benign/ALL by group: sensitivity at specificity ≥ 99 %", value, 0.998, interval=interval)
-    error, brier = figure(group, "ece")[0], figure(group, "brier")[0]
+    (error, of_error), (brier, of_brier) = figure(group, "ece"), figure(group, "brier")
     yield Bar(
         what="calibration by group: ECE (15 bins) / Brier",
         bar="≤ 0.01 / ≤ 0.02",
-        shown=f"{error:.4f} / {brier:.4f}",
+        shown=" / ".join(
+            f"{value:.4f}{_interval(interval, scale=1, digits=4)}"
+            for value, interval in ((error, of_error), (brier, of_brier))
+        ),
         met=error <= 0.01 and brier <= 0.02,
     )
-    flagged, missed = figure(group, "flagged")[0], figure(group, "missed_unflagged")[0]
+    (flagged, of_flagged), missed = figure(group, "flagged"), figure(group, "missed_unflagged")[0]
     yield Bar(
         what="fields flagged, by group; unflagged ALL fields called benign",
         bar="≤ 5 %; none",
-        shown=f"{percent(flagged)}; {round(missed * _suspects(group))}",
+        shown=f"{percent(flagged)}{_interval(of_flagged)}; {round(missed * _suspects(group))}",
         met=flagged <= 0.05 and missed == 0,
     )
     yield from _left_out(stream)
@@ -131,26 +135,40 @@ def _left_out(stream: dict[str, Any] | None) -> Iterator[Bar]:
         yield Bar(what=what, bar="≤ 1 %", shown="not run", met=False)
         return
     silent = {part["name"].removeprefix("without "): part["silent_errors"] for part in stream["parts"]}
-    shown = ", ".join(f"{name} {percent(value, 1)}" for name, value in silent.items())
+    shown = ", ".join(
+        f"{part['name'].removeprefix('without ')} {percent(part['silent_errors'], 1)}"
+        f"{_interval(part['silent_errors_interval'])}"
+        for part in stream["parts"]
+    )
     missing = "" if len(silent) == _STREAMS else f" (only {len(silent)} of {_STREAMS} streams were run)"
     yield Bar(what=what, bar="≤ 1 %", shown=shown + missing, met=max(silent.values()) <= 0.01 and not missing)
-    area = figure(stream, "auroc")[0]
+    areas = [part["auroc"] for part in stream["parts"] if part["auroc"] is not None]
+    pooled, interval = figure(stream, "auroc")
     yield Bar(
-        what="one stream left out: benign/ALL AUROC over all left-out fields",
+        what="one stream left out: benign/ALL AUROC, mean over streams with both sides",
         bar="reported",
-        shown="–" if area is None else f"{area:.4f}",
+        shown=f"{np.mean(areas):.4f}" if areas else "undefined, each stream has one side",
         met=None,
     )
+    if pooled is not None:
+        yield Bar(
+            what="the same over all left-out fields together, each stream by its own network",
+            bar="reported",
+            shown=f"{pooled:.4f}{_interval(interval, scale=1, digits=4)}",
+            met=None,
+        )
 
 
-def _changed(changed: dict[str, dict[str, float]]) -> Iterator[Bar]:
+def _changed(changed: dict[str, dict[str, Any]]) -> Iterator[Bar]:
     found = changed["cells painted out"]
-    yield least("cells painted out: flagged or no call", found["flagged"], 0.99)
+    interval = found["intervals"]["flagged"]
+    yield least("cells painted out: flagged or no call", found["flagged"], 0.99, interval=interval)
     for name in ("cells on another stream's smear", "cells on plain glass"):
         yield from _steady(name, changed[name])
     for name in ("scale bar removed", "scale bar added", "scale bar in another style"):
         if name in changed:
-            yield least(f"{name}: call unchanged", changed[name]["unchanged"], 0.995)
+            interval = changed[name]["intervals"]["unchanged"]
+            yield least(f"{name}: call unchanged", changed[name]["unchanged"], 0.995, interval=interval)
     settled = ("cells", "scale bar")
     for name, outcome in changed.items():
         if not name.startswith(settled) or "%" in name:
@@ -161,12 +179,13 @@ def _suspects(report: dict[str, Any]) -> int:
     return sum(sum(row.values()) for truth, row in report["confusion"].items() if truth != "benign")
 
 
-def _steady(name: str, outcome: dict[str, float]) -> Iterator[Bar]:
+def _steady(name: str, outcome: dict[str, Any]) -> Iterator[Bar]:
     unchanged, either = outcome["unchanged"], outcome["unchanged_or_flagged"]
+    intervals = [_interval(outcome["intervals"][key]) for key in ("unchanged", "unchanged_or_flagged")]
     yield Bar(
         what=f"{name}: call unchanged; or flagged",
         bar="≥ 95 %; ≥ 99 %",
-        shown=f"{percent(unchanged)}; {percent(either)}",
+        shown=f"{percent(unchanged)}{intervals[0]}; {percent(either)}{intervals[1]}",
         met=unchanged >= 0.95 and either >= 0.99,
     )
 
@@ -174,8 +193,9 @@ def _steady(name: str, outcome: dict[str, float]) -> Iterator[Bar]:
 def elsewhere(classifier: Classifier, data: Path, held_out: HeldOut) -> Iterator[Bar]:
     """Images from elsewhere: flagged, and told from held-out fields by their novelty."""
     found = look_outside(classifier, data / "other-fields")
-    flagged = sum(each.flagged for each in found) / sum(each.images for each in found)
-    yield least("other laboratories' smears and non-smears: flagged", flagged, 0.99)
+    images, flagged = sum(each.images for each in found), sum(each.flagged for each in found)
+    lowest = 1 - upper_bound(images - flagged, images)  # one-sided, 95 %
+    yield least("other laboratories' smears and non-smears: flagged", flagged / images, 0.99, interval=(lowest, 1.0))
     foreign = np.concatenate([each.novelty for each in found])
     scores = np.concatenate([foreign, held_out.novelty])
     known = np.concatenate([np.ones(len(foreign), bool), np.zeros(len(held_out.novelty), bool)])
@@ -265,8 +285,8 @@ def page(bars: Sequence[Bar], model: Model, reports: Path) -> str:
         "# What the model was measured to do",
         "",
         f"Written by `make model-report`: {model.name} {model.id[:12]}, {datetime.now(UTC):%Y-%m-%d}, {machine()}.",
-        "In brackets: 95 % intervals from resampling groups. Protocols that train are read from the stored results "
-        f"beside this page ({links}), made by "
+        "In brackets: 95 % intervals, from resampling groups (images from elsewhere: exact). Protocols that train are "
+        f"read from the stored results beside this page ({links}), made by "
         "`python -m models.release DATA --also stream --also random`.",
         "",
         "| what | bar | measured | |",
@@ -274,7 +294,8 @@ def page(bars: Sequence[Bar], model: Model, reports: Path) -> str:
         *(bar.line() for bar in bars),
         "",
         f"{sum(bar.met is True for bar in bars)} of {sum(bar.met is not None for bar in bars)} bars are met. Missed: "
-        f"{'; '.join(missed) or 'none'}. What was tried stands in [../model.md](../model.md).",
+        f"{'; '.join(missed) or 'none'}. What was tried stands in "
+        "[../model.md](../model.md#what-falls-short-and-what-was-tried).",
         "",
         "![wrong calls among the fields kept, against the share kept](risk-coverage.svg)",
         "![confidence against the share right](reliability.svg)",

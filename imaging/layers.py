@@ -14,17 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from imaging.overlays import Overlays
-from imaging.parameters import SegmentationParameters, StainParameters
+from imaging.parameters import RIM, SegmentationParameters, StainParameters
 from imaging.pieces import Pixels, as_pixels
 from imaging.segment import segment
 from imaging.stain import white_balanced, white_point
 
-RIM: Final = 0.3
-"""Width of the ring around a nucleus that is taken for its cytoplasm, in radii of the
-median nucleus of the field: blasts have little."""
-
 _LEAST_RIM: Final = 2.5
-"""The same in pixels, at the least."""
+"""Width of the ring around a nucleus in pixels, at the least."""
 
 _WHOLE: Final = 0.75
 """The ring around a nucleus, in radii, that holds the cytoplasm of nearly any leukocyte: what is painted out must not
@@ -47,11 +43,14 @@ def cell_mask(nuclei: npt.NDArray[np.integer], *, rim: float = RIM) -> Pixels:
 
 def balanced(rgb: Pixels) -> Pixels:
     """The field with its empty background moved to white: what is left of the lamp and the camera is in the cells."""
-    planes = [as_pixels(plane) for plane in cv2.split(rgb)]
-    nothing = Overlays(shape=rgb.shape[:2], bar=None, surround=None)
-    return as_pixels(
-        cv2.merge(white_balanced(planes, white_point(planes, nothing, StainParameters().white_percentile)))
-    )
+    return balanced_like(rgb, rgb)
+
+
+def balanced_like(rgb: Pixels, other: Pixels) -> Pixels:
+    """The field with the colour of another field's empty background moved to white."""
+    nothing = Overlays(shape=other.shape[:2], bar=None, surround=None)
+    white = white_point([as_pixels(plane) for plane in cv2.split(other)], nothing, StainParameters().white_percentile)
+    return as_pixels(cv2.merge(white_balanced([as_pixels(plane) for plane in cv2.split(rgb)], white)))
 
 
 def on_glass(rgb: Pixels, cells: Pixels, *, softness: float = 1.0) -> Pixels:

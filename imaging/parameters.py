@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+RIM: Final = 0.3
+"""Width of the ring around a nucleus that is taken for its cytoplasm, in radii of the median nucleus of the field:
+blasts have little."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

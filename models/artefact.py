@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from allq.errors import ModelDamaged, ModelError, ModelNotFound
 from allq.settings import Settings
 from imaging.parameters import QualityParameters, SegmentationParameters
+from models.architectures.blueprint import InputSizes
 
 SHIPPED: Final = Path(__file__).parent / "weights"
 """The models that come with allq."""
@@ -29,7 +30,7 @@ DEFAULT: Final = "lite0-two-views"
 """The model that screens when nobody asks for another."""
 
 WEIGHTS, CONFIGURATION, CARD = "model.safetensors", "model.json", "CARD.md"
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -104,8 +105,9 @@ class ModelConfiguration:
     name: str
     architecture: str
     classes: tuple[str, ...]
-    input_size: int
-    """side of the views, in pixels"""
+    input_sizes: InputSizes
+    rim: float
+    """width of the ring around a nucleus that is cut out with it, in radii of the field's median nucleus"""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
     """input = (pixel − mean) / deviation, with pixels 0 to 255"""
@@ -164,12 +166,16 @@ def read(folder: Path) -> Model:
         raise ModelNotFound(f"{folder} has no {CONFIGURATION}: it is not a model.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        found = content.get("format") if isinstance(content, dict) else None
+        if isinstance(found, int) and found != FORMAT:
+            raise ModelDamaged(
+                f"The model in {folder} has format {found}; this allq reads {FORMAT}: install, train or calibrate it "
+                "again."
+            )
         configuration = _from_json(ModelConfiguration, content)
         digest = _weights_digest(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelDamaged(f"The model in {folder} can't be read ({error}); install it again.") from None
-    if configuration.format != FORMAT:
-        raise ModelDamaged(f"The model in {folder} has format {configuration.format}; this allq reads {FORMAT}.")
     if digest.hexdigest() != configuration.weights_sha256:
         raise ModelDamaged(f"The weights in {folder} are not those that its {CONFIGURATION} names; install it again.")
     digest.update(canonical(configuration))

@@ -58,10 +58,15 @@ def augment(
 
 def cut_out(balanced: NDArray[np.uint8], cells: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
     """The leukocytes of a white-balanced field on plain glass, cut out a little wider or tighter, harder or softer."""
+    return on_glass(balanced, reshaped(cells, random), softness=float(random.uniform(0.6, 1.6)))
+
+
+def reshaped(cells: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """The mask of leukocytes, uint8 (H, W), as it is, a pixel wider or a pixel tighter."""
     edge = int(random.integers(3))
-    if edge:
-        cells = (cv2.dilate if edge == 1 else cv2.erode)(cells, _EDGE).astype(np.uint8, copy=False)
-    return on_glass(balanced, cells, softness=float(random.uniform(0.6, 1.6)))
+    if not edge:
+        return cells
+    return (cv2.dilate if edge == 1 else cv2.erode)(cells, _EDGE).astype(np.uint8, copy=False)
 
 
 def with_patch(rgb: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:

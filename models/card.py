@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.architectures.blueprint import InputSizes
 from models.architectures.registry import blueprint, has_blueprint
 from models.artefact import ModelConfiguration
 
@@ -24,8 +25,9 @@ leukaemia (B-ALL).
 - **About eleven looks** (stain, camera, scale bar; seven in the part that was used), and class and look are
   confounded: Pro-B is nearly a single look. A random forest that sees background colour, red cells and scale bar but
   no cell has 96.5 % four-class accuracy by group. So one of two networks is shown the leukocytes on plain glass and
-  nothing else, and where the two are on different sides the field is flagged. The mean of both still listens to the
-  look, and the stain of the leukocytes themselves tells much of it.
+  nothing else, the other was trained with the leukocytes of many fields laid on other smears or on glass, and where
+  the two are on different sides the field is flagged. The stain of the leukocytes themselves still tells much of the
+  look, and fields changed so for measuring are made in the same way as those in training.
 - **A look it has not seen**: it can't be trusted to be right. `novel`, `views-disagree` and `uncertain` are there to
   say so; how often they do when a look is left out of training stands in docs/model/README.md of allq's repository,
   with every other bar, met or missed.
@@ -65,15 +67,25 @@ def card(configuration: ModelConfiguration, notes: str = "") -> str:
 
 def _made_of(configuration: ModelConfiguration) -> str:
     provenance = configuration.provenance
-    options = ", ".join(f"{name} {value}" for name, value in provenance.training.items() if name != "name")
+    options = ", ".join(f"{name} {value}" for name, value in provenance.training.items() if name not in _SAID)
     return (
         "## Made of\n"
-        f"{configuration.architecture} at {configuration.input_size}² pixels, scale bars painted over. "
+        f"{configuration.architecture} {_at(configuration.input_sizes)}, scale bars painted over. "
         f"{_seen(configuration)} "
         f"Trained on {provenance.fields:,} fields in {provenance.groups:,} groups of "
         f"`{provenance.data}` (fingerprint `{provenance.fingerprint[:16]}…`), allq {configuration.code_version}: "
         f"{options}.\n"
     )
+
+
+_SAID = {"name", "architecture", "input_sizes", "synthetic", "augmentation", "scenes"}
+"""Options that the card tells in words, or leaves to model.json."""
+
+
+def _at(sizes: InputSizes) -> str:
+    if sizes.cells == sizes.field:
+        return f"at {sizes.cells}² pixels"
+    return f"at {sizes.cells}² (leukocytes) and {sizes.field}² (field) pixels"
 
 
 def _seen(configuration: ModelConfiguration) -> str:

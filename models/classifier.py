@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from allq.errors import ModelDamaged
 from allq.settings import Settings
 from imaging.decode import Decoded
 from imaging.overlays import find_overlays, without_overlays
@@ -27,9 +28,9 @@ class PreparedField:
     """A field, ready for the network."""
 
     cells: NDArray[np.uint8]
-    """RGB (S, S, 3): its leukocytes on plain glass"""
+    """RGB (C, C, 3): its leukocytes on plain glass"""
     field: NDArray[np.uint8]
-    """RGB (S, S, 3): the whole field, overlays painted over"""
+    """RGB (F, F, 3): the whole field, overlays painted over"""
     segmentation: Segmentation
     nuclei: Nuclei
     quality: Quality
@@ -65,7 +66,10 @@ class Classifier:
         self.model = model
         self._configuration = model.configuration
         self._engine = engine
-        self._novelty = Novelty.from_arrays(model.arrays(), neighbours=model.configuration.novelty.neighbours)
+        try:
+            self._novelty = Novelty.from_arrays(model.arrays(), neighbours=model.configuration.novelty.neighbours)
+        except KeyError as error:
+            raise ModelDamaged(f"The weights of model {model.name} lack {error}; install it again.") from None
 
     @classmethod
     def load(cls, model: Model, settings: Settings) -> Classifier:
@@ -89,10 +93,10 @@ class Classifier:
         segmentation = segment(
             decoded.pixels, parameters, original_size=(decoded.width, decoded.height), overlays=overlays
         )
-        square = to_cached(without_overlays(decoded.pixels, overlays), segmentation)
+        square = to_cached(without_overlays(decoded.pixels, overlays), segmentation, rim=self._configuration.rim)
         return PreparedField(
-            cells=cells_view(square, self._configuration.input_size),
-            field=field_view(square, self._configuration.input_size),
+            cells=cells_view(square, self._configuration.input_sizes.cells),
+            field=field_view(square, self._configuration.input_sizes.field),
             segmentation=segmentation,
             nuclei=lay_out(segmentation),
             quality=judge(decoded.pixels, segmentation, decoded.width, self._configuration.quality),
@@ -117,7 +121,7 @@ class Classifier:
                 field,
                 probabilities[index],
                 float(novelty[index]),
-                output.class_maps[index],
+                output.maps(index),
                 views_disagree=bool(disagreeing[index]),
             )
             for index, field in enumerate(prepared)
@@ -134,7 +138,7 @@ class Classifier:
         field: PreparedField,
         probabilities: NDArray[np.float64],
         novelty: float,
-        class_maps: NDArray[np.float32],
+        class_maps: Sequence[NDArray[np.float32]],
         *,
         views_disagree: bool,
     ) -> Assessment:

@@ -19,6 +19,7 @@ import numpy as np
 
 from allq.classes import CLASSES
 from imaging.synthetic import STYLES, SmearStyle, render_field
+from models.architectures.blueprint import InputSizes
 from models.artefact import Model
 from models.options import Progress, TrainOptions, silent, told
 
@@ -27,7 +28,7 @@ NAME: Final = "synthetic-smears"
 OPTIONS: Final = TrainOptions(
     name=NAME,
     architecture="tiny",
-    input_size=160,
+    input_sizes=InputSizes(cells=160, field=160),
     frozen_blocks=0,
     epochs=10,
     batch=32,

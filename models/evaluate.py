@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from allq.settings import Settings, current
 from allq.version import __version__
 from imaging.decode import decode
-from models.artefact import find
+from models.artefact import SlideRule, find
 from models.classifier import Assessment, Classifier
 from models.data import MAX_PIXELS, LabelledField, fingerprint, read_labelled
-from models.heldout import Calibration, HeldOut, calibrate, cross_calibrate, stored
+from models.heldout import Calibration, HeldOut, calibrate, cautious, cross_calibrate, stored
 from models.interventions import intervene, remove_suspects, subjects
 from models.options import EvaluateOptions, Progress, silent
 from models.predictions import Predictions, from_assessments, from_held_out
@@ -57,6 +57,7 @@ def evaluate(
         },
         parts={name: np.flatnonzero(held_out.folds == number) for number, name in enumerate(names)},
         changed=changed,
+        rule=cautious(calibration for _, calibration in calibrations),
     )
 
 
@@ -98,6 +99,7 @@ def _of_model(
         },
         parts={name: np.flatnonzero(predictions.streams == name) for name in streams},
         changed=changed,
+        rule=classifier.model.configuration.slide,
     )
 
 
@@ -125,15 +127,17 @@ def _report(
     about: dict[str, Any],
     parts: dict[str, NDArray[np.intp]],
     changed: dict[str, Any],
+    rule: SlideRule,
 ) -> Report:
     return Report(
         protocol=options.protocol,
         about=about,
-        summary={**summarise(predictions, resamplings=options.bootstrap, seed=options.seed), **changed},
+        summary={**summarise(predictions, resamplings=options.bootstrap, seed=options.seed, rule=rule), **changed},
         parts=[part_figures(predictions, name, chosen) for name, chosen in parts.items()],
     )
 
 
 def _recorded(options: EvaluateOptions) -> dict[str, Any]:
     ours = {"name", "groups", "calibration", "work", "threads", "holdout", "synthetic"}
-    return {name: value for name, value in asdict(options.training).items() if name not in ours}
+    training = replace(options.training, input_sizes=options.training.sizes)
+    return {name: value for name, value in asdict(training).items() if name not in ours}

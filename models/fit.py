@@ -23,14 +23,14 @@ from allq.classes import CLASSES
 from models.architectures.imagenet import load_imagenet
 from models.architectures.make import make_network
 from models.architectures.network import FieldNetwork, Learner, View
-from models.augment import Augmentation, augment, cut_out, with_patch
+from models.augment import Augmentation
 from models.data import LabelledField
 from models.options import Progress, TrainOptions
+from models.scenes import Scenes, Shares
 from models.views import Views
 
 _FITTING = (
     "architecture",
-    "input_size",
     "frozen_blocks",
     "epochs",
     "batch",
@@ -107,6 +107,7 @@ def _fit(
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=options.learning_rate,
+        fused=True,
     )
     steps = max(1, len(fields) // options.batch)
     averaged = {name: value.detach().clone() for name, value in module.state_dict().items()}
@@ -145,25 +146,22 @@ def _batches(
     epoch: int,
     steps: int,
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """The epoch's batches: augmented uint8 (B, S, S, 3) of each view, and labels (B,).
+    """The epoch's batches: augmented uint8 (B, S, S, 3) of each view, S its size, and targets (B, classes).
 
-    The next one is made while one is used.
+    The next ones are made while one is used.
     """
     shares = _shares(fields, options.balance)
-    labels = np.array([field.label for field in fields], np.int64)
-
-    def one(view: View, index: int, random: np.random.Generator) -> NDArray[np.uint8]:
-        if view == "cells":
-            shown = cut_out(views.balanced[index], views.cells[index], random)
-        else:
-            shown = with_patch(views.pixels[index], random)
-        return augment(shown, options.input_size, random)
+    scenes = Scenes(views, fields)
+    sides = {view: int(getattr(options.sizes, view)) for view in inputs}
 
     def make(step: int) -> tuple[list[Tensor], Tensor]:
         random = np.random.default_rng((options.seed, epoch, step))
-        chosen = random.choice(len(shares), options.batch, p=shares)
-        drawn = [np.stack([one(view, int(index), random) for index in chosen]) for view in inputs]
-        return [torch.from_numpy(each) for each in drawn], torch.from_numpy(labels[chosen])
+        chosen = random.choice(len(shares), options.batch, p=shares).tolist()
+        drawn = [[scenes.show(view, index, sides[view], random) for index in chosen] for view in inputs]
+        pixels = [torch.from_numpy(np.stack([scene.pixels for scene in view])) for view in drawn]
+        # Where a network takes several views at once, one of them may be empty.
+        targets = np.mean([[scene.target for scene in view] for view in drawn], axis=0)
+        return pixels, torch.from_numpy(targets)
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(make, 0)
@@ -201,15 +199,13 @@ def _average(averaged: dict[str, Tensor], module: nn.Module, decay: float) -> No
 def _identity(inputs: tuple[View, ...], views: Views, fields: Sequence[LabelledField], options: TrainOptions) -> str:
     """What a checkpoint belongs to: SHA-256 over the data and the options that change the weights."""
     chosen: dict[str, Any] = {name: value for name, value in asdict(options).items() if name in _FITTING}
+    chosen["sizes"] = {view: getattr(options.sizes, view) for view in inputs}
     chosen["augmentation"] = asdict(Augmentation())
+    chosen["scenes"] = asdict(Shares())
     chosen["fields"] = [(field.label, field.stream) for field in fields]
-    if "field" in inputs:
-        chosen["inputs"] = inputs
+    chosen["inputs"] = inputs
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
-    for array in (
-        *((views.balanced, views.cells) if "cells" in inputs else ()),
-        *((views.pixels,) if "field" in inputs else ()),
-    ):
+    for array in (views.pixels, views.balanced, views.cells, views.smears):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

@@ -30,8 +30,8 @@ def flags(*, novel: float, uncertain: float, quality: QualityParameters) -> dict
     """Every flag of a field and of a slide. The quality checks' further thresholds stand in `quality`."""
     return {
         NOVEL: Flag(
-            sentence="The field looks unlike those of its call that the model was trained on (its novelty is above the "
-            "threshold): don't trust the call.",
+            sentence="The field looks unlike those of its call that the model was trained on, or more like those of "
+            "the other side (its novelty is above the threshold): don't trust the call.",
             threshold=novel,
         ),
         UNCERTAIN: Flag(

@@ -21,7 +21,7 @@ from models.heldout import HELD_OUT, Calibration, HeldOut, join
 from models.interventions import Outcome, intervene, join_outcomes, remove_suspects, subjects, weighted
 from models.novelty import Novelty
 from models.options import EvaluateOptions, Progress, TrainOptions
-from models.train import halve, hold_out, learn_known, write_model
+from models.train import as_stored, hold_out, learn_known, write_model
 from models.views import view_all
 
 
@@ -48,7 +48,7 @@ def run_folds(fields: Sequence[LabelledField], options: EvaluateOptions, progres
         if len(folds) < len(set(options.only)):
             raise UsageError(f"There is no stream of that name: {', '.join(options.only)}.")
     work = (options.work or Path("allq-evaluation")) / f"{options.protocol}-seed{options.seed}"
-    training = replace(options.training.sized(), seed=options.seed)
+    training = replace(options.training, seed=options.seed)
     views = view_all(fields, progress=progress)
     parts: list[HeldOut] = []
     networks: list[tuple[FieldNetwork, Novelty]] = []
@@ -63,7 +63,7 @@ def run_folds(fields: Sequence[LabelledField], options: EvaluateOptions, progres
             progress=progress,
             stage=f"{stage}: training",
         )
-        halve(network)
+        network = as_stored(network, views.take(fold.train), training)
         novelty = learn_known(network, views.take(fold.train), known, training, progress)
         networks.append((network, novelty))
         parts.append(
@@ -92,7 +92,7 @@ def intervene_in_folds(
 ) -> dict[str, Any]:
     """Change the fields that each fold left out, and ask its network again: see `models.interventions`."""
     outcomes: dict[str, list[Outcome]] = {}
-    suspects: list[dict[str, float | int]] = []
+    suspects: list[dict[str, dict[str, float | int]]] = []
     with tempfile.TemporaryDirectory() as place:
         for number, (fold, (network, novelty), (_, calibration)) in enumerate(
             zip(run.folds, run.networks, calibrations, strict=True)

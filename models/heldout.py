@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allq.errors import UsageError
-from models.artefact import LeukocyteRule
+from models.artefact import LeukocyteRule, SlideRule
 from models.calibration import fit_sigmoid, fit_temperature, sigmoid, softmax
 
 HELD_OUT: Final = "held-out.npz"
@@ -166,3 +166,8 @@ def cross_calibrate(held_out: HeldOut) -> Iterator[tuple[NDArray[np.intp], Calib
         inside = np.flatnonzero(held_out.folds == fold)
         outside = np.flatnonzero(held_out.folds != fold)
         yield inside, calibrate(held_out.take(outside if outside.size else inside))
+
+
+def cautious(calibrations: Iterable[Calibration]) -> SlideRule:
+    """The slide rule of the calibration that allows for most mistakes."""
+    return SlideRule(false_suspect_share=max(each.false_suspect_share for each in calibrations))

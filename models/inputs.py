@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.layers import balanced, cell_mask, on_glass
-from imaging.parameters import QualityParameters
+from imaging.parameters import RIM, QualityParameters
 from imaging.quality import Quality, assess
 from imaging.segment import Segmentation
 
@@ -33,14 +33,16 @@ class Square:
     """(CACHED_SIDE, CACHED_SIDE): 1 on leukocytes"""
 
 
-def to_cached(cleaned: Pixels, segmentation: Segmentation) -> Square:
-    """Squash a field, RGB uint8 (H, W, 3) without overlays, and its leukocytes.
+def to_cached(cleaned: Pixels, segmentation: Segmentation, *, rim: float = RIM) -> Square:
+    """Squash a field, RGB uint8 (H, W, 3) without overlays, and its leukocytes, nuclei with a ring of `rim` radii.
 
     By way of CACHED_SIDE, as in training: resampled once instead of twice, a field would be sharper than any that the
     network has seen, and would count as novel.
     """
     pixels = to_square(cleaned, CACHED_SIDE)
-    return Square(pixels=pixels, balanced=balanced(pixels), cells=cell_mask(_sampled(segmentation.nuclei, CACHED_SIDE)))
+    return Square(
+        pixels=pixels, balanced=balanced(pixels), cells=cell_mask(sampled(segmentation.nuclei, CACHED_SIDE), rim=rim)
+    )
 
 
 def cells_view(square: Square, side: int) -> Pixels:
@@ -62,15 +64,15 @@ def to_square(rgb: Pixels, side: int) -> Pixels:
     return np.ascontiguousarray(resized, dtype=np.uint8)
 
 
-def _sampled(labels: NDArray[np.int32], side: int) -> NDArray[np.int32]:
+def sampled(labels: NDArray[np.int32], side: int) -> NDArray[np.int32]:
     """Labels (h, w) at the nearest pixels of a square: (side, side)."""
     height, width = labels.shape
     if (height, width) == (side, side):
         return labels
     rows = ((np.arange(side) + 0.5) * height / side).astype(int)
     columns = ((np.arange(side) + 0.5) * width / side).astype(int)
-    sampled: NDArray[np.int32] = labels[rows[:, None], columns[None, :]]
-    return sampled
+    nearest: NDArray[np.int32] = labels[rows[:, None], columns[None, :]]
+    return nearest
 
 
 def judge(rgb: Pixels, segmentation: Segmentation, width: int, parameters: QualityParameters) -> Quality:

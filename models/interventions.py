@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -23,9 +23,11 @@ from imaging.layers import cell_mask, paint_out, put_together, without_cells
 from imaging.overlays import find_bar, find_overlays, without_overlays
 from imaging.parameters import SegmentationParameters
 from imaging.synthetic import draw_scale_bar
+from models.artefact import LeukocyteRule
 from models.augment import Augmentation, vary_stain
 from models.classifier import Assessment, Classifier, PreparedField
 from models.data import MAX_PIXELS, LabelledField
+from models.metrics import share_interval
 from models.options import Progress, silent
 
 Pixels = NDArray[np.uint8]
@@ -177,6 +179,7 @@ class Outcome:
     """What became of the fields that one change could be made to. Each array is (N,) bool."""
 
     files: NDArray[np.str_]
+    groups: NDArray[np.str_]
     unchanged: NDArray[np.bool_]
     """the call is the one it was before; None stays None"""
     flagged: NDArray[np.bool_]
@@ -184,14 +187,18 @@ class Outcome:
     silent_error: NDArray[np.bool_]
     """benign/ALL wrong and not flagged"""
 
-    def as_json(self) -> dict[str, float | int]:
-        """Shares of the fields."""
+    def as_json(self) -> dict[str, Any]:
+        """Shares of the fields; `intervals`: low and high of each, 95 %, from resampling groups."""
+        shares = {
+            "unchanged": self.unchanged,
+            "unchanged_or_flagged": self.unchanged | self.flagged,
+            "flagged": self.flagged,
+            "silent_errors": self.silent_error,
+        }
         return {
             "fields": len(self.files),
-            "unchanged": float(self.unchanged.mean()),
-            "unchanged_or_flagged": float((self.unchanged | self.flagged).mean()),
-            "flagged": float(self.flagged.mean()),
-            "silent_errors": float(self.silent_error.mean()),
+            **{name: float(values.mean()) for name, values in shares.items()},
+            "intervals": {name: share_interval(values, self.groups) for name, values in shares.items()},
         }
 
 
@@ -259,6 +266,7 @@ def _outcome(changed: Sequence[Subject], found: Sequence[Assessment]) -> Outcome
     flagged = np.array([bool(each.flags) for each in found], bool) | unassessed
     return Outcome(
         files=np.array([subject.field.file for subject in changed]),
+        groups=np.array([subject.field.group for subject in changed]),
         unchanged=np.array([new.call == old.assessment.call for new, old in zip(found, changed, strict=True)], bool),
         flagged=flagged,
         silent_error=(suspect != truth) & ~flagged,
@@ -267,47 +275,93 @@ def _outcome(changed: Sequence[Subject], found: Sequence[Assessment]) -> Outcome
 
 def remove_suspects(
     classifier: Classifier, changed: Sequence[Subject], progress: Progress = silent
-) -> dict[str, float | int]:
-    """Whether the leukocytes' suspicions explain the calls: paint out the half that is most, or least, suspicious.
+) -> dict[str, dict[str, float | int]]:
+    """Whether the leukocytes' suspicions explain the calls: paint out some of them, and leave some.
 
-    Fields called suspect with at least four leukocytes. Mean suspicion of the field before, without its least and
-    without its most suspicious half, and how many are no longer called suspect.
+    Of fields called suspect with at least four leukocytes: the half that is least and the half that is most suspicious;
+    and, where some but not all count as suspects, these, and as many drawn at random. Of each way how many fields,
+    their mean suspicion and log-odds of suspect against benign before and after, and the shares that are called benign
+    and that are not called at all then.
     """
+    rule = classifier.model.configuration.leukocyte
     chosen = [
         subject
         for subject in changed
         if subject.assessment.call not in (None, "benign") and len(subject.assessment.suspicions) >= _LEAST_CELLS
     ]
-    result: dict[str, float | int] = {"fields": len(chosen)}
-    if not chosen:
-        return result
-    result["suspicion_before"] = float(np.mean([subject.assessment.suspicion for subject in chosen]))
-    for name, sign in (("least", 1), ("most", -1)):
-        images = [_without_half(subject, sign) for subject in chosen]
-        found = list(assess(classifier, images, progress, f"without the {name} suspicious half"))
-        result[f"suspicion_without_{name}"] = float(np.mean([each.suspicion for each in found]))
-        result[f"no_longer_suspect_without_{name}"] = float(np.mean([each.call in (None, "benign") for each in found]))
-    return result
+    results: dict[str, dict[str, float | int]] = {}
+    for name, choose in REMOVALS.items():
+        gone = [choose(subject, np.array(subject.assessment.suspicions), rule) for subject in chosen]
+        asked = [
+            (subject, which)
+            for subject, which in zip(chosen, gone, strict=True)
+            if 0 < len(which) < len(subject.assessment.suspicions)
+        ]
+        results[name] = {"fields": len(asked)}
+        if asked:
+            before = [subject.assessment for subject, _ in asked]
+            images = [_without(subject, which) for subject, which in asked]
+            after = list(assess(classifier, images, progress, f"without {name}"))
+            results[name] |= {
+                "suspicion_before": _suspicion(before),
+                "suspicion": _suspicion(after),
+                "log_odds_before": _log_odds(before),
+                "log_odds": _log_odds(after),
+                "benign": float(np.mean([each.call == "benign" for each in after])),
+                "no_call": float(np.mean([each.call is None for each in after])),
+            }
+    return results
 
 
 _LEAST_CELLS: Final = 4
 
+Removal = Callable[[Subject, NDArray[np.float64], LeukocyteRule], NDArray[np.intp]]
 
-def _without_half(subject: Subject, sign: int) -> Pixels:
-    suspicions = np.array(subject.assessment.suspicions)
-    gone = np.argsort(sign * suspicions, kind="stable")[: len(suspicions) // 2]
+
+def _suspects(_: Subject, suspicions: NDArray[np.float64], rule: LeukocyteRule) -> NDArray[np.intp]:
+    return np.flatnonzero(suspicions >= rule.suspect)
+
+
+def _as_many(subject: Subject, suspicions: NDArray[np.float64], rule: LeukocyteRule) -> NDArray[np.intp]:
+    count = len(_suspects(subject, suspicions, rule))
+    return subject.random("as many").permutation(len(suspicions))[:count]
+
+
+REMOVALS: Final[Mapping[str, Removal]] = {
+    "the half least suspicious": lambda _, each, __: np.argsort(each, kind="stable")[: len(each) // 2],
+    "the half most suspicious": lambda _, each, __: np.argsort(-each, kind="stable")[: len(each) // 2],
+    "all that count as suspects": _suspects,
+    "as many drawn at random": _as_many,
+}
+
+
+def _suspicion(found: Sequence[Assessment]) -> float:
+    return float(np.mean([each.suspicion for each in found]))
+
+
+def _log_odds(found: Sequence[Assessment]) -> float:
+    """Of suspect against benign, as the network has them, whether anything was called or not."""
+    benign = np.clip([each.probabilities[0] for each in found], 1e-12, 1 - 1e-12)
+    return float(np.mean(np.log((1 - benign) / benign)))
+
+
+def _without(subject: Subject, gone: NDArray[np.intp]) -> Pixels:
     hole = cell_mask(np.where(np.isin(subject.nuclei, gone + 1), subject.nuclei, 0))
     return paint_out(subject.cleaned, np.asarray(cv2.dilate(hole, np.ones((5, 5), np.uint8)), np.uint8))
 
 
-def weighted(parts: Sequence[Mapping[str, float | int]]) -> dict[str, float | int]:
+def weighted(parts: Sequence[Mapping[str, Mapping[str, float | int]]]) -> dict[str, dict[str, float | int]]:
     """The results of several folds' `remove_suspects`, each weighing as many fields as it has."""
-    total = sum(int(part["fields"]) for part in parts)
-    if not total:
-        return {"fields": 0}
-    names = {name for part in parts for name in part} - {"fields"}
-    means = {name: sum(part.get(name, 0.0) * part["fields"] for part in parts) / total for name in sorted(names)}
-    return {"fields": total, **means}
+    found: dict[str, dict[str, float | int]] = {}
+    for name in {name for part in parts for name in part}:
+        those = [part[name] for part in parts if part.get(name, {}).get("fields")]
+        total = sum(int(each["fields"]) for each in those)
+        figures = {figure for each in those for figure in each} - {"fields"}
+        found[name] = {
+            "fields": total,
+            **{figure: sum(each[figure] * each["fields"] for each in those) / total for figure in sorted(figures)},
+        }
+    return {name: found[name] for name in REMOVALS if name in found}
 
 
 def assess(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -47,17 +48,20 @@ def _middles(side: int) -> NDArray[np.intp]:
     return ((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp)
 
 
-def margins(class_maps: NDArray[np.float32], nuclei: Nuclei) -> NDArray[np.float64]:
-    """Log-odds of "not benign" of each leukocyte, (L,), from class maps (classes, h, w) of the whole field.
+def margins(class_maps: Sequence[NDArray[np.float32]], nuclei: Nuclei) -> NDArray[np.float64]:
+    """Log-odds of "not benign" of each leukocyte, (L,), from class maps (classes, h, w) of each view.
 
-    The maps are interpolated to the grid and averaged over the nucleus; one too small for the grid takes the value at
-    its centre.
+    The maps are interpolated to the grid and averaged over the views and the nucleus; a nucleus too small for the grid
+    takes the value at its centre.
     """
     count = len(nuclei)
     if count == 0:
         return np.zeros(0)
     # OpenCV lays the maps' cells over the field by their outer edges, as the network's strides do.
-    maps = [cv2.resize(each, (GRID, GRID), interpolation=cv2.INTER_LINEAR) for each in class_maps]
+    views = [
+        [cv2.resize(each, (GRID, GRID), interpolation=cv2.INTER_LINEAR) for each in of_view] for of_view in class_maps
+    ]
+    maps = [sum(same[1:], same[0]) / len(same) for same in zip(*views, strict=True)]
     # Most of the grid is no nucleus, and isn't summed.
     places = np.flatnonzero(nuclei.labels)
     labels = nuclei.labels.ravel()[places] - 1

@@ -66,6 +66,17 @@ def _mean(values: NDArray[np.bool_]) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
+def share_interval(
+    values: NDArray[np.bool_], groups: NDArray[np.str_], *, resamplings: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the share of `values` (N,) that are true, from resampling whole `groups` (N,)."""
+    _, group = np.unique(groups, return_inverse=True)
+    true, all_of_them = np.bincount(group, weights=values), np.bincount(group)
+    drawn = np.random.default_rng(seed).integers(len(true), size=(resamplings, len(true)))
+    low, high = np.quantile(true[drawn].sum(1) / all_of_them[drawn].sum(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def intervals(
     predictions: Predictions, *, resamplings: int, seed: int
 ) -> dict[str, tuple[float | None, float | None, float | None]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from models.architectures.registry import seen_by
+from allq.errors import ModelError
+from models.architectures.blueprint import InputSizes
+from models.architectures.registry import has_blueprint, seen_by
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total): `progress("fold 2 of 5, epoch", 3, 8)`."""
@@ -41,8 +43,8 @@ class TrainOptions:
 
     name: str = "field-model"
     architecture: str = "efficientnet-lite0"
-    input_size: int = 0
-    """Side of the views, in pixels; 0: what the architecture is made for."""
+    input_sizes: InputSizes | None = None
+    """None: what the architecture is made for."""
     frozen_blocks: int = 6
     """Blocks from the first on that keep their ImageNet weights: cheaper, and generic for the novelty score."""
     epochs: int = 8
@@ -70,9 +72,13 @@ class TrainOptions:
     work: Path | None = None
     """Folder of checkpoints, for resuming. None: `<out>.work` beside the model."""
 
-    def sized(self) -> TrainOptions:
-        """The same with an input size that isn't 0. Raises ModelError for an unknown architecture."""
-        return replace(self, input_size=self.input_size or seen_by(self.architecture).input_size)
+    @property
+    def sizes(self) -> InputSizes:
+        """Of the two views. Raises ModelError for an unknown architecture, and for sizes that it can't have."""
+        sizes = self.input_sizes or seen_by(self.architecture).input_sizes
+        if sizes.cells != sizes.field and not has_blueprint(self.architecture):
+            raise ModelError(f"{self.architecture} takes two views of one size, not {sizes.cells} and {sizes.field}.")
+        return sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from models.classifier import Classifier, PreparedField
 from models.data import MAX_PIXELS, LabelledField, fingerprint, read_labelled, split_folds
 from models.engines.base import NetworkOutput, join
 from models.flags import flags
-from models.heldout import HeldOut, calibrate, cross_calibrate
+from models.heldout import HeldOut, calibrate, cautious, cross_calibrate
 from models.leukocytes import margins
 from models.novelty import Novelty
 from models.options import Progress, silent
@@ -72,10 +72,12 @@ def recalibrate(
     )
     held_out = _held_out(original, fields, output, prepared, novelty)
     fitted = calibrate(held_out)
+    parts = list(cross_calibrate(held_out))
+    rule = cautious(calibration for _, calibration in parts)
     metrics = {
         "how": f"{held_out.folds.max() + 1} parts by group, each calibrated on the others; "
         "the novelty statistics know them all",
-        **summarise(from_held_out(held_out, cross_calibrate(held_out)), resamplings=1000, seed=0),
+        **summarise(from_held_out(held_out, parts), resamplings=1000, seed=0, rule=rule),
     }
     before = original.configuration
     configuration = replace(
@@ -127,7 +129,7 @@ def _held_out(
     groups = len({field.group for field in fields})
     for number, fold in enumerate(split_folds(fields, protocol="group", folds=min(5, groups), seed=0)):
         parts[fold.test] = number
-    found = [margins(maps, field.nuclei) for maps, field in zip(output.class_maps, prepared, strict=True)]
+    found = [margins(output.maps(index), field.nuclei) for index, field in enumerate(prepared)]
     return HeldOut(
         fingerprint=fingerprint(fields),
         architecture=model.configuration.architecture,

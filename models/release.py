@@ -32,13 +32,20 @@ OPTIONS: Final = TrainOptions(name=DEFAULT)
 
 
 def release(
-    data: Path, out: Path, *, work: Path, reports: Path, outside: Path | None, progress: Progress = silent
+    data: Path,
+    out: Path,
+    *,
+    work: Path,
+    reports: Path,
+    outside: Path | None,
+    training: TrainOptions = OPTIONS,
+    progress: Progress = silent,
 ) -> Model:
     """Write the model to `out` and its evaluation to `reports`. `outside`: a folder of folders of foreign images."""
-    report = evaluate(data, EvaluateOptions(protocol="group", work=work, training=OPTIONS), progress)
+    report = evaluate(data, EvaluateOptions(protocol="group", work=work, training=training), progress)
     write_report(report, reports, "by-group")
     shutil.copyfile(work / "group-seed0" / HELD_OUT, reports / f"by-group-{HELD_OUT}")
-    options = replace(OPTIONS, calibration=work / "group-seed0", work=work / "final")
+    options = replace(training, calibration=work / "group-seed0", work=work / "final")
     model = train(data, out, options, progress)
     classifier = Classifier.load(model, Settings(home=work))
     found = look_outside(classifier, outside, progress) if outside is not None else []
@@ -62,11 +69,12 @@ def evaluate_further(
     work: Path,
     reports: Path,
     only: tuple[str, ...] = (),
+    training: TrainOptions = OPTIONS,
     progress: Progress = silent,
 ) -> None:
     """The protocols that the model itself doesn't need: streams left out (calibrated by group), random split."""
-    training = replace(OPTIONS, calibration=work / "group-seed0")
-    further: tuple[tuple[Protocol, TrainOptions], ...] = (("stream", training), ("random", OPTIONS))
+    calibrated = replace(training, calibration=work / "group-seed0")
+    further: tuple[tuple[Protocol, TrainOptions], ...] = (("stream", calibrated), ("random", training))
     for protocol, options in further:
         if protocol not in protocols:
             continue
@@ -96,15 +104,26 @@ def main() -> None:
     parser.add_argument("--outside", type=Path, default=None, help="folder of folders of images from elsewhere")
     parser.add_argument("--also", action="append", choices=("stream", "random"), default=[], help="evaluate so, too")
     parser.add_argument("--only", action="append", default=[], help="for stream: leave out this one alone; repeatable")
+    parser.add_argument("--threads", type=int, default=None, help="for the networks; the shipped model: 1")
     given = parser.parse_args()
     progress = told()
-    release(given.data, given.out, work=given.work, reports=given.reports, outside=given.outside, progress=progress)
+    training = replace(OPTIONS, threads=given.threads)
+    release(
+        given.data,
+        given.out,
+        work=given.work,
+        reports=given.reports,
+        outside=given.outside,
+        training=training,
+        progress=progress,
+    )
     evaluate_further(
         given.data,
         given.also,
         work=given.work,
         reports=given.reports,
         only=tuple(given.only),
+        training=training,
         progress=progress,
     )
 

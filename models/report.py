@@ -12,7 +12,7 @@ import numpy as np
 from allq.classes import CLASSES
 from models.aggregate import apply_rule
 from models.artefact import SlideRule
-from models.metrics import confusion, figures, intervals
+from models.metrics import confusion, figures, intervals, share_interval
 from models.predictions import Predictions
 
 FIGURES: Final = {
@@ -67,7 +67,7 @@ def summarise(
     resamplings: int,
     seed: int,
     classes: Sequence[str] = CLASSES,
-    rule: SlideRule | None = None,
+    rule: SlideRule,
 ) -> dict[str, Any]:
     """Figures with intervals, confusion, classes, flags, and slide calls of groups taken as slides."""
     counts = confusion(predictions.labels, predictions.calls, len(classes))
@@ -91,18 +91,20 @@ def summarise(
         },
         "flags": _flags(predictions),
         "leukocytes": _leukocytes(predictions),
-        "pseudo_slides": _pseudo_slides(predictions, classes, rule or SlideRule()),
-        "half_slides": _pseudo_slides(predictions, classes, rule or SlideRule(), draws=_DRAWS, seed=seed),
+        "pseudo_slides": _pseudo_slides(predictions, classes, rule),
+        "half_slides": _pseudo_slides(predictions, classes, rule, draws=_DRAWS, seed=seed),
     }
 
 
 def part_figures(predictions: Predictions, name: str, chosen: np.ndarray[Any, np.dtype[np.intp]]) -> dict[str, Any]:
-    """A fold or a stream by itself: plain figures, without intervals."""
+    """A fold or a stream by itself; with an interval for its silent errors, where it has several groups."""
     values = figures(predictions, chosen)
+    silent = ((predictions.calls > 0) != (predictions.labels > 0)) & ~predictions.flagged
     return {
         "name": name,
         "fields": len(chosen),
         **{key: None if np.isnan(value) else value for key, value in values.items()},
+        "silent_errors_interval": share_interval(silent[chosen], predictions.groups[chosen]),
     }
 
 
@@ -225,17 +227,25 @@ def _changed(summary: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name, found in summary["interventions"].items():
-        shares = (found[key] for key in ("unchanged", "unchanged_or_flagged", "flagged", "silent_errors"))
-        lines.append(f"| {name} | {found['fields']} | {' | '.join(shown('', share) for share in shares)} |")
-    removed = summary["removed_suspects"]
-    if removed["fields"]:
+        shares = (
+            f"{shown('', found[key])} ({100 * found['intervals'][key][0]:.1f}–{100 * found['intervals'][key][1]:.1f})"
+            for key in ("unchanged", "unchanged_or_flagged", "flagged", "silent_errors")
+        )
+        lines.append(f"| {name} | {found['fields']} | {' | '.join(shares)} |")
+    asked = {name: found for name, found in summary["removed_suspects"].items() if found["fields"]}
+    if asked:
         lines += [
             "",
-            f"Of {removed['fields']} fields called suspect the half of the leukocytes least, or most, suspicious "
-            f"was painted out: their mean suspicion was {removed['suspicion_before']:.3f}, then "
-            f"{removed['suspicion_without_least']:.3f} or {removed['suspicion_without_most']:.3f}; "
-            f"{shown('', removed['no_longer_suspect_without_least'])} or "
-            f"{shown('', removed['no_longer_suspect_without_most'])} were no longer called suspect.",
+            "Of fields called suspect some leukocytes painted out and the others left, the model asked again:",
+            "",
+            "| without | fields | suspicion: before, after | log-odds: before, after | called benign | not called |",
+            "|---|---|---|---|---|---|",
+            *(
+                f"| {name} | {found['fields']} | {found['suspicion_before']:.3f}, {found['suspicion']:.3f} "
+                f"| {found['log_odds_before']:.2f}, {found['log_odds']:.2f} | {shown('', found['benign'])} "
+                f"| {shown('', found['no_call'])} |"
+                for name, found in asked.items()
+            ),
         ]
     return lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,23 +14,28 @@ from numpy.typing import NDArray
 from allq.classes import CLASSES
 from allq.errors import UsageError
 from allq.version import __version__
-from imaging.parameters import QualityParameters, SegmentationParameters
-from models.architectures.network import FieldNetwork
+from imaging.parameters import RIM, QualityParameters, SegmentationParameters
+from models.architectures.network import FieldNetwork, Network, to_eight_bit
 from models.architectures.registry import seen_by
 from models.artefact import Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
+from models.augment import Augmentation
 from models.card import card
 from models.data import LabelledField, fingerprint, read_labelled, split_folds
 from models.engines.base import NetworkOutput, join
 from models.engines.torch import pack
 from models.fit import fit_network
 from models.flags import flags
-from models.heldout import Calibration, HeldOut, calibrate, cross_calibrate, stored
+from models.heldout import Calibration, HeldOut, calibrate, cautious, cross_calibrate, stored
 from models.leukocytes import margins
 from models.novelty import Novelty, fit_novelty
 from models.options import Progress, TrainOptions, silent
 from models.predictions import from_held_out
 from models.report import summarise
+from models.scenes import Shares
 from models.views import Views, view_all
+
+_LEVEL_FIELDS: Final = 64
+"""Fields that set the levels of the network that screens."""
 
 
 def train(data: Path, out: Path, options: TrainOptions, progress: Progress = silent) -> Model:
@@ -39,7 +44,6 @@ def train(data: Path, out: Path, options: TrainOptions, progress: Progress = sil
     Stopped and called again with the same data and options, it goes on after its last whole epoch. Raises UsageError
     when the data or the calibration can't be used, ModelError when ImageNet weights are wanted and aren't installed.
     """
-    options = options.sized()
     fields = read_labelled(data, options.groups)
     labels = np.array([field.label for field in fields])
     if missing := [name for number, name in enumerate(CLASSES) if not (labels == number).any()]:
@@ -57,7 +61,7 @@ def train(data: Path, out: Path, options: TrainOptions, progress: Progress = sil
     network = fit_network(
         views.take(inside), known, options, checkpoint=work / "network.pt", progress=progress, stage="training"
     )
-    halve(network)
+    network = as_stored(network, views.take(inside), options)
     novelty = learn_known(network, views.take(inside), known, options, progress)
     threshold = 1.0
     if held_out is None:
@@ -117,12 +121,21 @@ def write_model(
     return write(out, configuration, {**pack(network), **novelty.arrays()}, text)
 
 
-def halve(network: FieldNetwork) -> None:
-    """Round the convolutions to half precision, as they are stored: what is fitted next sees the stored network."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.copy_(parameter.half().float())
+def as_stored(network: FieldNetwork, views: Views, options: TrainOptions) -> FieldNetwork:
+    """The network as it is stored and screens, so that all that is fitted next sees it so.
+
+    On 256 levels, set by some of the fields it was trained on, where it has a blueprint; else with its convolutions
+    rounded to half precision.
+    """
+    if not isinstance(network, Network):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.ndim == 4:
+                    parameter.copy_(parameter.half().float())
+        return network
+    chosen = np.unique(np.linspace(0, len(views.pixels) - 1, _LEVEL_FIELDS).astype(int)).tolist()
+    cells, whole = (network.scale(torch.from_numpy(view)) for view in views.shown(chosen, options.sizes))
+    return to_eight_bit(network, cells, whole)
 
 
 def look_through(
@@ -134,12 +147,12 @@ def look_through(
     with torch.inference_mode():
         for start in range(0, count, 32):
             part = range(start, min(start + 32, count))
-            output = network(*(network.scale(torch.from_numpy(view)) for view in views.shown(part, options.input_size)))
+            output = network(*(network.scale(torch.from_numpy(view)) for view in views.shown(part, options.sizes)))
             outputs.append(
                 NetworkOutput(
                     logits=output.logits.numpy(),
                     embeddings=output.embedding.numpy(),
-                    class_maps=output.class_maps.numpy(),
+                    class_maps=tuple(maps.numpy() for maps in output.class_maps),
                     views=output.views.numpy(),
                 )
             )
@@ -168,7 +181,7 @@ def describe(network: FieldNetwork, views: Views, options: TrainOptions, progres
     with torch.inference_mode():
         for start in range(0, count, 64):
             part = range(start, min(start + 64, count))
-            _, whole = views.shown(part, options.input_size)
+            _, whole = views.shown(part, options.sizes)
             found.append(network.describe(network.scale(torch.from_numpy(whole))).numpy())
             progress("learning what is known", part.stop, count)
     return np.concatenate(found)
@@ -189,7 +202,7 @@ def hold_out(
     seen = views.take(test)
     output = look_through(network, seen, options, progress, "held-out fields")
     chosen = [fields[index] for index in test]
-    found = [margins(maps, nuclei) for maps, nuclei in zip(output.class_maps, seen.nuclei, strict=True)]
+    found = [margins(output.maps(index), nuclei) for index, nuclei in enumerate(seen.nuclei)]
     leukocytes = np.array([len(nuclei) for nuclei in seen.nuclei])
     sides = np.where(leukocytes > 0, output.logits.argmax(axis=1) > 0, -1)
     return HeldOut(
@@ -215,7 +228,8 @@ def _metrics(held_out: HeldOut) -> dict[str, Any]:
     several = len(np.unique(held_out.folds)) > 1
     parts = list(cross_calibrate(held_out)) if several else [(np.arange(len(held_out.labels)), calibrate(held_out))]
     how = f"{len(parts)} folds by group, each calibrated on the others" if several else "groups kept from training"
-    return {"how": how, **summarise(from_held_out(held_out, parts), resamplings=1000, seed=0)}
+    rule = cautious(calibration for _, calibration in parts)
+    return {"how": how, **summarise(from_held_out(held_out, parts), resamplings=1000, seed=0, rule=rule)}
 
 
 def _configuration(
@@ -232,7 +246,8 @@ def _configuration(
         name=options.name,
         architecture=options.architecture,
         classes=CLASSES,
-        input_size=options.input_size,
+        input_sizes=options.sizes,
+        rim=RIM,
         mean=described.mean,
         deviation=described.deviation,
         temperature=calibration.temperature,
@@ -251,9 +266,10 @@ def _configuration(
 
 
 def _recorded(options: TrainOptions) -> dict[str, Any]:
-    """The options without the paths and the threads of this machine."""
-    return {
+    """The options without the paths and the threads of this machine, and what is drawn in training."""
+    chosen = {
         name: value
-        for name, value in asdict(options).items()
+        for name, value in asdict(replace(options, input_sizes=options.sizes)).items()
         if name not in {"groups", "calibration", "work", "threads"}
     }
+    return {**chosen, "augmentation": asdict(Augmentation()), "scenes": asdict(Shares())}

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from allq.errors import FieldError, UsageError
 from imaging.decode import decode
+from imaging.layers import without_cells
 from imaging.overlays import find_overlays, without_overlays
 from imaging.parameters import QualityParameters, SegmentationParameters
 from imaging.segment import segment
+from models.architectures.blueprint import InputSizes
 from models.data import MAX_PIXELS, LabelledField
-from models.inputs import CACHED_SIDE, Square, cells_view, field_view, judge, to_cached
+from models.inputs import CACHED_SIDE, Square, cells_view, field_view, judge, sampled, to_cached
 from models.leukocytes import Nuclei, lay_out
 from models.options import Progress, silent
 
@@ -30,6 +32,8 @@ class Views:
     """the same with the background moved to white"""
     cells: NDArray[np.uint8]
     """(N, C, C): 1 on leukocytes"""
+    smears: NDArray[np.uint8]
+    """as `pixels`, with the leukocytes painted out"""
     nuclei: tuple[Nuclei, ...]
     quality: tuple[tuple[str, ...], ...]
     """flags of the quality checks"""
@@ -40,19 +44,20 @@ class Views:
             pixels=self.pixels[chosen],
             balanced=self.balanced[chosen],
             cells=self.cells[chosen],
+            smears=self.smears[chosen],
             nuclei=tuple(self.nuclei[index] for index in chosen),
             quality=tuple(self.quality[index] for index in chosen),
         )
 
-    def shown(self, chosen: Sequence[int], side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """What a network is shown of fields: leukocytes and whole fields, RGB (n, side, side, 3) each."""
+    def shown(self, chosen: Sequence[int], sizes: InputSizes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """What a network is shown of fields: leukocytes and whole fields, RGB (n, S, S, 3) of their sizes S."""
         squares = [
             Square(pixels=self.pixels[index], balanced=self.balanced[index], cells=self.cells[index])
             for index in chosen
         ]
         return (
-            np.stack([cells_view(square, side) for square in squares]),
-            np.stack([field_view(square, side) for square in squares]),
+            np.stack([cells_view(square, sizes.cells) for square in squares]),
+            np.stack([field_view(square, sizes.field) for square in squares]),
         )
 
 
@@ -68,7 +73,7 @@ def view_all(
     segmentation, quality = segmentation or SegmentationParameters(), quality or QualityParameters()
     count = len(fields)
     pixels = np.empty((count, CACHED_SIDE, CACHED_SIDE, 3), np.uint8)
-    balanced = np.empty_like(pixels)
+    balanced, smears = np.empty_like(pixels), np.empty_like(pixels)
     cells = np.empty((count, CACHED_SIDE, CACHED_SIDE), np.uint8)
 
     def view(index: int) -> tuple[Nuclei, tuple[str, ...]]:
@@ -82,6 +87,7 @@ def view_all(
         found = segment(decoded.pixels, segmentation, original_size=size, overlays=overlays)
         square = to_cached(without_overlays(decoded.pixels, overlays), found)
         pixels[index], balanced[index], cells[index] = square.pixels, square.balanced, square.cells
+        smears[index] = without_cells(square.pixels, sampled(found.nuclei, CACHED_SIDE), segmentation)
         return lay_out(found), tuple(judge(decoded.pixels, found, decoded.width, quality).flags)
 
     nuclei: list[Nuclei] = []
@@ -91,4 +97,6 @@ def view_all(
             nuclei.append(found)
             flags.append(raised)
             progress("finding leukocytes", len(nuclei), count)
-    return Views(pixels=pixels, balanced=balanced, cells=cells, nuclei=tuple(nuclei), quality=tuple(flags))
+    return Views(
+        pixels=pixels, balanced=balanced, cells=cells, smears=smears, nuclei=tuple(nuclei), quality=tuple(flags)
+    )

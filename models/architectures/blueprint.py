@@ -7,6 +7,27 @@ framework at run time and no conversion can drift from the network that was trai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+MOST_WEIGHT: Final = 127
+"""Weights of the network that screens are whole numbers from −127 to 127 (`models.architectures.eight_bit`)."""
+
+RELU6_STEP: Final = 6 / 255
+"""What leaves its ReLU6 is 0 to 255 times this."""
+
+LEAST_LEVEL: Final = -128
+MOST_LEVEL: Final = 127
+"""What leaves a block that doesn't end in a ReLU6 is one of these times the block's own step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSizes:
+    """Sides of the two views of a field, in pixels."""
+
+    cells: int
+    """the leukocytes on plain glass: the texture of chromatin is fine"""
+    field: int
+    """the whole field"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +54,11 @@ class Block:
     convolutions: tuple[Convolution, ...]
     residual: bool = False
     tapped: bool = False
+
+    @property
+    def ends_active(self) -> bool:
+        """Whether what leaves the block comes from a ReLU6."""
+        return self.convolutions[-1].active and not self.residual
 
     @property
     def outputs(self) -> int:

@@ -11,21 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.architectures.blueprint import Block, Blueprint, Convolution, same_padding
+from models.architectures.blocks import BlockModule
+from models.architectures.blueprint import Blueprint
+from models.architectures.eight_bit import EightBitBlock, convert
 
 View = Literal["cells", "field"]
 """The leukocytes on plain glass, or the whole field."""
 
 
 class Output(NamedTuple):
-    """What a network says of N fields. The mean of `class_maps` over h and w is `logits`."""
+    """What a network says of N fields. The mean of `class_maps` over h and w, and of these means, is `logits`."""
 
     logits: Tensor
     """(N, classes) float"""
     embedding: Tensor
     """(N, E) float: means of the tapped blocks over the field"""
-    class_maps: Tensor
-    """(N, classes, h, w) float"""
+    class_maps: tuple[Tensor, ...]
+    """of each view: (N, classes, h, w) float"""
     views: Tensor
     """(N, V, classes) float: the logits of each view by itself; their mean is `logits`"""
 
@@ -43,57 +45,17 @@ class Learner:
     """its first parts, which may keep their start weights"""
 
 
-class ConvolutionModule(nn.Module):
-    """Convolution, batch normalisation, ReLU6."""
-
-    def __init__(self, described: Convolution, epsilon: float) -> None:
-        super().__init__()
-        self.kernel, self.stride, self.active = described.kernel, described.stride, described.active
-        self.conv = nn.Conv2d(
-            described.inputs,
-            described.outputs,
-            described.kernel,
-            described.stride,
-            groups=described.groups,
-            bias=False,
-            padding=described.kernel // 2 if described.stride == 1 else 0,
-        )
-        self.norm = nn.BatchNorm2d(described.outputs, eps=epsilon, momentum=0.01)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
-        if self.stride > 1:
-            top, bottom = same_padding(pixels.shape[2], self.kernel, self.stride)
-            left, right = same_padding(pixels.shape[3], self.kernel, self.stride)
-            pixels = functional.pad(pixels, (left, right, top, bottom))
-        normalised = self.norm(self.conv(pixels))
-        return functional.relu6(normalised, inplace=True) if self.active else normalised
-
-
-class BlockModule(nn.Module):
-    """Convolutions in a row, with a shortcut past them where the blueprint has one."""
-
-    def __init__(self, described: Block, epsilon: float) -> None:
-        super().__init__()
-        self.residual, self.tapped = described.residual, described.tapped
-        self.order = tuple(convolution.name for convolution in described.convolutions)
-        for convolution in described.convolutions:
-            self.add_module(convolution.name, ConvolutionModule(convolution, epsilon))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H', W')."""
-        result = pixels
-        for name in self.order:
-            result = self.get_submodule(name)(result)
-        return result + pixels if self.residual else result
-
-
 class Trunk(nn.Module):
-    """A blueprint's module: what looks at one view."""
+    """A blueprint's module: what looks at one view. With `eight_bit` it screens, without it can be trained."""
 
-    def __init__(self, described: Blueprint, classes: int, *, dropout: float = 0.2) -> None:
+    def __init__(self, described: Blueprint, classes: int, *, eight_bit: bool = False, dropout: float = 0.2) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({block.name: BlockModule(block, described.epsilon) for block in described.blocks})
+        self.blocks = nn.ModuleDict(
+            {
+                block.name: EightBitBlock(block) if eight_bit else BlockModule(block, described.epsilon)
+                for block in described.blocks
+            }
+        )
         self.classify = nn.Linear(described.features, classes)
         self.dropout = nn.Dropout(dropout)
         self._first_blocks = tuple(block.name for block in described.first_blocks)
@@ -157,36 +119,49 @@ class FieldNetwork(nn.Module):
 class Network(FieldNetwork):
     """A blueprint's network: a trunk for the leukocytes and, with `two_views`, one for the whole field.
 
-    The logits and class maps are the mean of the views'. The embedding is that of the trunk that sees fields, or, with
+    The logits are the mean of the views'. The embedding is that of the trunk that sees fields, or, with
     one trunk, of the only one.
     """
 
-    def __init__(self, described: Blueprint, classes: int) -> None:
+    def __init__(self, described: Blueprint, classes: int, *, eight_bit: bool = False) -> None:
         super().__init__(described.mean, described.deviation)
-        self.cells = Trunk(described, classes)
-        self.field = Trunk(described, classes) if described.two_views else None
+        self.described, self.classes = described, classes
+        self.cells = Trunk(described, classes, eight_bit=eight_bit)
+        self.field = Trunk(described, classes, eight_bit=eight_bit) if described.two_views else None
 
     def forward(self, cells: Tensor, fields: Tensor) -> Output:
         """Leukocytes and whole fields (N, 3, S, S), scaled, to Output."""
-        logits, maps = self.cells(cells)
-        views = [logits]
-        if self.field is not None:
-            more, more_maps = self.field(fields)
-            views.append(more)
-            logits, maps = (logits + more) / 2, (maps + more_maps) / 2
-        return Output(logits, self.describe(fields), maps, torch.stack(views, dim=1))
+        found = [trunk(seen) for (_, trunk), seen in zip(self.trunks(), (cells, fields), strict=False)]
+        views = torch.stack([logits for logits, _ in found], dim=1)
+        return Output(views.mean(1), self.describe(fields), tuple(maps for _, maps in found), views)
 
     def describe(self, fields: Tensor) -> Tensor:
         """(N, 3, S, S) to embeddings (N, E)."""
         trunk = self.cells if self.field is None else self.field
         return trunk.describe(fields)
 
-    def learners(self) -> tuple[Learner, ...]:
-        """Each trunk."""
+    def trunks(self) -> list[tuple[View, Trunk]]:
+        """Each trunk, by what it is shown."""
         trunks: list[tuple[View, Trunk]] = [("cells", self.cells)]
         if self.field is not None:
             trunks.append(("field", self.field))
+        return trunks
+
+    def learners(self) -> tuple[Learner, ...]:
+        """Each trunk."""
         return tuple(
             Learner(name=name, module=trunk, inputs=(name,), logits=trunk.logits, start=tuple(trunk.blocks.values()))
-            for name, trunk in trunks
+            for name, trunk in self.trunks()
         )
+
+
+def to_eight_bit(network: Network, cells: Tensor, fields: Tensor) -> Network:
+    """The network that screens, of a trained one that is ready to evaluate; `cells` and `fields` as `forward` takes.
+
+    These fields set the levels: some hundred that it was trained on.
+    """
+    result = Network(network.described, network.classes, eight_bit=True).eval()
+    for (_, trained), (_, screening), pixels in zip(network.trunks(), result.trunks(), (cells, fields), strict=False):
+        convert(trained.blocks, screening.blocks, network.described, pixels)
+        screening.classify.load_state_dict(trained.classify.state_dict())
+    return result

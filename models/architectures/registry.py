@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from allq.errors import ModelError
-from models.architectures.blueprint import Block, Blueprint, Convolution, inverted_residual
+from models.architectures.blueprint import Block, Blueprint, Convolution, InputSizes, inverted_residual
 
 
 def _inverted_residuals(
@@ -85,8 +85,8 @@ def _tiny() -> Blueprint:
 class Seen:
     """How an architecture is shown a field."""
 
-    input_size: int
-    """side of the views that it is made for, in pixels"""
+    input_sizes: InputSizes
+    """those that it is made for"""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
@@ -120,6 +120,6 @@ def seen_by(name: str) -> Seen:
     """What that architecture is shown. Raises ModelError for an unknown name."""
     if not has_blueprint(name):
         imagenet = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
-        return Seen(input_size=224, mean=imagenet[0], deviation=imagenet[1])
+        return Seen(input_sizes=InputSizes(cells=224, field=224), mean=imagenet[0], deviation=imagenet[1])
     described = blueprint(name)
-    return Seen(input_size=192, mean=described.mean, deviation=described.deviation)
+    return Seen(input_sizes=InputSizes(cells=192, field=128), mean=described.mean, deviation=described.deviation)

@@ -48,7 +48,7 @@ class TwoChannelDenseNet201(FieldNetwork):
         features = torch.cat([segmented, functional.relu(fields)], dim=1)
         class_maps = functional.conv2d(features, self.classify.weight[:, :, None, None], self.classify.bias)
         logits = self.classify(self.dropout(features.mean((2, 3))))
-        return Output(logits, torch.cat(means, dim=1), class_maps, logits[:, None])
+        return Output(logits, torch.cat(means, dim=1), (class_maps,), logits[:, None])
 
     def describe(self, fields: Tensor) -> Tensor:
         """(N, 3, S, S) to embeddings (N, E)."""

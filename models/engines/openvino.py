@@ -7,7 +7,9 @@ for. Import OpenVINO only from here: its package reports its use over the networ
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import openvino as ov
@@ -15,13 +17,22 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from allq.errors import ModelDamaged
-from models.architectures.blueprint import Block, Blueprint, Convolution, same_padding
+from models.architectures.blueprint import (
+    LEAST_LEVEL,
+    MOST_WEIGHT,
+    RELU6_STEP,
+    Block,
+    Blueprint,
+    Convolution,
+    InputSizes,
+    same_padding,
+)
 from models.architectures.registry import blueprint
 from models.artefact import Arrays, Model
 from models.engines.base import NetworkOutput, Pixels, join
 
-Precision = Literal["bf16", "f32"]
 Node = Any
+Scale = tuple[float, float, float]
 
 _SMALL: Final = 4
 """A batch cut short runs in the smallest compiled shape that holds it: this many, or the full batch."""
@@ -30,45 +41,37 @@ _SMALL: Final = 4
 class OpenVinoEngine:
     """One compiled network per batch size, each at a fixed shape, so that no call ever compiles anew."""
 
-    def __init__(self, model: Model, *, batch: int, threads: int, precision: Precision = "f32") -> None:
+    def __init__(self, model: Model, *, batch: int, threads: int, levels: Levels | None = None) -> None:
+        """`levels` None: in integers, unless the processor can't add them up."""
         core = ov.Core()
-        # Said aloud: by itself OpenVINO takes bf16 where the CPU has it (docs/decisions/0002).
-        self.precision: Precision = precision
         configuration = model.configuration
         arrays = model.arrays()
         described = blueprint(configuration.architecture)
-        self._side = configuration.input_size
+        self._views = ("cells", "field") if described.two_views else ("cells",)
+        self._levels = levels or (IN_SINGLE if saturates(core) else IN_INTEGERS)
         self._compiled = {}
         for size in sorted({min(_SMALL, batch), batch}):
             try:
                 graph = build(
                     described,
                     arrays,
-                    shape=(size, self._side, self._side, 3),
+                    batch=size,
+                    sizes=configuration.input_sizes,
                     mean=configuration.mean,
                     deviation=configuration.deviation,
+                    levels=self._levels,
                 )
             except KeyError as error:
                 raise ModelDamaged(f"The weights of model {model.name} lack {error}; install it again.") from None
-            self._compiled[size] = core.compile_model(
-                graph,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": self.precision,
-                    "INFERENCE_NUM_THREADS": threads,
-                    "NUM_STREAMS": 1,
-                    # Several worker processes share the machine; pinned, they would all sit on the first cores.
-                    "ENABLE_CPU_PINNING": False,
-                },
-            ).create_infer_request()
+            self._compiled[size] = _compiled(core, graph, threads)
 
     @property
     def name(self) -> str:
-        """`openvino-cpu-` and the precision."""
-        return f"openvino-cpu-{self.precision}"
+        """`openvino-cpu-i8`; `openvino-cpu-f32` where the processor can't add up 8-bit products."""
+        return f"openvino-cpu-{self._levels.name}"
 
     def run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
-        """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3) each, N ≥ 1.
+        """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3), N ≥ 1, S the model's input size of each.
 
         A batch cut short is filled up with empty fields.
         """
@@ -89,11 +92,12 @@ class OpenVinoEngine:
         results = self._compiled[size].infer(
             [np.ascontiguousarray(cells), np.ascontiguousarray(fields)], share_inputs=True
         )
+        views = np.stack([results[f"{view}.logits"][:count] for view in self._views], axis=1)
         return NetworkOutput(
-            logits=results["logits"][:count].copy(),
+            logits=views.mean(axis=1),
             embeddings=results["embeddings"][:count].copy(),
-            class_maps=results["class_maps"][:count].copy(),
-            views=results["views"][:count].copy(),
+            class_maps=tuple(results[f"{view}.class_maps"][:count].copy() for view in self._views),
+            views=views,
         )
 
 
@@ -103,66 +107,97 @@ def _filled(view: Pixels, size: int) -> Pixels:
     return filled
 
 
+def _compiled(core: ov.Core, graph: ov.Model, threads: int) -> ov.InferRequest:
+    return core.compile_model(
+        graph,
+        "CPU",
+        {
+            # Said aloud: by itself OpenVINO takes bf16, where the CPU has it, for all that isn't in integers.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Several worker processes share the machine; pinned, they would all sit on the first cores.
+            "ENABLE_CPU_PINNING": False,
+        },
+    ).create_infer_request()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """How values come to lie on the 256 levels of the network."""
+
+    name: str
+    round_to: Callable[[Node, np.float32, int], Node]
+    """node, step, least level: the nearest of the levels from the least on, times the step"""
+
+
+def _by_fake_quantize(node: Node, step: np.float32, least: int) -> Node:
+    low, high = (op.constant(np.full((1, 1, 1, 1), step * level, np.float32)) for level in (least, least + 255))
+    return op.fake_quantize(node, low, high, low, high, 256)
+
+
+def _by_arithmetic(node: Node, step: np.float32, least: int) -> Node:
+    level = op.clamp(op.round(op.divide(node, op.constant(step)), "half_to_even"), least, least + 255)
+    return op.multiply(level, op.constant(step))
+
+
+IN_INTEGERS: Final = Levels(name="i8", round_to=_by_fake_quantize)
+"""OpenVINO sees the levels, and computes with whole numbers."""
+
+IN_SINGLE: Final = Levels(name="f32", round_to=_by_arithmetic)
+"""OpenVINO sees arithmetic like any other, and computes in single precision what comes out as the same levels."""
+
+
+def saturates(core: ov.Core) -> bool:
+    """Whether this processor's sums of 8-bit products overflow, as they did before AVX-VNNI: tried on one such sum."""
+    channels, step = 64, np.float32(4)
+    image = op.parameter((1, channels, 8, 8), ov.Type.f32)
+    weights = np.full((channels, channels, 1, 1), MOST_WEIGHT, np.int8)
+    scale = np.full(channels, 0.01, np.float32)
+    summed = _convolve(
+        _by_fake_quantize(image, np.float32(RELU6_STEP), 0), _whole(weights, scale, 1), stride=1, kernel=1
+    )
+    graph = ov.Model([op.result(_by_fake_quantize(summed, step, LEAST_LEVEL))], [image], "saturates")
+    found = _compiled(core, graph, 1).infer([np.full((1, channels, 8, 8), 6, np.float32)])[0]
+    return not np.allclose(found, channels * 6 * MOST_WEIGHT * 0.01, atol=step)
+
+
 def build(
     described: Blueprint,
     arrays: Arrays,
     *,
-    shape: tuple[int, int, int, int],
-    mean: tuple[float, float, float],
-    deviation: tuple[float, float, float],
+    batch: int,
+    sizes: InputSizes,
+    mean: Scale,
+    deviation: Scale,
+    levels: Levels = IN_INTEGERS,
 ) -> ov.Model:
-    """The network as a graph from two views, uint8 (N, S, S, 3) each, to the parts of a NetworkOutput, float32.
+    """The network as a graph from two views, uint8 (batch, S, S, 3), to the parts of a NetworkOutput, float32.
 
-    Normalisations are folded into the convolutions before them. Raises KeyError when a weight is missing.
+    Raises KeyError when a weight is missing.
     """
-    cells, fields = (op.parameter(shape, ov.Type.u8, name=name) for name in ("cells", "fields"))
-    seen, whole = (_scaled(pixels, mean, deviation) for pixels in (cells, fields))
-    logits, maps, _ = _trunk(seen, described, arrays, "cells")
-    views = [logits]
-    if described.two_views:
-        more, more_maps, embedding = _trunk(whole, described, arrays, "field")
-        views.append(more)
-        half = op.constant(np.float32(0.5))
-        logits, maps = op.multiply(op.add(logits, more), half), op.multiply(op.add(maps, more_maps), half)
-    else:
-        embedding = _described(whole, described, arrays, "cells")
-    stacked = op.concat([op.unsqueeze(each, op.constant([1])) for each in views], 1)
+    cells, fields = inputs = [
+        op.parameter((batch, side, side, 3), ov.Type.u8, name=name)
+        for name, side in (("cells", sizes.cells), ("fields", sizes.field))
+    ]
+    outputs: dict[str, Node] = {}
+    embedding: Node = None
+    for view, pixels in {"cells": cells, "field": fields}.items():
+        if view == "cells" or described.two_views:
+            trunk = _Trunk(arrays, view, levels)
+            logits, maps, embedding = trunk.looked_at(_scaled(pixels, mean, deviation), described)
+            outputs |= {f"{view}.logits": logits, f"{view}.class_maps": maps}
+    if not described.two_views:
+        embedding = _Trunk(arrays, "cells", levels).described(_scaled(fields, mean, deviation), described)
     results = []
-    outputs = {"logits": logits, "embeddings": embedding, "class_maps": maps, "views": stacked}
-    for name, result in outputs.items():
+    for name, result in (outputs | {"embeddings": embedding}).items():
         output = op.result(op.convert(result, "f32"))
         output.output(0).get_tensor().set_names({name})
         results.append(output)
-    return ov.Model(results, [cells, fields], described.name)
+    return ov.Model(results, inputs, described.name)
 
 
-def _trunk(node: Node, described: Blueprint, arrays: Arrays, name: str) -> tuple[Node, Node, Node]:
-    """Logits, class maps and embedding of one view."""
-    means: list[Node] = []
-    for block in described.blocks:
-        node = _block(node, block, described.epsilon, arrays, name)
-        if block.tapped:
-            means.append(_mean(node))
-    weight = arrays[f"{name}.classify.weight"].astype(np.float32)
-    bias = arrays[f"{name}.classify.bias"].astype(np.float32)
-    maps = op.add(_convolve(node, weight[:, :, None, None], stride=1), op.constant(bias.reshape(1, -1, 1, 1)))
-    logits = op.add(
-        op.matmul(_mean(node), op.constant(weight), transpose_a=False, transpose_b=True), op.constant(bias[None])
-    )
-    return logits, maps, op.concat(means, 1)
-
-
-def _described(node: Node, described: Blueprint, arrays: Arrays, name: str) -> Node:
-    """The embedding of one view alone."""
-    means: list[Node] = []
-    for block in described.first_blocks:
-        node = _block(node, block, described.epsilon, arrays, name)
-        if block.tapped:
-            means.append(_mean(node))
-    return op.concat(means, 1)
-
-
-def _scaled(pixels: Node, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> Node:
+def _scaled(pixels: Node, mean: Scale, deviation: Scale) -> Node:
     scaled = op.divide(
         op.subtract(op.convert(pixels, "f32"), op.constant(np.array(mean, np.float32))),
         op.constant(np.array(deviation, np.float32)),
@@ -170,32 +205,75 @@ def _scaled(pixels: Node, mean: tuple[float, float, float], deviation: tuple[flo
     return op.transpose(scaled, op.constant([0, 3, 1, 2]))
 
 
-def _block(node: Node, block: Block, epsilon: float, arrays: Arrays, trunk: str) -> Node:
-    result = node
-    for convolution in block.convolutions:
-        result = _convolution(result, convolution, f"{trunk}.blocks.{block.name}.{convolution.name}", epsilon, arrays)
-    return op.add(result, node) if block.residual else result
+@dataclass(frozen=True, slots=True)
+class _Trunk:
+    """What looks at one view: the weights under `name`."""
+
+    arrays: Arrays
+    name: str
+    levels: Levels
+
+    def looked_at(self, node: Node, described: Blueprint) -> tuple[Node, Node, Node]:
+        """Logits, class maps and embedding."""
+        means: list[Node] = []
+        for block in described.blocks:
+            node = self._block(node, block)
+            if block.tapped:
+                means.append(_mean(node))
+        weight = self.arrays[f"{self.name}.classify.weight"].astype(np.float32)
+        bias = self.arrays[f"{self.name}.classify.bias"].astype(np.float32)
+        read = _convolve(node, op.constant(weight[:, :, None, None]), stride=1, kernel=1)
+        maps = op.add(read, op.constant(bias.reshape(1, -1, 1, 1)))
+        logits = op.add(
+            op.matmul(_mean(node), op.constant(weight), transpose_a=False, transpose_b=True), op.constant(bias[None])
+        )
+        return logits, maps, op.concat(means, 1)
+
+    def described(self, node: Node, described: Blueprint) -> Node:
+        """The embedding alone."""
+        means: list[Node] = []
+        for block in described.first_blocks:
+            node = self._block(node, block)
+            if block.tapped:
+                means.append(_mean(node))
+        return op.concat(means, 1)
+
+    def _block(self, node: Node, block: Block) -> Node:
+        place = f"{self.name}.blocks.{block.name}"
+        result = node
+        for convolution in block.convolutions:
+            result = self._convolution(result, convolution, f"{place}.{convolution.name}")
+        if block.residual:
+            result = op.add(result, node)
+        if block.ends_active:
+            return result
+        return self.levels.round_to(result, self.arrays[f"{place}.step"].astype(np.float32)[0], LEAST_LEVEL)
+
+    def _convolution(self, node: Node, described: Convolution, place: str) -> Node:
+        weights = _whole(self.arrays[f"{place}.weight"], self.arrays[f"{place}.scale"], described.groups)
+        result = _convolve(
+            node, weights, stride=described.stride, kernel=described.kernel, grouped=described.groups > 1
+        )
+        result = op.add(result, op.constant(self.arrays[f"{place}.bias"].astype(np.float32).reshape(1, -1, 1, 1)))
+        if not described.active:
+            return result
+        return self.levels.round_to(op.clamp(result, 0.0, 6.0), np.float32(RELU6_STEP), 0)
 
 
-def _convolution(node: Node, described: Convolution, name: str, epsilon: float, arrays: Arrays) -> Node:
-    gain, shift, mean, variance = (
-        arrays[f"{name}.norm.{leaf}"].astype(np.float64) for leaf in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gain / np.sqrt(variance + epsilon)
-    weight = arrays[f"{name}.conv.weight"].astype(np.float64) * scale[:, None, None, None]
-    if described.groups > 1:
-        weight = weight.reshape(described.groups, -1, *weight.shape[1:])
-    result = _convolve(node, weight.astype(np.float32), stride=described.stride, grouped=described.groups > 1)
-    result = op.add(result, op.constant((shift - mean * scale).astype(np.float32).reshape(1, -1, 1, 1)))
-    return op.clamp(result, 0.0, 6.0) if described.active else result
+def _whole(weight: NDArray[np.int8], scale: NDArray[np.floating], groups: int) -> Node:
+    """Whole numbers (outputs, inputs / groups, k, k) times a scale (outputs,), in the form that the graph takes."""
+    scales = scale.astype(np.float32).reshape(-1, 1, 1, 1)
+    if groups > 1:
+        weight = weight.reshape(groups, -1, *weight.shape[1:])
+        scales = scales.reshape(groups, -1, 1, 1, 1)
+    return op.multiply(op.convert(op.constant(weight), "f32"), op.constant(scales))
 
 
-def _convolve(node: Node, weight: NDArray[np.float32], *, stride: int, grouped: bool = False) -> Node:
-    kernel = weight.shape[-1]
+def _convolve(node: Node, weights: Node, *, stride: int, kernel: int, grouped: bool = False) -> Node:
     height, width = (int(size) for size in list(node.output(0).get_shape())[2:])
     (top, bottom), (left, right) = same_padding(height, kernel, stride), same_padding(width, kernel, stride)
     convolve = op.group_convolution if grouped else op.convolution
-    return convolve(node, op.constant(weight), [stride, stride], [top, left], [bottom, right], [1, 1])
+    return convolve(node, weights, [stride, stride], [top, left], [bottom, right], [1, 1])
 
 
 def _mean(node: Node) -> Node:

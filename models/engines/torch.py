@@ -1,4 +1,8 @@
-"""PyTorch, on a CUDA device in half precision or on the CPU in single."""
+"""PyTorch, on a CUDA device or on the CPU.
+
+In single precision, so that values on 256 levels stay on them; a network without levels runs in half precision on CUDA.
+None of it was run on CUDA: no device was at hand.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import torch
 
 from allq.errors import ModelDamaged, SettingsError
 from models.architectures.make import make_network
-from models.architectures.network import FieldNetwork
+from models.architectures.network import FieldNetwork, Network
 from models.artefact import Arrays, Model, ModelConfiguration
 from models.engines.base import NetworkOutput, Pixels, join
 
@@ -25,12 +29,15 @@ class TorchEngine:
             network = restore(model.configuration, model.arrays())
         except (KeyError, RuntimeError) as error:
             raise ModelDamaged(f"The weights of model {model.name} don't fit its architecture: {error}.") from None
+        self._half = cuda and not isinstance(network, Network)
+        # TensorFloat-32 keeps ten bits of what is multiplied: too few for weights times their scale.
+        torch.backends.cudnn.allow_tf32 = False
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def name(self) -> str:
-        """`torch-cuda-f16` or `torch-cpu-f32`."""
-        return "torch-cuda-f16" if self._device.type == "cuda" else "torch-cpu-f32"
+        """`torch-cpu-f32`, `torch-cuda-f32` or `torch-cuda-f16`."""
+        return f"torch-{self._device.type}-{'f16' if self._half else 'f32'}"
 
     def run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
         """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3) each, N ≥ 1."""
@@ -40,12 +47,12 @@ class TorchEngine:
     @torch.inference_mode()
     def _run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
         views = [torch.from_numpy(np.ascontiguousarray(view)).to(self._device) for view in (cells, fields)]
-        with torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda"):
+        with torch.autocast(self._device.type, torch.float16, enabled=self._half):
             output = self._network(*(self._network.scale(view) for view in views))
         return NetworkOutput(
             logits=output.logits.float().cpu().numpy(),
             embeddings=output.embedding.float().cpu().numpy(),
-            class_maps=output.class_maps.float().cpu().numpy(),
+            class_maps=tuple(maps.float().cpu().numpy() for maps in output.class_maps),
             views=output.views.float().cpu().numpy(),
         )
 
@@ -55,7 +62,7 @@ def restore(configuration: ModelConfiguration, arrays: Arrays) -> FieldNetwork:
 
     Raises RuntimeError when weights are missing or of another shape.
     """
-    network = make_network(configuration.architecture, len(configuration.classes))
+    network = make_network(configuration.architecture, len(configuration.classes), eight_bit=True)
     weights = {
         name: torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array)
         for name, array in arrays.items()
@@ -70,9 +77,9 @@ def restore(configuration: ModelConfiguration, arrays: Arrays) -> FieldNetwork:
 
 
 def pack(network: FieldNetwork) -> Arrays:
-    """A network's weights by name: convolutions in half precision, all else in single."""
+    """A network's weights by name: convolutions that aren't whole numbers in half precision, all else as it is."""
     return {
-        name: value.detach().cpu().numpy().astype(np.float16 if value.ndim == 4 else np.float32)
+        name: (value.half() if value.ndim == 4 and value.is_floating_point() else value).detach().cpu().numpy()
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }

@@ -103,8 +103,8 @@ from models.artefact import find
 from models.engines import start
 settings = Settings(home=Path(sys.argv[1]), engine="openvino")
 model = find(settings, "synthetic-smears")
-side = model.configuration.input_size
-views = np.zeros((2, 3, side, side, 3), np.uint8)
+sizes = model.configuration.input_sizes
+views = [np.zeros((3, side, side, 3), np.uint8) for side in (sizes.cells, sizes.field)]
 start(model, settings).run(*views)
 print(seen, "torch" in sys.modules)
 """

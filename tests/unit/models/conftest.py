@@ -13,6 +13,7 @@ import pytest
 from allq.classes import CLASSES
 from imaging.parameters import QualityParameters, SegmentationParameters
 from models.architectures import blueprint
+from models.architectures.blueprint import InputSizes
 from models.artefact import Arrays, LeukocyteRule, Model, ModelConfiguration, NoveltyRule, Provenance, SlideRule, write
 from models.flags import flags
 
@@ -24,7 +25,8 @@ def _configuration(**changes: Any) -> ModelConfiguration:
             name="untrained",
             architecture="tiny",
             classes=CLASSES,
-            input_size=96,
+            input_sizes=InputSizes(cells=96, field=64),
+            rim=0.3,
             mean=tiny.mean,
             deviation=tiny.deviation,
             temperature=1.5,
@@ -46,16 +48,17 @@ def _configuration(**changes: Any) -> ModelConfiguration:
 def _arrays(seed: int) -> dict[str, Any]:
     import torch
 
-    from models.architectures.network import Network
+    from models.architectures.network import Network, to_eight_bit
     from models.engines.torch import pack
     from models.novelty import fit_novelty
 
     torch.manual_seed(seed)
-    network = Network(blueprint("tiny"), len(CLASSES))
+    network = Network(blueprint("tiny"), len(CLASSES)).eval()
+    screening = to_eight_bit(network, *(2 * torch.rand(4, 3, side, side) - 1 for side in (96, 64)))
     known = np.random.default_rng(seed).normal(size=(200, blueprint("tiny").embedding)).astype(np.float32)
     groups, sides = [str(n // 20) for n in range(200)], np.arange(200) % 2
     novelty = fit_novelty(known, groups, sides, neighbours=5, share=0.02)
-    return {**pack(network), **novelty.arrays()}
+    return {**pack(screening), **novelty.arrays()}
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,10 @@ def test_a_configuration_of_another_format_or_with_unknown_keys_is_refused(tmp_p
     path.write_text(json.dumps(content | {"format": 99}))
     with pytest.raises(ModelDamaged, match="format 99"):
         read(path.parent)
+    # A model of an earlier format has other keys: what is wrong with it is its format all the same.
+    path.write_text(json.dumps({"format": 2, "name": "older", "input_size": 192}))
+    with pytest.raises(ModelDamaged, match="format 2; this allq reads 3: install, train or calibrate it again"):
+        read(path.parent)
     path.write_text(json.dumps(content | {"surprise": 1}))
     with pytest.raises(ModelDamaged, match="surprise"):
         read(path.parent)

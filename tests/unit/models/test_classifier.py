@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from allq.classes import CLASSES
+from allq.errors import ModelDamaged
 from allq.settings import Settings
 from imaging.decode import Decoded, decode
 from imaging.synthetic import STYLES, render_field
@@ -45,10 +47,28 @@ def test_a_prepared_field_is_its_leukocytes_and_the_whole_at_the_size_of_the_mod
 ) -> None:
     prepared = classifier.prepare(fields[0])
     assert prepared.cells.shape == (96, 96, 3)
-    assert prepared.field.shape == (96, 96, 3)
+    assert prepared.field.shape == (64, 64, 3)
     assert prepared.cells.dtype == prepared.field.dtype == np.uint8
     assert (prepared.width, prepared.height) == (320, 240)
     assert len(prepared.segmentation.leukocytes) == len(prepared.nuclei)
+
+
+def test_the_ring_around_nuclei_is_the_models(
+    classifier: Classifier, fields: list[Decoded], make_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    wide = Classifier.load(make_model(tmp_path / "wide", rim=0.9), Settings(home=tmp_path, engine="openvino"))
+    bare = [np.count_nonzero((each.prepare(fields[0]).cells == 255).all(axis=2)) for each in (classifier, wide)]
+    assert bare[0] > bare[1]
+
+
+def test_a_model_without_its_novelty_statistics_is_damaged(
+    untrained: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = untrained.arrays()
+    del arrays["novelty.leans"]
+    monkeypatch.setattr(Model, "arrays", lambda _: arrays)
+    with pytest.raises(ModelDamaged, match=r"untrained lack 'novelty\.leans'"):
+        Classifier.load(untrained, Settings(home=tmp_path, engine="openvino"))
 
 
 def test_an_assessment_is_consistent_with_itself(classifier: Classifier, fields: list[Decoded]) -> None:
@@ -113,7 +133,7 @@ def output_of(views: list[list[float]], classifier: Classifier) -> NetworkOutput
     return NetworkOutput(
         logits=logits.mean(axis=1),
         embeddings=np.zeros((1, dimensions), np.float32),
-        class_maps=np.repeat(logits.mean(axis=1)[:, :, None, None], 4, axis=3),
+        class_maps=tuple(np.repeat(view[:, :, None, None], 4, axis=3) for view in logits.swapaxes(0, 1)),
         views=logits,
     )
 

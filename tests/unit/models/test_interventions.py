@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,20 @@ from allq.settings import Settings
 from imaging.overlays import find_bar
 from imaging.segment import segment
 from imaging.synthetic import STYLES, render_field
-from models.artefact import Model
+from models.artefact import LeukocyteRule, Model
 from models.classifier import Classifier
 from models.data import read_labelled
-from models.interventions import CHANGES, Subject, intervene, join_outcomes, remove_suspects, subjects, weighted
+from models.interventions import (
+    CHANGES,
+    REMOVALS,
+    Subject,
+    intervene,
+    join_outcomes,
+    remove_suspects,
+    subjects,
+    weighted,
+)
+from models.metrics import share_interval
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +93,58 @@ def test_outcomes_count_what_was_changed_and_join(classifier: Classifier, change
     assert outcomes["cells painted out"].as_json()["flagged"] == 1.0
     joined = join_outcomes([outcomes["cells painted out"]] * 2)
     assert joined.as_json()["fields"] == 2 * len(changed)
+    for name, outcome in outcomes.items():
+        found = outcome.as_json()
+        for share, (low, high) in found["intervals"].items():
+            assert 0 <= low <= found[share] <= high <= 1, (name, share)
 
 
-def test_removing_suspects_says_how_many_fields_it_could_ask(classifier: Classifier, changed: list[Subject]) -> None:
-    suspect = [subject for subject in changed if subject.assessment.call not in (None, "benign")]
-    found = remove_suspects(classifier, changed)
-    assert found["fields"] == len([subject for subject in suspect if len(subject.assessment.suspicions) >= 4])
+def test_the_interval_of_a_share_comes_from_whole_groups() -> None:
+    # Ten groups, each all true or all false: as uncertain as ten fields, however many fields they hold.
+    values = np.repeat(np.arange(10) < 5, 100)
+    low, high = share_interval(values, np.repeat(np.arange(10), 100).astype(str))
+    assert low <= 0.25
+    assert high >= 0.75
+    low, high = share_interval(values, np.arange(1000).astype(str))
+    assert high - low < 0.1
 
 
-def test_folds_without_a_field_to_ask_are_joined_as_none() -> None:
-    assert weighted([{"fields": 0}, {"fields": 0}]) == {"fields": 0}
-    assert weighted([{"fields": 1, "suspicion_before": 1.0}, {"fields": 3, "suspicion_before": 0.6}]) == {
-        "fields": 4,
-        "suspicion_before": pytest.approx(0.7),
-    }
+def test_removing_leukocytes_asks_of_fields_that_keep_some(classifier: Classifier, changed: list[Subject]) -> None:
+    # The model is not trained: its calls are set here, to be the ones that are asked about.
+    called = [
+        replace(
+            subject,
+            assessment=replace(
+                subject.assessment,
+                call="pre-b",
+                suspicions=tuple(np.linspace(0, 1, len(subject.assessment.suspicions))),
+            ),
+        )
+        for subject in changed
+    ]
+    many = [subject for subject in called if len(subject.assessment.suspicions) >= 4]
+    assert many
+    found = remove_suspects(classifier, called)
+    assert list(found) == list(REMOVALS)
+    for outcome in found.values():
+        assert outcome["fields"] == len(many)
+        assert 0 <= outcome["suspicion"] <= 1
+        assert 0 <= outcome["benign"] + outcome["no_call"] <= 1
+    benign = [replace(subject, assessment=replace(subject.assessment, call="benign")) for subject in called]
+    assert all(outcome == {"fields": 0} for outcome in remove_suspects(classifier, benign).values())
+
+
+def test_most_and_least_suspicious_and_suspects_are_who_they_say(changed: list[Subject]) -> None:
+    suspicions = np.array([0.9, 0.1, 0.7, 0.3])
+    rule = LeukocyteRule(suspect=0.6)
+    gone = {name: set(choose(changed[0], suspicions, rule).tolist()) for name, choose in REMOVALS.items()}
+    assert gone["the half least suspicious"] == {1, 3}
+    assert gone["the half most suspicious"] == gone["all that count as suspects"] == {0, 2}
+    assert len(gone["as many drawn at random"]) == 2
+
+
+def test_folds_are_joined_by_how_many_fields_they_could_ask() -> None:
+    name = next(iter(REMOVALS))
+    assert weighted([{name: {"fields": 0}}, {name: {"fields": 0}}]) == {name: {"fields": 0}}
+    found = weighted([{name: {"fields": 1, "suspicion": 1.0}}, {name: {"fields": 3, "suspicion": 0.6}}])
+    assert found == {name: {"fields": 4, "suspicion": pytest.approx(0.7)}}

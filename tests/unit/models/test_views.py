@@ -11,6 +11,7 @@ from allq.errors import UsageError
 from imaging.overlays import without_overlays
 from imaging.segment import segment
 from imaging.synthetic import STYLES, render_field
+from models.architectures.blueprint import InputSizes
 from models.data import read_labelled
 from models.inputs import CACHED_SIDE, cells_view, field_view, to_cached
 from models.views import view_all
@@ -33,9 +34,9 @@ def test_training_sees_of_a_field_what_screening_sees(labelled: Path) -> None:
     for index, field in enumerate(fields):
         rgb = np.ascontiguousarray(cv2.imread(str(field.path))[..., ::-1])
         square = to_cached(without_overlays(rgb), segment(rgb))
-        cells, whole = views.shown([index], 192)
+        cells, whole = views.shown([index], InputSizes(cells=192, field=128))
         assert (cells[0] == cells_view(square, 192)).all()
-        assert (whole[0] == field_view(square, 192)).all()
+        assert (whole[0] == field_view(square, 128)).all()
         assert len(views.nuclei[index]) == len(segment(rgb).leukocytes)
 
 
