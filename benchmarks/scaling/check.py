@@ -1,0 +1,174 @@
+"""The model against reality: what it says of some runs on this machine, and what real workers then do."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.scaling import model
+from benchmarks.scaling.constants import Constants
+from benchmarks.scaling.field_kinds import write_small_fields
+from benchmarks.scaling.links import NamespacesMissing, Seat, here, namespaces
+from benchmarks.scaling.model import Installation
+from benchmarks.scaling.realrun import RealRun, real_run
+from benchmarks.scaling.report import table
+from benchmarks.scaling.servers import Postgresql, others_busy, postgresql
+from benchmarks.scaling.simulation import WORKERS, Arrival, Route, run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """A run to be predicted and made. `round_trip_ms` and `mbit` are of the link of each worker."""
+
+    workers: int
+    apart: bool
+    round_trip_ms: float = 0.0
+    mbit: float | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        who = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        if not self.apart:
+            return f"{who}, this machine"
+        rate = f"{self.mbit:g} Mbit/s" if self.mbit else "not shaped"
+        return f"{who}, a namespace each, {rate}, {self.round_trip_ms:g} ms there and back"
+
+
+CASES = (
+    Case(workers=1, apart=False),
+    Case(workers=2, apart=False),
+    Case(workers=2, apart=True),
+    Case(workers=2, apart=True, round_trip_ms=10, mbit=100),
+    Case(workers=2, apart=True, round_trip_ms=50, mbit=10),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """A case with both answers, in fields per second. `shaped_by`: what held the link to its rate."""
+
+    case: Case
+    predicted: float
+    real: RealRun
+    shaped_by: str
+
+
+def predicted_rate(constants: Constants, case: Case, chunks: Sequence[int], cores: int) -> float:
+    """Fields per second of workers that begin with all `chunks` (fields of each) in the queue and end with none.
+
+    Each chunk waits for its database as `model.database_wait` says. Where processes, database and broker want more
+    than the `cores` that there are, all of it takes as much longer.
+    """
+    size = sum(chunks) / len(chunks)
+    link = Installation(
+        name="", round_trip_ms=case.round_trip_ms, machine_gbit=case.mbit / 1000 if case.mbit else math.inf
+    )
+    compute = model.compute_seconds(constants, "small")
+    serial = compute + model.database_wait(constants, link, size) / size
+    most = model.one_machine_rate(
+        constants,
+        workers=case.workers,
+        cores=cores,
+        round_trip_ms=case.round_trip_ms,
+        mbit=case.mbit or math.inf,
+        chunk_fields=round(size),
+    )
+    slower = case.workers / serial / most
+    routes = {
+        fields: Route(compute=slower * (fields * compute + model.database_wait(constants, link, fields)))
+        for fields in set(chunks)
+    }
+    outcome = run({WORKERS: case.workers}, routes, [Arrival(at=0.0, fields=fields) for fields in chunks])
+    return outcome.rate
+
+
+def check(
+    constants: Constants, slides: Path | None, *, fields: int, chunk_fields: int, cases: Sequence[Case] = CASES
+) -> Iterator[Checked]:
+    """Make the runs of `cases`, one after the other."""
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="allq-scaling-") as place, postgresql() as server:
+        folder = slides or write_small_fields(Path(place) / "slides", fields)
+        for case in cases:
+            print(f"{case.name} …", file=sys.stderr, flush=True)
+            real, shaped_by = _make(server, folder, case, chunk_fields)
+            full, rest = divmod(real.fields, chunk_fields)
+            chunks = [chunk_fields] * full + [rest] * (rest > 0)
+            yield Checked(
+                case=case,
+                predicted=predicted_rate(constants, case, chunks, cores),
+                real=real,
+                shaped_by=shaped_by,
+            )
+
+
+def _make(server: Postgresql, folder: Path, case: Case, chunk_fields: int) -> tuple[RealRun, str]:
+    with seats(case) as (places, by_relay, shaped_by):
+        real = real_run(
+            server,
+            folder,
+            places,
+            chunk_fields=chunk_fields,
+            delay=case.round_trip_ms / 2000,
+            rate=case.mbit * 1e6 / 8 if by_relay and case.mbit else None,
+        )
+    return real, shaped_by
+
+
+@contextmanager
+def seats(case: Case) -> Iterator[tuple[list[Seat], bool, str]]:
+    """The places, whether the relay is to hold to the rate, and what does."""
+    if not case.apart:
+        yield here(case.workers), True, "–"
+        return
+    with ExitStack() as stack:
+        try:
+            places = stack.enter_context(namespaces(case.workers, case.mbit))
+        except NamespacesMissing as missing:
+            print(f"no network namespaces here ({missing}): the relay shapes the way instead", file=sys.stderr)
+            yield here(case.workers), True, "relay alone"
+        else:
+            yield places, False, "veth" + (", tbf" if case.mbit else "") + (", relay" if case.round_trip_ms else "")
+
+
+def checks_table(found: Sequence[Checked]) -> str:
+    """Predicted against measured."""
+    rows = [
+        (
+            each.case.name,
+            each.shaped_by,
+            f"{each.predicted:.1f}",
+            f"{each.real.rate:.1f}",
+            f"{each.real.rate / each.predicted - 1:+.0%}".replace("%", " %"),
+            f"{1000 * each.real.worker_cpu / each.real.fields:.1f}",
+            f"{each.real.database_traffic.round_trips / each.real.chunks:.0f}",
+            f"{each.real.database_traffic.bytes / each.real.fields / 1000:.1f}",
+        )
+        for each in found
+    ]
+    head = (
+        "run",
+        "link",
+        "predicted, fields/s",
+        "measured, fields/s",
+        "off by",
+        "worker's processor, ms a field",
+        "round trips a chunk",
+        "kB a field",
+    )
+    return table(head, rows)
+
+
+def quiet_line() -> str | None:
+    """A sentence when others keep the machine busy; None when it is quiet."""
+    from benchmarks.scaling.measure import QUIET
+
+    busy = others_busy()
+    return f"other work keeps {busy:.0%} of the processors busy: these figures say little" if busy > QUIET else None

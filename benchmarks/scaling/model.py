@@ -1,0 +1,309 @@
+"""The cost model: what a field asks of each part of an installation, and how much of it each part can give.
+
+Everything is arithmetic on the measured constants. A *part* is a thing that can be busy: worker processes, the
+database's processors, its log, its index, the broker, the storage that holds the slides, the network. `loads` gives,
+for each of them, how busy a rate of fields keeps it, and the rate that leaves nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from benchmarks.scaling.constants import Constants
+
+DAY: Final = 86_400.0
+LOOKUP_FIELDS: Final = 32
+"""Fields whose digests are asked for together: ALLQ_INFERENCE_BATCH."""
+
+Kind = Literal["small", "5mp"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demand:
+    """What comes in. `peak`: the busiest hour's rate by the day's mean; `submission_fields`: of one submission."""
+
+    name: str
+    fields_per_day: float
+    peak: float
+    submission_fields: int
+    kind: Kind = "5mp"
+
+    @property
+    def rate(self) -> float:
+        """Fields per second in the busiest hour."""
+        return self.fields_per_day * self.peak / DAY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Installation:
+    """What there is to work with. `workers` are processes, one a core; 0 stands for as many as the demand asks for.
+
+    `shards` are installations of this size side by side, each with its own database and broker (a laboratory belongs to
+    one of them). `held_days` of findings are in the database already. `log_mb`: what the database's log can write a
+    second; `page_reads` random reads a second that its volume does.
+    """
+
+    name: str
+    workers: int = 0
+    processes_per_machine: int = 8
+    machine_gbit: float = 10.0
+    shards: int = 1
+    database_cores: int = 4
+    database_gib: float = 16.0
+    database_gbit: float = 10.0
+    database_connections: int = 100
+    volume_tb: float = 2.0
+    log_mb: float = 200.0
+    page_reads: float = 20_000.0
+    storage_gbit: float = 1.0
+    round_trip_ms: float = 0.5
+    chunk_fields: int = 256
+    held_days: float = 365.0
+    target: float = 0.7
+
+
+DEMANDS: Final = (
+    Demand(name="hospital", fields_per_day=1e5, peak=4.0, submission_fields=2_000),
+    Demand(name="hospital network", fields_per_day=1e7, peak=3.0, submission_fields=2_000),
+    Demand(name="archive", fields_per_day=1e9, peak=1.0, submission_fields=5_000),
+)
+
+AS_IT_IS: Final = Installation(name="as it is")
+"""One database server, one broker, one file server on 1 Gbit/s: docs/deployment.md, "Several machines"."""
+
+_WIDER = replace(
+    AS_IT_IS, name="changed", storage_gbit=25, machine_gbit=25, database_gib=32, database_connections=200, volume_tb=16
+)
+
+CHANGED: Final = {
+    "hospital": AS_IT_IS,
+    "hospital network": _WIDER,
+    "archive": replace(_WIDER, shards=16, volume_tb=64),
+}
+"""What docs/scaling.md advises at each step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """How one part does. `seconds`: of one of its `servers`, a field; `background`: busy whatever comes in, 0 to 1."""
+
+    part: str
+    where: str
+    seconds: float
+    servers: float
+    background: float = 0.0
+
+    def utilisation(self, rate: float) -> float:
+        """The share of the part that a rate (fields/s) takes; 1 and more: it can't keep up."""
+        return rate * self.seconds / self.servers + self.background
+
+    @property
+    def limit(self) -> float:
+        """Fields per second that leave nothing of it; infinite where a field asks nothing of it."""
+        if self.seconds == 0:
+            return math.inf
+        return max(0.0, 1 - self.background) * self.servers / self.seconds
+
+
+def chunk_size(demand: Demand, installation: Installation) -> float:
+    """Fields in a chunk, in the mean: a submission's last chunk is not full."""
+    chunks = math.ceil(demand.submission_fields / installation.chunk_fields)
+    return demand.submission_fields / chunks
+
+
+def field_bytes(constants: Constants, kind: Kind) -> float:
+    """Bytes of one field's file."""
+    return constants["field_bytes" if kind == "small" else "field_bytes_5mp"]
+
+
+def compute_seconds(constants: Constants, kind: Kind) -> float:
+    """Processor seconds of a worker process for one field, all of it: pixels, network, Python, its side of the SQL."""
+    if kind == "small":
+        more = 0.0
+    else:
+        more = sum(constants[f"{stage}_ms_5mp"] - constants[f"{stage}_ms"] for stage in ("read", "decode"))
+    return (constants["worker_cpu_ms"] + more) / 1000
+
+
+def round_trips(constants: Constants, fields: float) -> float:
+    """Questions to the database that a chunk of so many fields waits for, one after the other."""
+    return constants["trips_chunk"] + constants["trips_lookup"] * math.ceil(fields / LOOKUP_FIELDS)
+
+
+def wire_bytes(constants: Constants, fields: float) -> float:
+    """Bytes between a worker and the database for a chunk, both ways."""
+    return constants["wire_bytes_chunk"] + fields * constants["wire_bytes_field"]
+
+
+def database_wait(constants: Constants, installation: Installation, fields: float) -> float:
+    """Seconds a chunk waits for the database: its processor, the way there and back, the bytes, the commits."""
+    server = constants["database_cpu_ms_chunk"] + fields * constants["database_cpu_ms_field"]
+    way = round_trips(constants, fields) * installation.round_trip_ms
+    line = wire_bytes(constants, fields) * 8 / (installation.machine_gbit * 1e6)
+    return (server + way + line + 2 * constants["commit_ms"]) / 1000
+
+
+def occupancy(constants: Constants, demand: Demand, installation: Installation) -> float:
+    """Seconds a worker process is taken up by one field, when nothing else is in its way."""
+    fields = chunk_size(demand, installation)
+    return compute_seconds(constants, demand.kind) + database_wait(constants, installation, fields) / fields
+
+
+def workers_needed(constants: Constants, demand: Demand, installation: Installation) -> int:
+    """Worker processes that take the busiest hour at `target` of their capacity; in one shard."""
+    rate = demand.rate / installation.shards
+    return max(1, math.ceil(rate * occupancy(constants, demand, installation) / installation.target))
+
+
+def sized(constants: Constants, demand: Demand, installation: Installation) -> Installation:
+    """The installation with the workers that the demand asks for, unless it says how many it has.
+
+    No more of them than the database has connections for: the next one could not start.
+    """
+    if installation.workers:
+        return installation
+    most = max(1, int(installation.database_connections / constants["connections_process"]))
+    return replace(installation, workers=min(most, workers_needed(constants, demand, installation)))
+
+
+def findings_held(demand: Demand, installation: Installation) -> float:
+    """Findings in one shard's database."""
+    return demand.fields_per_day * installation.held_days / installation.shards
+
+
+def index_reads(constants: Constants, demand: Demand, installation: Installation) -> float:
+    """Pages of the index over (SHA-256, model) that must be fetched from disk for a new finding, 0 to 1.
+
+    A SHA-256 falls anywhere, so the share of the index that memory can't hold is the share that is not there. Half the
+    memory is taken to be the index's.
+    """
+    index = findings_held(demand, installation) * constants["index_bytes_finding"]
+    return max(0.0, 1 - installation.database_gib * 2**30 / 2 / index) if index else 0.0
+
+
+def log_bytes(constants: Constants, demand: Demand, installation: Installation) -> float:
+    """Bytes of the database's log for a field: what is measured, and whole pages of the index.
+
+    PostgreSQL logs a page whole at its first change after a checkpoint. Of F findings in five minutes that fall
+    anywhere on P pages, P (1 - exp(-F / P)) pages are met for the first time.
+    """
+    pages = findings_held(demand, installation) * constants["index_bytes_finding"] / 8192
+    fresh = demand.rate / installation.shards * 300
+    first = pages * -math.expm1(-fresh / pages) / fresh if pages and fresh else 0.0
+    return constants["log_bytes_field"] + 8192 * first
+
+
+def housekeeping_share(constants: Constants, demand: Demand, installation: Installation, waiting: float) -> float:
+    """Database processors kept busy by the workers' rounds, each of which counts the chunks that wait."""
+    machines = math.ceil(installation.workers / installation.processes_per_machine)
+    a_round = constants["round_cpu_ms"] / 1000 + waiting * constants["round_cpu_us_chunk"] / 1e6
+    return machines / constants["round_seconds"] * a_round
+
+
+def waiting_chunks(demand: Demand, installation: Installation) -> float:
+    """Chunks that wait when a tenth of a day's fields have been submitted at once."""
+    return 0.1 * demand.fields_per_day / installation.shards / chunk_size(demand, installation)
+
+
+def loads(constants: Constants, demand: Demand, installation: Installation) -> list[Load]:
+    """Every part of one shard. Rates that go with it are a shard's, `demand.rate / shards`."""
+    installation = sized(constants, demand, installation)
+    fields = chunk_size(demand, installation)
+    rounds = housekeeping_share(constants, demand, installation, waiting_chunks(demand, installation))
+    server = (
+        constants["register_cpu_ms_field"]
+        + constants["database_cpu_ms_field"]
+        + constants["database_cpu_ms_chunk"] / fields
+    ) / 1000
+    gigabit = 1e9 / 8
+    size = field_bytes(constants, demand.kind)
+    wire = wire_bytes(constants, fields) / fields
+    machines = math.ceil(installation.workers / installation.processes_per_machine)
+    polls = machines * constants["broker_idle_commands"] * constants["broker_cpu_us_command"] / 1e6
+    return [
+        Load(
+            part="workers",
+            where=f"{installation.workers} processes",
+            seconds=occupancy(constants, demand, installation),
+            servers=installation.workers,
+        ),
+        Load(
+            part="storage",
+            where=f"{installation.storage_gbit:g} Gbit/s",
+            seconds=size / (installation.storage_gbit * gigabit),
+            servers=1,
+        ),
+        Load(
+            part="network, a worker machine",
+            where=f"{machines} × {installation.machine_gbit:g} Gbit/s",
+            seconds=(size + wire) / (installation.machine_gbit * gigabit),
+            servers=machines,
+        ),
+        Load(
+            part="network, database",
+            where=f"{installation.database_gbit:g} Gbit/s",
+            seconds=wire / (installation.database_gbit * gigabit),
+            servers=1,
+        ),
+        Load(
+            part="database, processors",
+            where=f"{installation.database_cores} cores",
+            seconds=server,
+            servers=installation.database_cores,
+            background=rounds / installation.database_cores,
+        ),
+        Load(
+            part="database, log",
+            where=f"{installation.log_mb:g} MB/s",
+            seconds=log_bytes(constants, demand, installation) / (installation.log_mb * 1e6),
+            servers=1,
+        ),
+        Load(
+            part="database, index reads",
+            where=f"{installation.page_reads:,.0f} reads/s",
+            seconds=index_reads(constants, demand, installation) / installation.page_reads,
+            servers=1,
+        ),
+        Load(
+            part="database, connections",
+            where=f"{installation.database_connections} at most",
+            seconds=occupancy(constants, demand, installation) / installation.target,
+            servers=installation.database_connections / constants["connections_process"],
+        ),
+        Load(
+            part="broker",
+            where="1 thread",
+            seconds=constants["broker_cpu_us_message"] / 1e6 / fields,
+            servers=1,
+            background=polls,
+        ),
+    ]
+
+
+def days_until_full(constants: Constants, demand: Demand, installation: Installation) -> float:
+    """Days of the demand that fill the database's volume."""
+    return installation.volume_tb * 1e12 * installation.shards / (demand.fields_per_day * constants["sql_bytes_field"])
+
+
+def one_machine_rate(
+    constants: Constants,
+    *,
+    workers: int,
+    cores: int,
+    round_trip_ms: float = 0.0,
+    mbit: float = math.inf,
+    chunk_fields: int = 256,
+) -> float:
+    """Fields per second of `workers` processes (small fields, a core each) that share `cores` with database and broker.
+
+    Two bounds, of which the lower holds: what a process can do when each chunk waits for its database, and the
+    processor time that there is for all. `mbit` is the rate of the link of each worker.
+    """
+    wait = Installation(name="", round_trip_ms=round_trip_ms, machine_gbit=mbit / 1000)
+    compute = compute_seconds(constants, "small")
+    serial = compute + database_wait(constants, wait, chunk_fields) / chunk_fields
+    server = constants["database_cpu_ms_field"] + constants["database_cpu_ms_chunk"] / chunk_fields
+    broker = constants["broker_cpu_us_message"] / 1000 / chunk_fields
+    return min(workers / serial, cores / (compute + (server + broker) / 1000))

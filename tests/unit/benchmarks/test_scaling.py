@@ -1,0 +1,318 @@
+"""The cost model and the simulation behind docs/scaling.md: they keep count, agree with theory, and fill the page."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import shutil
+import socket
+import threading
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scaling import check, model, prices, report
+from benchmarks.scaling.__main__ import main
+from benchmarks.scaling.check import Case, predicted_rate
+from benchmarks.scaling.constants import Constants
+from benchmarks.scaling.model import AS_IT_IS, DEMANDS, Demand, Installation
+from benchmarks.scaling.prices import Prices
+from benchmarks.scaling.relay import Target, relay
+from benchmarks.scaling.simulation import WORKERS, Arrival, Outcome, Route, Visit, busiest_hour, run
+
+CONSTANTS = Constants.load()
+HOSPITAL, NETWORK, ARCHIVE = DEMANDS
+
+
+def poisson(count: int, rate: float, seed: int) -> list[Arrival]:
+    chance = random.Random(seed)
+    at, found = 0.0, []
+    for _ in range(count):
+        at += chance.expovariate(rate)
+        found.append(Arrival(at=at, fields=1))
+    return found
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+# --------------------------------------------------------------------------------------------------------- simulation
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_field_that_goes_in_comes_out_once(seed: int) -> None:
+    chance = random.Random(seed)
+    sizes = [chance.randint(1, 256) for _ in range(200)]
+    coming = [Arrival(at=at, fields=size) for at, size in enumerate(sizes)]
+    routes = {
+        size: Route(
+            enter=(Visit(part="broker", seconds=0.01),),
+            claim=(Visit(part="database", seconds=0.02), Visit(part=None, seconds=0.01)),
+            read=[Visit(part="storage", seconds=size / 500)],
+            compute=size / 100,
+            record=(Visit(part="database", seconds=size / 1000),),
+        )
+        for size in set(sizes)
+    }
+    outcome = run({WORKERS: 2, "broker": 1, "database": 1, "storage": 1}, routes, coming)
+    assert (outcome.entered, outcome.left, outcome.under_way) == (sum(sizes), sum(sizes), 0)
+    assert len(outcome.seconds) == len(sizes)
+
+
+def test_what_is_cut_off_in_the_middle_is_under_way_and_not_lost() -> None:
+    coming = [Arrival(at=0.0, fields=10) for _ in range(5)]
+    outcome = run({WORKERS: 1}, {10: Route(compute=1.0)}, coming, until=2.5)
+    assert (outcome.entered, outcome.left, outcome.under_way) == (50, 20, 30)
+
+
+@pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
+def test_one_server_waits_as_the_formula_of_pollaczek_and_khinchine_says(utilisation: float) -> None:
+    outcome = run({WORKERS: 1}, {1: Route(compute=1.0)}, poisson(12_000, utilisation, seed=4))
+    assert mean(outcome.waits) == pytest.approx(utilisation / (2 * (1 - utilisation)), rel=0.06)
+
+
+def erlang_wait(servers: int, load: float) -> float:
+    """Mean wait in M/M/c in units of the service time (Erlang C)."""
+    blocked = 1.0
+    for count in range(1, servers + 1):
+        blocked = load * blocked / (count + load * blocked)
+    utilisation = load / servers
+    waits = blocked / (1 - utilisation * (1 - blocked))
+    return waits / (servers - load)
+
+
+@pytest.mark.parametrize(("servers", "utilisation"), [(2, 0.7), (4, 0.8)])
+def test_several_servers_wait_as_cosmetatos_approximates(servers: int, utilisation: float) -> None:
+    correction = (1 - utilisation) * (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (16 * utilisation * servers)
+    expected = erlang_wait(servers, servers * utilisation) / 2 * (1 + correction)
+    outcome = run({WORKERS: servers}, {1: Route(compute=1.0)}, poisson(16_000, servers * utilisation, seed=4))
+    assert mean(outcome.waits) == pytest.approx(expected, rel=0.08)
+    assert outcome.busy[WORKERS] == pytest.approx(utilisation, rel=0.02)
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_each_chunk_waits_exactly_as_long_as_until_the_first_server_is_free(servers: int) -> None:
+    """By the recursion of Kiefer and Wolfowitz, for the very same arrivals and times of service."""
+    chance = random.Random(7)
+    times = {size: chance.uniform(0.1, 2.0) for size in range(1, 9)}
+    coming = [replace(each, fields=chance.choice(list(times))) for each in poisson(1_000, 0.9 * servers, seed=5)]
+    free, expected = [0.0] * servers, []
+    for each in coming:
+        begun = max(each.at, min(free))
+        expected.append(begun - each.at)
+        free[free.index(min(free))] = begun + times[each.fields]
+    outcome = run({WORKERS: servers}, {size: Route(compute=time) for size, time in times.items()}, coming)
+    assert sorted(outcome.waits) == pytest.approx(sorted(expected))
+
+
+def saturated(times: int) -> Outcome:
+    coming = poisson(2_000 * times, 1.25, seed=3)
+    return run({WORKERS: 1}, {1: Route(compute=1.0)}, coming, until=coming[-1].at)
+
+
+def test_above_its_capacity_a_part_is_always_busy_and_the_backlog_grows_with_time() -> None:
+    short, long = saturated(1), saturated(4)
+    for outcome in (short, long):
+        assert outcome.busy[WORKERS] == pytest.approx(1.0, abs=0.01)
+        assert outcome.rate == pytest.approx(1.0, rel=0.01)
+    assert long.under_way / short.under_way == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.parametrize("part", ["storage", "database, processors", "database, log"])
+def test_the_simulation_stalls_where_the_arithmetic_says_that_a_part_is_full(part: str) -> None:
+    demand = replace(NETWORK, submission_fields=256)
+    too_small: dict[str, Installation] = {
+        "storage": replace(AS_IT_IS, storage_gbit=0.5),
+        "database, processors": replace(AS_IT_IS, storage_gbit=1000, machine_gbit=1000, database_cores=1),
+        "database, log": replace(AS_IT_IS, storage_gbit=1000, machine_gbit=1000, database_cores=64, log_mb=1),
+    }
+    constants = CONSTANTS.changed(database_cpu_ms_field=5.0) if part == "database, processors" else CONSTANTS
+    installation = replace(too_small[part], workers=400)
+    loads = {load.part: load for load in model.loads(constants, demand, installation)}
+    assert loads[part].utilisation(demand.rate) >= 1
+    assert max(loads.values(), key=lambda load: load.utilisation(demand.rate)).part == part
+    outcome = busiest_hour(constants, demand, installation)
+    assert outcome.rate < 0.9 * demand.rate
+    assert outcome.busy[part] > 0.9
+
+
+def test_below_capacity_simulation_and_arithmetic_agree_on_how_busy_each_part_is() -> None:
+    demand = replace(NETWORK, submission_fields=256)
+    installation = model.sized(CONSTANTS, demand, replace(AS_IT_IS, storage_gbit=25, machine_gbit=25, database_cores=8))
+    outcome = busiest_hour(CONSTANTS, demand, installation)
+    for load in model.loads(CONSTANTS, demand, installation):
+        if load.part in {"storage", "network, database", "database, log", "database, index reads"}:
+            assert outcome.busy[load.part] == pytest.approx(load.utilisation(demand.rate), rel=0.1)
+    assert outcome.rate == pytest.approx(demand.rate, rel=0.1)
+
+
+# --------------------------------------------------------------------------------------------------------- arithmetic
+
+
+@pytest.mark.parametrize("demand", DEMANDS, ids=lambda demand: demand.name)
+def test_a_load_at_its_limit_is_exactly_full(demand: Demand) -> None:
+    for load in model.loads(CONSTANTS, demand, AS_IT_IS):
+        if 0 < load.limit < math.inf:
+            assert load.utilisation(load.limit) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("demand", DEMANDS, ids=lambda demand: demand.name)
+def test_the_workers_that_are_asked_for_take_the_demand_at_the_target_and_one_fewer_would_not(demand: Demand) -> None:
+    known = model.sized(CONSTANTS, demand, replace(AS_IT_IS, database_connections=1_000_000))
+
+    def utilisation(workers: int) -> float:
+        return demand.rate * model.occupancy(CONSTANTS, demand, known) / workers
+
+    assert utilisation(known.workers) <= known.target
+    assert known.workers == 1 or utilisation(known.workers - 1) > known.target
+
+
+def test_no_more_workers_are_planned_than_the_database_has_connections_for() -> None:
+    few = replace(AS_IT_IS, database_connections=20)
+    assert model.workers_needed(CONSTANTS, ARCHIVE, few) > 20
+    assert model.sized(CONSTANTS, ARCHIVE, few).workers == int(20 / CONSTANTS["connections_process"])
+
+
+def test_shards_share_the_work_and_the_volumes() -> None:
+    four = replace(AS_IT_IS, shards=4)
+    quarter = replace(ARCHIVE, fields_per_day=ARCHIVE.fields_per_day / 4)
+    assert model.workers_needed(CONSTANTS, ARCHIVE, four) == model.workers_needed(CONSTANTS, quarter, AS_IT_IS)
+    assert model.days_until_full(CONSTANTS, ARCHIVE, four) == pytest.approx(
+        model.days_until_full(CONSTANTS, quarter, AS_IT_IS)
+    )
+
+
+def test_the_index_is_read_from_disk_only_as_far_as_memory_does_not_hold_it() -> None:
+    days = (0.001, 1, 10, 100, 1_000, 10_000)
+    reads = [model.index_reads(CONSTANTS, NETWORK, replace(AS_IT_IS, held_days=day)) for day in days]
+    assert reads[0] == 0
+    assert all(earlier <= later for earlier, later in pairwise(reads))
+    assert 0.99 < reads[-1] < 1
+
+
+def test_the_log_takes_at_most_a_page_more_for_each_finding_however_large_the_index_is() -> None:
+    days = (0.0, 1, 100, 10_000, 1_000_000)
+    more = [
+        model.log_bytes(CONSTANTS, NETWORK, replace(AS_IT_IS, held_days=day)) - CONSTANTS["log_bytes_field"]
+        for day in days
+    ]
+    assert more[0] == 0
+    assert all(earlier <= later for earlier, later in pairwise(more))
+    assert 8000 < more[-1] <= 8192
+
+
+def test_a_small_last_chunk_is_counted_into_the_mean() -> None:
+    demand = replace(HOSPITAL, submission_fields=300)
+    assert model.chunk_size(demand, AS_IT_IS) == 150
+
+
+def test_two_workers_with_a_core_each_do_twice_as_much_and_a_long_way_costs_both_the_same() -> None:
+    chunks = [64] * 10
+    one, two = (predicted_rate(CONSTANTS, Case(workers=count, apart=False), chunks, cores=64) for count in (1, 2))
+    assert two == pytest.approx(2 * one)
+    far = predicted_rate(CONSTANTS, Case(workers=2, apart=True, round_trip_ms=100, mbit=10), chunks, cores=64)
+    assert far < two
+
+
+def test_more_workers_than_cores_do_no_more_than_the_cores_can() -> None:
+    chunks = [64] * 32
+    rates = [predicted_rate(CONSTANTS, Case(workers=count, apart=False), chunks, cores=2) for count in (4, 8)]
+    assert rates[0] == pytest.approx(rates[1])
+
+
+# ------------------------------------------------------------------------------------------------------------- prices
+
+
+def test_a_bill_follows_each_price_in_proportion() -> None:
+    usual = prices.bill(CONSTANTS, NETWORK, AS_IT_IS, Prices(), months=12)
+    twice = prices.bill(
+        CONSTANTS, NETWORK, AS_IT_IS, Prices().changed({"worker_core_hour": 2 * Prices().worker_core_hour}), months=12
+    )
+    assert twice.workers == pytest.approx(2 * usual.workers)
+    assert twice.total - usual.total == pytest.approx(usual.workers)
+    assert usual.total == pytest.approx(usual.workers + usual.database + usual.broker + usual.rows + usual.reads)
+
+
+def test_a_price_or_a_part_that_does_not_exist_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--price", "gold=1"]) == 1
+    assert main(["simulate", "--set", "horses=1"]) == 1
+    assert main(["simulate", "--price", "gb_out=cheap"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(";")[0].split(" it has")[0] for line in lines] == [
+        "There is no price 'gold'",
+        "An installation has no 'horses'",
+        "'gb_out=cheap' is no name=number, e.g. worker_core_hour=0.03.",
+    ]
+
+
+def test_a_constant_that_was_never_measured_says_how_to_measure_it() -> None:
+    with pytest.raises(LookupError, match=re.escape("benchmarks.scaling measure")):
+        Constants({})["read_ms"]
+
+
+def test_constants_are_kept_as_they_were_measured(tmp_path: Path) -> None:
+    CONSTANTS.save(tmp_path / "copy.json")
+    assert Constants.load(tmp_path / "copy.json").found == CONSTANTS.found
+
+
+# --------------------------------------------------------------------------------------------------------------- page
+
+
+def test_the_page_shows_what_the_constants_make() -> None:
+    """As `python -m benchmarks.scaling simulate --write` leaves it."""
+    tables = report.all_tables(CONSTANTS, Prices())
+    assert {name: report.read(name) for name in tables} == tables
+
+
+def test_every_measured_figure_of_the_page_names_its_command_and_day() -> None:
+    for name, constant in CONSTANTS.found.items():
+        assert constant.by, name
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", constant.date), name
+
+
+# -------------------------------------------------------------------------------------------------------------- links
+
+
+def test_without_namespaces_the_relay_holds_to_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with check.seats(Case(workers=2, apart=True, round_trip_ms=10, mbit=100)) as (seats, by_relay, shaped_by):
+        assert [(seat.host, seat.prefix) for seat in seats] == [("127.0.0.1", ())] * 2
+        assert (by_relay, shaped_by) == (True, "relay alone")
+
+
+# -------------------------------------------------------------------------------------------------------------- relay
+
+
+def test_the_relay_hands_on_every_byte_and_counts_the_round_trips() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    message = random.Random(1).randbytes(300_000)
+
+    def echo() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            for _ in range(3):
+                left = len(message)
+                while left:
+                    data = connection.recv(min(left, 1 << 16))
+                    connection.sendall(data)
+                    left -= len(data)
+
+    server = threading.Thread(target=echo)
+    server.start()
+    with relay(Target(port=listener.getsockname()[1]), delay=0.001, rate=50e6) as way:
+        with socket.create_connection(("127.0.0.1", way.port)) as client:
+            for _ in range(3):
+                threading.Thread(target=client.sendall, args=(message,)).start()
+                received = b""
+                while len(received) < len(message):
+                    received += client.recv(1 << 16)
+                assert received == message
+        server.join()
+    listener.close()
+    assert (way.traffic.sent, way.traffic.received) == (900_000, 900_000)
+    assert way.traffic.round_trips >= 3
+    assert (way.traffic.connections, way.traffic.most_open) == (1, 1)
