@@ -88,9 +88,12 @@ def _check(asked: argparse.Namespace) -> int:
     if (line := quiet_line()) is not None:
         print(line, file=sys.stderr)
     cases = [CASES[number - 1] for number in asked.only] if asked.only else CASES
-    found = list(
-        check(Constants.load(), asked.slides, fields=asked.fields, chunk_fields=asked.chunk_fields, cases=cases)
-    )
+    found = []
+    for each in check(
+        Constants.load(), asked.slides, fields=asked.fields, chunk_fields=asked.chunk_fields, cases=cases
+    ):
+        found.append(each)
+        print(f"  predicted {each.predicted:.1f} fields/s, measured {each.real.rate:.1f}", file=sys.stderr, flush=True)
     if asked.json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
         return 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 
 from allq import logging as allq_logging
 from allq.settings import Settings, load
@@ -213,6 +213,7 @@ class ChunkCost:
     log_bytes: float
     wire_bytes: float
     round_trips: float
+    transactions: float
 
 
 def database(server: Postgresql, leukocyte_bytes: int, share: float) -> Found:
@@ -264,6 +265,7 @@ def database(server: Postgresql, leukocyte_bytes: int, share: float) -> Found:
             "the same for a chunk besides",
         ),
         "trips_chunk": (trips, "round trips/chunk", "questions to PostgreSQL one after the other, without look-ups"),
+        "transactions_chunk": (large.transactions, "transactions", "of a chunk of 256, its eight look-ups among them"),
         "trips_lookup": (lookup, "round trips", "a look-up of the digests of up to 32 fields"),
         "commit_ms": (commit, "ms", "the smallest transaction that writes, until its commit is on disk"),
         "sql_bytes_field": (sizes[0], "bytes/field", "tables and indexes, for a field with a finding of its own"),
@@ -316,9 +318,18 @@ def _chunk_cost(
     ids = _registered(database, size, count)
     _checkpoint(database)
     log, cpu = _log_position(database), server.cpu_seconds()
-    wire, trips = traffic.bytes, traffic.round_trips
-    for chunk_id in ids:
-        _as_a_worker(database, chunk_id, leukocyte_bytes)
+    wire, trips, begun = traffic.bytes, traffic.round_trips, 0
+
+    def begins(_: Connection) -> None:
+        nonlocal begun
+        begun += 1
+
+    event.listen(database.engine, "begin", begins)
+    try:
+        for chunk_id in ids:
+            _as_a_worker(database, chunk_id, leukocyte_bytes)
+    finally:
+        event.remove(database.engine, "begin", begins)
     wire, trips = traffic.bytes - wire, traffic.round_trips - trips
     _checkpoint(database)
     return ChunkCost(
@@ -326,6 +337,7 @@ def _chunk_cost(
         log_bytes=(_log_position(database) - log) / count,
         wire_bytes=wire / count,
         round_trips=trips / count,
+        transactions=begun / count,
     )
 
 

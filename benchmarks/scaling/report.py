@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.scaling import model, prices
@@ -35,6 +36,53 @@ def constants_table(constants: Constants) -> str:
         for name, each in sorted(constants.found.items())
     ]
     return table(("constant", "value", "unit", "what it is", "measured"), rows)
+
+
+def costs_table(constants: Constants) -> str:
+    """Milliseconds of a processor that a field takes, stage by stage, in full chunks; small ones and a camera's."""
+    chunk = AS_IT_IS.chunk_fields
+    stages = [(name, constants[f"{key}_ms"]) for name, key in (("segment, check", "segment"), ("classify", "classify"))]
+    reading = {name: (constants[f"{name}_ms"], constants[f"{name}_ms_5mp"]) for name in ("read", "decode")}
+    known = sum(small for small, _ in reading.values()) + sum(each for _, each in stages)
+    server = (
+        constants["register_cpu_ms_field"]
+        + constants["database_cpu_ms_field"]
+        + constants["database_cpu_ms_chunk"] / chunk
+    )
+    both = [
+        *stages,
+        ("the rest of a worker: SQL, Celery, Python", constants["worker_cpu_ms"] - known),
+        ("PostgreSQL: register, claim, look up, write", server),
+        ("Valkey", constants["broker_cpu_us_message"] / 1000 / chunk),
+    ]
+    rows = [
+        ("read, hash", *reading["read"]),
+        ("decode", *reading["decode"]),
+        *((name, value, value) for name, value in both),
+    ]
+    totals = ("**together**", sum(row[1] for row in rows), sum(row[2] for row in rows))
+    return table(
+        ("ms of a processor, a field", "small", "2592×1944"),
+        [(name, f"{small:.3f}", f"{large:.3f}") for name, small, large in (*rows, totals)],
+    )
+
+
+def distance_table(constants: Constants, demand: Demand, installation: Installation) -> str:
+    """What a worker does that is so far from its database, by one next door."""
+    rows = []
+    for milliseconds in (0.1, 0.5, 2.0, 10.0, 50.0):
+        row = [f"{milliseconds:g} ms"]
+        for chunk_fields in (installation.chunk_fields, 32):
+            whole = replace(demand, submission_fields=chunk_fields)
+            near, far = (
+                model.occupancy(constants, whole, replace(installation, round_trip_ms=each, chunk_fields=chunk_fields))
+                for each in (0.0, milliseconds)
+            )
+            row += [f"{model.round_trips(constants, chunk_fields) * milliseconds / 1000:.2f} s", f"{near / far:.0%}"]
+        rows.append([cell.replace("%", " %") for cell in row])
+    full = f"a chunk of {installation.chunk_fields} waits"
+    head = ("there and back", full, "does, of one next door", "a chunk of 32 waits", "does")
+    return table(head, rows)
 
 
 def provenance(constants: Constants) -> str:
@@ -239,6 +287,8 @@ def all_tables(
     return {
         "constants": constants_table(constants),
         "provenance": provenance(constants),
+        "costs": costs_table(constants),
+        "distance": distance_table(constants, demands[0], as_it_is),
         "demands": demand_table(constants, demands),
         "limits": limits_table(constants, demands, as_it_is),
         "simulation": simulation_table(constants, before_and_after),
