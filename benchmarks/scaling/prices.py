@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -73,10 +72,3 @@ def bill(constants: Constants, demand: Demand, installation: Installation, price
         reads=1000 * prices.object_thousand_reads,
         images=size * 1e6 / 1e9 * prices.object_gb_month * months,
     )
-
-
-def smallest_core_count(constants: Constants, demand: Demand, installation: Installation) -> int:
-    """Database cores that take the busiest hour of one shard at `target`."""
-    load = next(load for load in model.loads(constants, demand, installation) if load.part == "database, processors")
-    busy = load.utilisation(demand.rate / installation.shards) * installation.database_cores
-    return max(1, math.ceil(busy / installation.target))
