@@ -1,0 +1,124 @@
+"""Many files decoded at once: plain JPEGs by the card (nvJPEG, through torchvision), all others by the CPU.
+
+What the card is given has been looked at by `imaging.jpeg`, its pixel count included; what it refuses, or gives back in
+another size than the header says, the CPU decodes as well. So every error that a field can have comes from
+`imaging.decode`, in the same words on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from allq.errors import FieldError
+from imaging.batched.resize import boxes
+from imaging.batched.transfer import sent, staged
+from imaging.decode import Decoded, decode, reduction
+from imaging.jpeg import PlainJpeg, plain_jpeg
+
+_MOST_PIXELS: Final = 64 << 20
+"""Pixels that are decoded at once: 192 MiB of them. A file with more is for the CPU, which decodes at reduced size."""
+
+OnHost = Callable[[Callable[[bytes], Decoded | FieldError], Sequence[bytes]], Iterator[Decoded | FieldError]]
+"""`map`, in whatever threads there are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedTensor:
+    """A field's pixels on a device: RGB uint8 (3, h, w), upright; smaller than the original when reduced.
+
+    `width` and `height` are those of the original image, upright.
+    """
+
+    pixels: Tensor
+    width: int
+    height: int
+
+
+def decode_together(
+    files: Sequence[bytes],
+    *,
+    max_pixels: int,
+    reduce_to: int,
+    device: torch.device,
+    on_host: OnHost = map,
+) -> list[DecodedTensor | FieldError]:
+    """Decode the bytes of image files, each to what `imaging.decode.decode` says of it, or to the error it raises.
+
+    A JPEG reduced on the card is the mean of boxes of pixels, on the CPU a part of its frequencies: nearly the same.
+    """
+    found: list[DecodedTensor | FieldError | None] = [None] * len(files)
+    for places, plain in _parcels(files, min(max_pixels, _MOST_PIXELS)):
+        for place, header, pixels in zip(
+            places, plain, _on_card([files[place] for place in places], plain, device), strict=True
+        ):
+            if pixels is not None:
+                factor = reduction((header.width, header.height), reduce_to)
+                small = boxes(pixels[None], factor)[0]
+                found[place] = DecodedTensor(pixels=small, width=header.width, height=header.height)
+
+    def decoded(data: bytes) -> Decoded | FieldError:
+        try:
+            return decode(data, max_pixels=max_pixels, reduce_to=reduce_to)
+        except FieldError as error:
+            return error
+
+    left = [place for place, image in enumerate(found) if image is None]
+    for place, image in zip(left, on_host(decoded, [files[place] for place in left]), strict=True):
+        found[place] = image if isinstance(image, FieldError) else _uploaded(image, device)
+    return [image for image in found if image is not None]
+
+
+def _uploaded(image: Decoded, device: torch.device) -> DecodedTensor:
+    pixels = sent(image.pixels, device).permute(2, 0, 1).contiguous()
+    return DecodedTensor(pixels=pixels, width=image.width, height=image.height)
+
+
+def _parcels(files: Sequence[bytes], max_pixels: int) -> Iterator[tuple[list[int], list[PlainJpeg]]]:
+    """The places and headers of the plain JPEGs among the files, so many at a time as may be decoded at once."""
+    places: list[int] = []
+    headers: list[PlainJpeg] = []
+    pixels = 0
+    for place, data in enumerate(files):
+        header = plain_jpeg(data, max_pixels=max_pixels)
+        if header is None:
+            continue
+        size = header.width * header.height
+        if places and pixels + size > _MOST_PIXELS:
+            yield places, headers
+            places, headers, pixels = [], [], 0
+        places.append(place)
+        headers.append(header)
+        pixels += size
+    if places:
+        yield places, headers
+
+
+def _on_card(files: Sequence[bytes], headers: Sequence[PlainJpeg], device: torch.device) -> list[Tensor | None]:
+    """RGB uint8 (3, h, w) of each file, None for those that the card does not decode to the size of their header."""
+    try:
+        images = _decoded([staged(data, device) for data in files], device)
+    except RuntimeError:  # of any of the files, or of the memory for all: torchvision does not tell them apart
+        if len(files) == 1:
+            return [None]
+    else:
+        sizes = [(3, header.height, header.width) for header in headers]
+        return [image if image.shape == size else None for image, size in zip(images, sizes, strict=True)]
+    middle = len(files) // 2
+    first = _on_card(files[:middle], headers[:middle], device)
+    return first + _on_card(files[middle:], headers[middle:], device)
+
+
+def _decoded(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    if device.type == "cuda":
+        # torchvision decodes on a stream of its own, into memory of the current one, without waiting for what is still
+        # to be done there with it.
+        torch.cuda.current_stream(device).synchronize()
+    # Deprecated since torchvision 0.29 in favour of torchcodec; pyproject.toml keeps a version that has it.
+    images: list[Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    return images
