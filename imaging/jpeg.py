@@ -42,6 +42,8 @@ class PlainJpeg:
 
     width: int
     height: int
+    sampling: tuple[int, int]
+    """Pixels across and down for which there is one sample of colour."""
 
 
 def plain_jpeg(data: bytes, *, max_pixels: int) -> PlainJpeg | None:
@@ -86,7 +88,7 @@ def _frame(body: bytes, max_pixels: int) -> PlainJpeg | None:
     usual = identities == b"\1\2\3" and samplings[0] in _SAMPLINGS and samplings[1:] == b"\x11\x11"
     if not usual or min(width, height) < MIN_SIDE or width * height > max_pixels:
         return None
-    return PlainJpeg(width=width, height=height)
+    return PlainJpeg(width=width, height=height, sampling=(samplings[0] >> 4, samplings[0] & 15))
 
 
 def _colours_otherwise(marker: int, body: bytes) -> bool:

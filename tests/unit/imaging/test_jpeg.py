@@ -24,11 +24,13 @@ def turned(orientation: int) -> bytes:
     return jpeg(exif=exif)
 
 
-@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize(("subsampling", "sampling"), [(0, (1, 1)), (1, (2, 1)), (2, (2, 2))])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_baseline_and_progressive_files_are_plain_and_have_their_size(subsampling: int, progressive: bool) -> None:
+def test_baseline_and_progressive_files_are_plain_and_have_their_size(
+    subsampling: int, sampling: tuple[int, int], progressive: bool
+) -> None:
     found = plain_jpeg(jpeg(subsampling=subsampling, progressive=progressive), max_pixels=64 * 48)
-    assert found == PlainJpeg(width=64, height=48)
+    assert found == PlainJpeg(width=64, height=48, sampling=sampling)
 
 
 def test_a_file_with_more_pixels_than_allowed_is_not_for_the_card() -> None:
