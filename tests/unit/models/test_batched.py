@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
@@ -240,3 +242,8 @@ def test_a_batch_of_the_network_that_does_not_fit_is_halved_and_so_are_later_one
     sizes.clear()
     engine.run(cells, fields)
     assert sizes == [4] * 5
+
+
+def test_where_no_card_is_torch_is_not_imported_to_screen() -> None:
+    code = "import sys, worker.pipeline, models.classifier; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

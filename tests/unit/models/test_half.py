@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from models.architectures.eight_bit import EightBitConvolution
 from models.architectures.network import Network, to_eight_bit
 from models.artefact import Model
 from models.engines.half import HalfConvolution, halve
-from models.engines.torch import restore
+from models.engines.torch import TorchEngine, restore
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,30 @@ def test_the_whole_network_compiles_into_one_graph(views: tuple[torch.Tensor, ..
     compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
     with torch.inference_mode():
         assert torch.equal(compiled(*views).logits, network(*views).logits)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_a_card_gives_the_sums_that_the_cpu_gives_to_the_last_bit() -> None:
+    network = screening(7)
+    described = network.described.blocks[1].convolutions[-1]
+    whole = network.cells.blocks["block00"].convolutions()[-1]
+    half = HalfConvolution(described, whole, torch.tensor([6 / 255]), torch.tensor([0.05]))
+    levels = torch.randint(0, 256, (4, described.inputs, 20, 20)).half()
+    with torch.inference_mode():
+        assert torch.equal(half(levels), half.cuda()(levels.cuda()).cpu())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("count", [1, 8, 21])
+def test_a_card_says_what_the_cpu_says(untrained: Model, count: int) -> None:
+    random = np.random.default_rng(0)
+    cells, fields = (random.integers(0, 255, (count, side, side, 3), np.uint8) for side in (96, 64))
+    expected = TorchEngine(untrained, batch=16, threads=1).run(cells, fields)
+    engine = TorchEngine(untrained, batch=16, threads=1, cuda=True)
+    found = engine.run(cells, fields)
+    assert engine.name == "torch-cuda-f16"
+    assert found.logits.shape == expected.logits.shape
+    assert np.abs(found.logits - expected.logits).max() < 0.05 * expected.logits.std()
+    assert [maps.shape for maps in found.class_maps] == [maps.shape for maps in expected.class_maps]
