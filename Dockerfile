@@ -63,6 +63,10 @@ CMD ["--help"]
 FROM runtime AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# torch compiles the network with it when a worker starts.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=dependencies-cuda /opt/allq /opt/allq
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     /opt/allq/bin/pip install --no-deps /wheels/*.whl

@@ -177,6 +177,14 @@ def stages(folder: Path, model: str | None, limit: int, repeat: int, database_ur
     def segment_all() -> list[Any]:
         return [classifier.prepare(field) for field in decoded.values]
 
+    def prepare_together() -> list[Any]:
+        assert classifier.batches is not None
+        futures = []
+        for start in range(0, len(loaded.values), size):
+            files = [data for _, data in loaded.values[start : start + size]]
+            futures += classifier.batches.submit(files, max_pixels=settings.max_pixels)
+        return [future.result() for future in futures]
+
     def infer_all() -> list[Any]:
         outcomes = []
         for start in range(0, len(prepared.values), size):
@@ -186,8 +194,14 @@ def stages(folder: Path, model: str | None, limit: int, repeat: int, database_ur
 
     loaded = _timed("read, hash", read, repeat)
     loaded.values[:] = [entry for entry in loaded.values if _decodes(entry[1], settings, classifier.decode_side)]
-    decoded = _timed("decode", decode_all, repeat)
-    prepared = _timed("segment, check", segment_all, repeat)
+    before = [loaded]
+    if classifier.batches is None:
+        decoded = _timed("decode", decode_all, repeat)
+        prepared = _timed("segment, check", segment_all, repeat)
+        before.append(decoded)
+    else:  # on a card both are done by the batch, by card and host in turn
+        prepare_together()  # the first batch tries the decoder
+        prepared = _timed("decode, segment (card)", prepare_together, repeat)
     classifier.classify(prepared.values[:size])  # the first call of an engine is slower
     assessed = _timed(f"infer ({classifier.engine_name})", infer_all, repeat)
     digests = [digest for digest, _ in loaded.values]
@@ -196,7 +210,7 @@ def stages(folder: Path, model: str | None, limit: int, repeat: int, database_ur
         for _ in range(repeat)
     ]
     return [
-        *(stage.timed for stage in (loaded, decoded, prepared, assessed)),
+        *(stage.timed for stage in (*before, prepared, assessed)),
         Stage(name="record", fields=len(set(digests)), rates=tuple(recorded)),
     ]
 

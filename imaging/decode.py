@@ -158,9 +158,14 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise ValueError("its first chunk holds no picture")
 
 
+def reduction(size: tuple[int, int], reduce_to: int) -> int:
+    """By what, 1, 2, 4 or 8, an image of this `size` is divided so that its longest side stays at least `reduce_to`."""
+    return next((factor for factor in (8, 4, 2) if max(size) // factor >= reduce_to), 1)
+
+
 def _reduce(image: Image.Image, reduce_to: int) -> None:
     width, height = image.size
-    factor = next((f for f in (8, 4, 2) if max(width, height) // f >= reduce_to), 1)
+    factor = reduction(image.size, reduce_to)
     if factor > 1:
         image.draft(image.mode, (width // factor, height // factor))
 

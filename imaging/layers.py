@@ -32,13 +32,20 @@ _INPAINTED: Final = 112
 
 def cell_mask(nuclei: npt.NDArray[np.integer], *, rim: float = RIM) -> Pixels:
     """Grow the labelled nuclei (h, w) by `rim` radii of the median one: uint8 (h, w), 1 on leukocytes."""
+    width = ring_width(nuclei, rim=rim)
+    if width == 0:
+        return np.zeros(nuclei.shape, np.uint8)
+    distance = cv2.distanceTransform((nuclei == 0).astype(np.uint8), cv2.DIST_L2, 3)
+    return as_pixels((distance <= width).view(np.uint8))
+
+
+def ring_width(nuclei: npt.NDArray[np.integer], *, rim: float = RIM) -> float:
+    """The width in pixels of the ring that `cell_mask` puts around labelled nuclei (h, w); 0 where there are none."""
     areas = np.bincount(nuclei.ravel())[1:]
     areas = areas[areas > 0]
     if not len(areas):
-        return np.zeros(nuclei.shape, np.uint8)
-    width = max(rim * float(np.sqrt(np.median(areas) / np.pi)), _LEAST_RIM)
-    distance = cv2.distanceTransform((nuclei == 0).astype(np.uint8), cv2.DIST_L2, 3)
-    return as_pixels((distance <= width).view(np.uint8))
+        return 0.0
+    return max(rim * float(np.sqrt(np.median(areas) / np.pi)), _LEAST_RIM)
 
 
 def balanced(rgb: Pixels) -> Pixels:

@@ -9,7 +9,7 @@ thread-safe. Sources and figures: docs/segmentation.md.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -39,6 +39,16 @@ class Segmentation:
     leukocytes: tuple[Leukocyte, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thresholded:
+    """Where the stain of a field is that of nuclei."""
+
+    mask: Pixels
+    """uint8 (h, w): 255 there, else 0"""
+    below: float
+    """Mean stain of the class below."""
+
+
 DEFAULT = SegmentationParameters()
 
 
@@ -59,8 +69,23 @@ def segment(
     if overlays is None or working is not rgb:
         overlays = find_overlays(working, parameters.overlays)
     field = stained(working, overlays, parameters.stain)
-    nuclei = _nuclei(field, overlays, parameters)
-    scale = (width / working.shape[1], height / working.shape[0])
+    return segmented(field, threshold(field, overlays, parameters), overlays, parameters, (width, height))
+
+
+def segmented(
+    field: Stained,
+    nuclear: Thresholded | None,
+    overlays: Overlays,
+    parameters: SegmentationParameters,
+    original_size: tuple[int, int],
+) -> Segmentation:
+    """Find the leukocytes of a stained field where its stain is that of nuclei, if it is anywhere.
+
+    `overlays` are those of the field; `original_size` is the width and height before any reduction.
+    """
+    width, height = original_size
+    nuclei = [] if nuclear is None else _nuclei(field, nuclear, overlays, parameters)
+    scale = (width / field.stain.shape[1], height / field.stain.shape[0])
     return Segmentation(
         nuclei=painted(nuclei, field.stain.shape),
         scale=scale[0],
@@ -69,20 +94,26 @@ def segment(
 
 
 def _working(rgb: Pixels, side: int) -> Pixels:
-    height, width = rgb.shape[:2]
+    height, width = working_size(rgb.shape, side)
+    if (height, width) == rgb.shape[:2]:
+        return rgb
+    return as_pixels(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def working_size(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """Height and width to which an image of this `shape` (h, w, …) is reduced: its longer side is at most `side`."""
+    height, width = shape[:2]
     longest = max(height, width)
     if longest <= side:
-        return rgb
-    size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
-    return as_pixels(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+        return height, width
+    return max(1, round(height * side / longest)), max(1, round(width * side / longest))
 
 
-def _nuclei(field: Stained, overlays: Overlays, parameters: SegmentationParameters) -> list[Piece]:
+def _nuclei(
+    field: Stained, nuclear: Thresholded, overlays: Overlays, parameters: SegmentationParameters
+) -> list[Piece]:
     """Find the nuclei, from the top down."""
-    found = _threshold(field, overlays, parameters)
-    if found is None:
-        return []
-    mask, below = found
+    mask, below = nuclear.mask, nuclear.below
     candidates = _candidates(mask, field, brush=3, below=below, parameters=parameters)
     if not candidates:
         return []
@@ -148,8 +179,8 @@ def _typical(areas: Iterable[float]) -> float:
     return ordered[bisect_left(list(accumulate(ordered)), sum(ordered) / 2)]
 
 
-def _threshold(field: Stained, overlays: Overlays, parameters: SegmentationParameters) -> tuple[Pixels, float] | None:
-    """Return 255 (h, w) where the stain is that of nuclei and the mean stain of the class below, or None without any.
+def threshold(field: Stained, overlays: Overlays, parameters: SegmentationParameters) -> Thresholded | None:
+    """Find where the stain is that of nuclei; None where it is nowhere.
 
     When the highest class has the colour of red cells, nuclei can only be a small part of it: it is split again.
     """
@@ -160,19 +191,19 @@ def _threshold(field: Stained, overlays: Overlays, parameters: SegmentationParam
         if counts.sum() < 0.0005 * area:
             return None
         classes = three_classes(counts)
-        threshold = max(classes.upper, parameters.least_threshold)
-        counts[: int(threshold) + 1] = 0
+        level = max(classes.upper, parameters.least_threshold)
+        counts[: int(level) + 1] = 0
         pixels = counts.sum()
         if pixels == 0:
             return None
-        _, mask = cv2.threshold(field.stain, threshold, 255, cv2.THRESH_BINARY)
+        _, mask = cv2.threshold(field.stain, level, 255, cv2.THRESH_BINARY)
         # Sums over what is left of a channel under a mask of 255: a fifth of the time of cv2.mean with that mask.
         green, blue = (cv2.sumElems(cv2.bitwise_and(plane, mask))[0] / pixels for plane in (field.green, field.blue))
         violet = violet_ratio(green, blue)
         crowded = pixels > parameters.most_share * area and violet < parameters.crowded_violet
-        level = float(counts @ np.arange(256)) / pixels
-        if _looks_nuclear(level, violet, parameters) and not crowded:
-            return as_pixels(mask), classes.middle
+        mean = float(counts @ np.arange(256)) / pixels
+        if _looks_nuclear(mean, violet, parameters) and not crowded:
+            return Thresholded(mask=as_pixels(mask), below=classes.middle)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,14 @@ from imaging.quality import Quality
 from imaging.segment import Segmentation, segment
 from models.artefact import Model
 from models.calibration import sigmoid, softmax
-from models.engines import Engine, NetworkOutput, start
+from models.engines import Engine, NetworkOutput, on_card, start
 from models.flags import DIVIDED, NO_LEUKOCYTES, NOVEL, UNCERTAIN, divided
 from models.inputs import CACHED_SIDE, cells_view, field_view, judge, to_cached
 from models.leukocytes import Nuclei, count_suspects, lay_out, margins
 from models.novelty import Novelty
+
+if TYPE_CHECKING:
+    from models.batched import BatchPreparer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,8 @@ class Classifier:
 
     def __init__(self, model: Model, engine: Engine) -> None:
         self.model = model
+        self.batches: BatchPreparer | None = None
+        """what prepares whole batches of files on the card, where there is one; else `prepare` does, field by field"""
         self._configuration = model.configuration
         self._engine = engine
         try:
@@ -74,7 +80,15 @@ class Classifier:
     @classmethod
     def load(cls, model: Model, settings: Settings) -> Classifier:
         """Load the weights into the engine the settings ask for. Raises ModelDamaged and SettingsError."""
-        return cls(model, start(model, settings))
+        engine = start(model, settings)
+        classifier = cls(model, engine)
+        if on_card(engine):
+            from models.batched import BatchPreparer  # noqa: PLC0415  # only here is torch wanted before the network
+
+            classifier.batches = BatchPreparer(
+                model.configuration, device="cuda", threads=settings.readers, decode_side=classifier.decode_side
+            )
+        return classifier
 
     @property
     def engine_name(self) -> str:

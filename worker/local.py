@@ -36,7 +36,7 @@ class LocalWorker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **_import_path(), **environment(settings)},
+                env={**os.environ, **import_path(), **environment(settings)},
                 start_new_session=True,  # Ctrl-C is for the command; it stops its worker in its own time
             )
 
@@ -82,7 +82,7 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _import_path() -> dict[str, str]:
+def import_path() -> dict[str, str]:
     """Variables with which Python finds this very code, in the worker and in whatever that starts, and nothing else.
 
     Above all nothing in the current directory: that is a folder of slides, and anyone may have put a `db.py` there.

@@ -67,6 +67,9 @@ class Pipeline:
         """
         roots = self._settings.roots or (Path(os.fsdecode(_root(claim))),)
         groups = self._groups(claim.fields)
+        # Cores are full with one batch; a card prepares some while the network runs on the one before them.
+        batches = self._classifier.batches
+        enough = self._settings.inference_batch * (1 if batches is None else 1 + batches.under_way)
         reading: deque[list[tuple[ClaimedField, Future[_Loaded]]]] = deque()
         preparing: deque[_Preparing] = deque()
         seen: set[bytes] = set()
@@ -84,18 +87,9 @@ class Pipeline:
                 loaded, unread = _gather(reading.popleft())
                 yield from unread
                 read_ahead()
-                old = known({entry.sha256 for entry in loaded} - seen)
-                for entry in loaded:
-                    if entry.sha256 in seen:
-                        twins.append(entry)
-                    elif entry.sha256 in old:
-                        yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256)
-                    else:
-                        seen.add(entry.sha256)
-                        future = self._readers.submit(self._prepare, entry)
-                        preparing.append(_Preparing(field=entry.field, sha256=entry.sha256, future=future))
+                yield from self._sorted(loaded, known, seen, twins, preparing)
                 del loaded
-                while len(preparing) >= self._settings.inference_batch:
+                while len(preparing) >= enough:
                     yield from self._classify(preparing, failures)
             while preparing:
                 checkpoint()
@@ -109,6 +103,28 @@ class Pipeline:
                     reading_future.cancel()
             for waiting in preparing:
                 waiting.future.cancel()
+
+    def _sorted(
+        self,
+        loaded: Sequence[_Loaded],
+        known: Lookup,
+        seen: set[bytes],
+        twins: list[_Loaded],
+        preparing: deque[_Preparing],
+    ) -> Iterator[FieldOutcome]:
+        """Link what the model has seen, put twins aside, and begin to make ready what is new."""
+        old = known({entry.sha256 for entry in loaded} - seen)
+        new: list[_Loaded] = []
+        for entry in loaded:
+            if entry.sha256 in seen:
+                twins.append(entry)
+            elif entry.sha256 in old:
+                yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256)
+            else:
+                seen.add(entry.sha256)
+                new.append(entry)
+        for entry, future in zip(new, self._begin(new), strict=True):
+            preparing.append(_Preparing(field=entry.field, sha256=entry.sha256, future=future))
 
     def _groups(self, fields: Sequence[ClaimedField]) -> Iterator[list[ClaimedField]]:
         """Cut the fields into groups of at most one network batch and, where files are large, `_GROUP_BYTES`."""
@@ -127,6 +143,12 @@ class Pipeline:
         name = field.raw_path if field.raw_path is not None else os.fsencode(field.path)
         data = read_file(_root(claim) + b"/" + name, roots, max_bytes=self._settings.max_file_bytes)
         return _Loaded(field=field, sha256=hashlib.sha256(data).digest(), data=data)
+
+    def _begin(self, loaded: Sequence[_Loaded]) -> list[Future[PreparedField]]:
+        """Begin to make the pixels of a group ready: together on a card, else field by field in the readers."""
+        if self._classifier.batches is None:
+            return [self._readers.submit(self._prepare, entry) for entry in loaded]
+        return self._classifier.batches.submit([entry.data for entry in loaded], max_pixels=self._settings.max_pixels)
 
     def _prepare(self, loaded: _Loaded) -> PreparedField:
         side = self._classifier.decode_side

@@ -9,7 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from ctypes import CDLL, byref, c_int
+from ctypes import CDLL
 from types import FrameType
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from allq import logging as allq_logging
 from allq.errors import UsageError
 from allq.settings import Settings
 from db.database import Database
-from worker import broker, embedded
+from worker import broker, cards, embedded
 from worker.broker import QUEUES
 
 log = allq_logging.logger(__name__)
@@ -36,9 +36,9 @@ def run_worker(
 ) -> int:
     """Work until told to stop (SIGTERM or Ctrl-C: the chunks in hand are finished first). Returns the exit code.
 
-    `concurrency` is the number of processes: on a CPU one a core, on a GPU one. With `parent`, the process that started
-    this one, its end however it comes is the same as SIGTERM. Raises StoreError or BrokerUnreachable
-    when it makes no sense to start.
+    `concurrency` is the number of processes: on a CPU one a core, on a GPU one a card. With `parent`, the process that
+    started this one, its end however it comes is the same as SIGTERM. Raises StoreError or BrokerUnreachable when it
+    makes no sense to start.
     """
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
@@ -53,7 +53,10 @@ def run_worker(
         if parent is not None:
             _end_with(parent)  # not before: a broker whose start is interrupted would be left behind
         # CUDA does not survive a fork: on a card the one process that holds it is the worker itself.
-        if settings.device == "cuda" or (settings.device == "auto" and _has_gpu()):
+        found = [] if settings.device == "cpu" else cards.visible()
+        if len(found) > 1:
+            return cards.run_on_each(settings, found, queues)
+        if settings.device == "cuda" or found:
             with broker.announcing(settings):  # nothing else runs in that process while it screens a chunk
                 return _work("solo", 1, queues)
         # Set before any library that reads them is loaded: processes fill the cores, more threads would only queue.
@@ -111,13 +114,3 @@ def _begin_process(**_: Any) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _has_gpu() -> bool:
-    """Whether a CUDA card is there, found out without loading torch into the process that forks."""
-    try:
-        cuda = CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = c_int()
-    return cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(byref(count)) == 0 and count.value > 0

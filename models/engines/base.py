@@ -43,6 +43,11 @@ class Engine(Protocol):
         """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3), N ≥ 1, S the model's input size of each."""
 
 
+def on_card(engine: Engine) -> bool:
+    """Whether the engine runs on a CUDA device, as its name says."""
+    return engine.name.split("-")[1:2] == ["cuda"]
+
+
 def join(outputs: list[NetworkOutput]) -> NetworkOutput:
     """Outputs of consecutive fields as one."""
     if len(outputs) == 1:

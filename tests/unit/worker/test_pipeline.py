@@ -3,13 +3,16 @@
 import shutil
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
+from allq.errors import FieldError
+from allq.settings import Settings
 from db.records import Claim, ClaimedField
+from imaging.decode import decode
 from imaging.quality import assess
 from imaging.segment import segment
 from models.classifier import Assessment, PreparedField
@@ -22,9 +25,10 @@ class Counting:
 
     decode_side = 256
     engine_name = "counting"
+    batches = None
 
     def __init__(self):
-        self.batches: list[int] = []
+        self.sizes: list[int] = []
 
     def prepare(self, decoded):
         segmentation = segment(decoded.pixels)
@@ -39,7 +43,7 @@ class Counting:
         )
 
     def classify(self, prepared):
-        self.batches.append(len(prepared))
+        self.sizes.append(len(prepared))
         return [
             Assessment(
                 call="benign",
@@ -99,7 +103,7 @@ def test_every_field_has_one_outcome_and_the_network_sees_full_batches(settings,
     outcomes = screen(settings, readers, claim_of(tmp_path, names), classifier=classifier)
     assert sorted(outcomes) == sorted(names)
     assert all(outcome.finding is not None for outcome in outcomes.values())
-    assert classifier.batches == [4, 4, 3]
+    assert classifier.sizes == [4, 4, 3]
 
 
 def test_twins_are_inferred_once_and_known_bytes_not_at_all(settings, readers, tmp_path):
@@ -110,7 +114,7 @@ def test_twins_are_inferred_once_and_known_bytes_not_at_all(settings, readers, t
     classifier = Counting()
     claim = claim_of(tmp_path, ["a.png", "twin.png", "known.png"])
     outcomes = screen(settings, readers, claim, known={first["known.png"].sha256}, classifier=classifier)
-    assert classifier.batches == [1]
+    assert classifier.sizes == [1]
     assert outcomes["a.png"].finding is not None
     assert outcomes["twin.png"].finding is outcomes["twin.png"].failure is None
     assert outcomes["known.png"].finding is outcomes["known.png"].failure is None
@@ -141,8 +145,8 @@ def test_an_unforeseen_error_fails_one_field_and_is_logged(settings, readers, tm
 
     class Failing(Counting):
         def prepare(self, decoded):
-            if not self.batches:
-                self.batches.append(0)
+            if not self.sizes:
+                self.sizes.append(0)
                 raise ZeroDivisionError
             return super().prepare(decoded)
 
@@ -173,7 +177,7 @@ def test_a_stop_between_groups_ends_the_work(settings, readers, tmp_path):
             classifier=classifier,
             checkpoint=checkpoint,
         )
-    assert sum(classifier.batches) < len(names)
+    assert sum(classifier.sizes) < len(names)
 
 
 @pytest.mark.parametrize("stage", ["read", "prepare"])
@@ -206,3 +210,44 @@ def test_what_interrupts_the_waiting_ends_the_chunk_and_fails_no_field(settings,
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+class Together:
+    """Stands in for what prepares whole batches on a card: notes what it was given, and fails on what is no image."""
+
+    under_way = 2
+
+    def __init__(self, prepare):
+        self.prepare = prepare
+        self.given: list[int] = []
+
+    def submit(self, files, *, max_pixels):
+        self.given.append(len(files))
+        return [self._future(data, max_pixels) for data in files]
+
+    def _future(self, data, max_pixels):
+        future = Future()
+        try:
+            future.set_result(self.prepare(decode(data, max_pixels=max_pixels, reduce_to=256)))
+        except FieldError as error:
+            future.set_exception(error)
+        return future
+
+
+def test_on_a_card_groups_are_prepared_together_and_ahead_of_the_network(tmp_path, readers):
+    classifier = Counting()
+    classifier.batches = Together(classifier.prepare)
+    names = [f"{number}.png" for number in range(11)]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    (tmp_path / names[5]).write_bytes(b"no image")
+    begun: list[int] = []
+    outcomes = []
+    pipeline = Pipeline(classifier, Settings(home=tmp_path, inference_batch=2), readers)
+    for outcome in pipeline.screen(claim_of(tmp_path, names), known=lambda _: (), checkpoint=lambda: None):
+        begun.append(sum(classifier.batches.given))
+        outcomes.append(outcome)
+    assert sorted(outcome.field_id for outcome in outcomes) == list(range(11))
+    assert [outcome.field_id for outcome in outcomes if outcome.failure is not None] == [5]
+    assert classifier.batches.given == [2, 2, 2, 2, 2, 1]
+    assert begun[0] == 6  # two batches wait, prepared, while the first is classified

@@ -1,0 +1,57 @@
+"""Pixels between host and device, through pinned memory where the device is a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def staged(data: bytes, device: torch.device) -> Tensor:
+    """Bytes as uint8 (n,) in host memory that `device` can read by itself."""
+    buffer = torch.empty(len(data), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    buffer.numpy()[:] = np.frombuffer(data, np.uint8)
+    return buffer
+
+
+def sent(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """An array on `device`; what is done next on the current stream comes after it has arrived."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def fetched(*tensors: Tensor) -> tuple[npt.NDArray[Any], ...]:
+    """Tensors as arrays, all of them at one wait for the current stream."""
+    if not any(tensor.is_cuda for tensor in tensors):
+        return tuple(tensor.contiguous().numpy() for tensor in tensors)
+    hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+    for host, tensor in zip(hosts, tensors, strict=True):
+        host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensors[0].device).synchronize()
+    return tuple(host.numpy() for host in hosts)
+
+
+def halving(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
+    """What `work` makes of the items; where the device lacks memory for so many at once, of one half after the other.
+
+    Raises torch.OutOfMemoryError where it has not enough for a single one.
+    """
+    if not items:
+        return []
+    try:
+        return list(work(items))
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    # Not within the handler: the exception would keep alive what the failed attempt had allocated.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(items) // 2
+    return halving(work, items[:middle]) + halving(work, items[middle:])

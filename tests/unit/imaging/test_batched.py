@@ -1,0 +1,283 @@
+"""The torch operations against the OpenCV ones that they stand for; on the CPU, and on a card where there is one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from allq.classes import CLASSES
+from imaging.batched import chroma, decode, morphology, overlays, resize, stain, transfer, views
+from imaging.decode import decode as decode_alone
+from imaging.layers import balanced, on_glass
+from imaging.overlays import Overlays, find_overlays
+from imaging.parameters import OverlayParameters, SegmentationParameters
+from imaging.segment import threshold
+from imaging.stain import stained
+from imaging.synthetic import STYLES, render_field
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
+        ],
+    ),
+]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[np.ndarray]:
+    random = np.random.default_rng(4)
+    return [
+        render_field(random, klass=CLASSES[number % 4], style=style).pixels
+        for number, style in enumerate(STYLES.values())
+    ]
+
+
+def batch(images: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    return transfer.sent(np.stack(images), device).permute(0, 3, 1, 2).contiguous()
+
+
+def nothing(shape: tuple[int, ...]) -> Overlays:
+    return Overlays(shape=(shape[0], shape[1]), bar=None, surround=None)
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    total = int(one.sum()) + int(other.sum())
+    return 2 * int((one & other).sum()) / total if total else 1.0
+
+
+def test_the_stain_and_its_threshold_are_those_of_opencv(fields: list[np.ndarray], device: torch.device) -> None:
+    parameters = SegmentationParameters()
+    covers = [find_overlays(field) for field in fields]
+    covered = transfer.sent(np.stack([cover.mask() for cover in covers]), device)
+    found = stain.stained(batch(fields, device), covered, parameters)
+    layers, masks, below = transfer.fetched(found.layers, found.masks, found.below)
+    assert any(found.found.tolist())
+    for place, (field, cover) in enumerate(zip(fields, covers, strict=True)):
+        reference = stained(field, cover, parameters.stain)
+        nuclear = threshold(reference, cover, parameters)
+        apart = np.abs(layers[place].astype(int) - reference.layers)
+        assert apart.max() <= 1
+        assert (apart > 0).mean() < 0.01
+        assert bool(found.found[place]) == (nuclear is not None)
+        assert dice(masks[place], np.zeros_like(masks[place]) if nuclear is None else nuclear.mask > 0) >= 0.99
+        if nuclear is not None:
+            assert below[place] == pytest.approx(nuclear.below, abs=0.5)
+
+
+def test_nothing_is_found_where_everything_is_one_colour_or_covered(device: torch.device) -> None:
+    blank = np.stack([np.full((40, 50, 3), level, np.uint8) for level in (0, 1, 128, 254, 255)])
+    for covered in (np.zeros((5, 40, 50), bool), np.ones((5, 40, 50), bool)):
+        found = stain.stained(batch(list(blank), device), transfer.sent(covered, device), SegmentationParameters())
+        assert not found.found.any()
+        assert not found.masks.any()
+
+
+@pytest.mark.parametrize("size", [(224, 224), (120, 160), (100, 300), (300, 400)])
+def test_images_are_resized_as_by_opencv(fields: list[np.ndarray], device: torch.device, size: tuple[int, int]) -> None:
+    shrinks = size[0] <= fields[0].shape[0] and size[1] <= fields[0].shape[1]
+    (found,) = transfer.fetched(resize.resized(batch(fields[:2], device), size).permute(0, 2, 3, 1))
+    for place, field in enumerate(fields[:2]):
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        reference = cv2.resize(field, size[::-1], interpolation=how)
+        apart = np.abs(found[place].astype(int) - reference)
+        assert apart.max() <= 1
+        assert (apart > 0).mean() < 0.02
+
+
+def test_boxes_at_the_far_edge_are_means_of_what_they_hold(device: torch.device) -> None:
+    image = torch.arange(35, dtype=torch.uint8, device=device).view(1, 1, 5, 7)
+    (found,) = transfer.fetched(resize.boxes(image, 2))
+    assert found.shape == (1, 1, 3, 4)
+    assert found[0, 0, 0, 0] == round((0 + 1 + 7 + 8) / 4)
+    assert found[0, 0, 2, 3] == 34
+
+
+@pytest.mark.parametrize("brush", [3, 5, 6, 9, 18])
+def test_masks_are_opened_as_by_opencv(device: torch.device, brush: int) -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(brush).normal(size=(70, 90)), (0, 0), brush / 3)
+    mask = noise > 0
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (brush, brush))
+    reference = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc) > 0
+    (found,) = transfer.fetched(morphology.opened(transfer.sent(mask[None], device), brush))
+    assert reference.any()
+    assert np.array_equal(found[0], reference)
+
+
+def test_the_distance_to_a_mask_is_that_of_opencv(device: torch.device) -> None:
+    random = np.random.default_rng(1)
+    masks = random.random((3, 60, 50)) < np.array([0.0, 0.002, 0.02])[:, None, None]
+    widths = np.array([4.0, 2.5, 7.3], np.float32)
+    grown = morphology.within(transfer.sent(masks, device), transfer.sent(widths, device), furthest=7.3)
+    (found,) = transfer.fetched(grown)
+    assert not found[0].any()
+    for place in (1, 2):
+        distance = cv2.distanceTransform((~masks[place]).astype(np.uint8), cv2.DIST_L2, 3)
+        assert np.array_equal(found[place], distance <= widths[place])
+
+
+def test_views_are_balanced_and_laid_on_glass_as_by_opencv(fields: list[np.ndarray], device: torch.device) -> None:
+    squares = [cv2.resize(field, (96, 96), interpolation=cv2.INTER_AREA) for field in fields]
+    cells = np.zeros((len(squares), 96, 96), bool)
+    cells[:, 20:50, 30:70] = True
+    whiter = views.balanced(batch(squares, device))
+    glass = views.on_glass(whiter, transfer.sent(cells, device))
+    balance, found = transfer.fetched(whiter.permute(0, 2, 3, 1), glass.permute(0, 2, 3, 1))
+    for place, square in enumerate(squares):
+        assert np.array_equal(balance[place], balanced(square))
+        reference = on_glass(balanced(square), cells[place].astype(np.uint8))
+        assert np.abs(found[place].astype(int) - reference).max() <= 1
+
+
+def test_no_bar_and_no_surround_is_overlooked(fields: list[np.ndarray], device: torch.device) -> None:
+    parameters = OverlayParameters()
+    plain = render_field(np.random.default_rng(2), klass="pre-b", style=STYLES["violet"]).pixels
+    barred, dark = plain.copy(), plain.copy()
+    cv2.line(barred, (250, 228), (305, 228), (0, 0, 0), 2)
+    dark[:, :20] = dark[:, -20:] = 5
+    images = [plain, barred, dark, *fields]
+    rgb = batch(images, device)
+    bars, surrounds = overlays.may_have_bar(rgb, parameters), overlays.may_have_surround(rgb, parameters)
+    found = [find_overlays(image, parameters) for image in images]
+    assert found[1].bar is not None
+    assert found[2].surround is not None
+    for place, cover in enumerate(found):
+        assert bars[place] or cover.bar is None
+        assert surrounds[place] or cover.surround is None
+
+
+def test_work_that_needs_too_much_memory_is_done_in_halves() -> None:
+    sizes: list[int] = []
+
+    def double(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        if len(items) > 3:
+            raise torch.OutOfMemoryError("so many don't fit")
+        return [2 * item for item in items]
+
+    assert transfer.halving(double, list(range(10))) == [2 * item for item in range(10)]
+    assert sizes == [10, 5, 2, 3, 5, 2, 3]
+    assert transfer.halving(double, []) == []
+
+
+def test_work_for_which_memory_never_suffices_says_so() -> None:
+    def never(_: Sequence[int]) -> list[int]:
+        raise torch.OutOfMemoryError("not even one")
+
+    with pytest.raises(torch.OutOfMemoryError, match="not even one"):
+        transfer.halving(never, [1, 2, 3])
+
+
+def coloured(size: tuple[int, int], sampling: str) -> bytes:
+    """A JPEG file full of edges of colour, none of it cut off at an end of a channel."""
+    noise = np.random.default_rng(6).normal(0, 90, (*size, 3))
+    pixels = np.clip(128 + cv2.GaussianBlur(noise, (0, 0), 2.0), 60, 190).astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=90, subsampling=sampling)
+    return content.getvalue()
+
+
+def repeating(images: list[torch.Tensor], *, mode: ImageReadMode, **options: object) -> list[torch.Tensor]:
+    """Stands in for nvJPEG: the pixels with each sample of colour repeated, of files with 4:2:0 and even sides."""
+    if mode is ImageReadMode.GRAY:
+        return decode_jpeg(images, mode=mode, **options)
+    found = []
+    for data in images:
+        with Image.open(io.BytesIO(data.numpy().tobytes())) as half:
+            # At half the size libjpeg-turbo gives the samples of colour as they are.
+            half.draft("YCbCr", (half.width // 2, half.height // 2))
+            colour = np.asarray(half)[..., 1:].repeat(2, axis=0).repeat(2, axis=1).astype(float) - 128
+        (luma,) = decode_jpeg([data], mode=ImageReadMode.GRAY, **options)
+        y, (blue, red) = luma[0].numpy().astype(float), np.moveaxis(colour, 2, 0)
+        rgb = [y + 1.402 * red, y - 0.344136 * blue - 0.714136 * red, y + 1.772 * blue]
+        found.append(torch.from_numpy(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)))
+    return found
+
+
+def test_repeated_colour_is_interpolated_as_by_libjpeg_turbo_to_the_last_bit(device: torch.device) -> None:
+    data = coloured((64, 96), "4:2:0")
+    file = [torch.frombuffer(bytearray(data), dtype=torch.uint8)]
+    expected = decode_alone(data, max_pixels=10**6).pixels
+    (given,) = repeating(file, mode=ImageReadMode.RGB)
+    (luma,) = decode_jpeg(file, mode=ImageReadMode.GRAY)
+    mended = chroma.interpolated(given[None].to(device), luma[None].to(device), (2, 2))
+    (found,) = transfer.fetched(mended.permute(0, 2, 3, 1))
+    assert np.abs(given.permute(1, 2, 0).numpy().astype(int) - expected).mean() > 1
+    assert np.array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize("sampling", [(2, 2), (2, 1), (1, 2)])
+def test_colour_is_enlarged_to_odd_sizes(device: torch.device, sampling: tuple[int, int]) -> None:
+    across, down = sampling
+    random = np.random.default_rng(7)
+    rows, columns = -(-45 // down), -(-53 // across)
+    colour = cv2.GaussianBlur(random.normal(0, 60, (rows, columns, 2)), (0, 0), 1.0)
+    smooth = cv2.resize(colour, (columns * across, rows * down), interpolation=cv2.INTER_LINEAR)[:45, :53]
+    blue, red = np.moveaxis(smooth, 2, 0)
+    wanted = np.dstack([128 + 1.402 * red, 128 - 0.344136 * blue - 0.714136 * red, 128 + 1.772 * blue])
+    samples = torch.from_numpy(np.rint(np.moveaxis(colour, 2, 0)).astype(np.int32))[None].to(device)
+    luma = torch.full((1, 45, 53), 128, dtype=torch.uint8, device=device)
+    (found,) = transfer.fetched(chroma.together(luma, samples, sampling).permute(0, 2, 3, 1))
+    assert np.abs(found[0] - np.clip(wanted, 0, 255)).max() <= 3.5
+
+
+def test_colour_of_blocks_that_are_cut_off_is_near_what_it_was(device: torch.device) -> None:
+    luma = torch.full((1, 1, 4, 4), 200, dtype=torch.uint8)
+    for blue, red in ((-20, 50), (40, 10), (45, 60), (0, 0)):
+        rgb = torch.tensor([200 + 1.402 * red, 200 - 0.344136 * blue - 0.714136 * red, 200 + 1.772 * blue])
+        pixels = rgb.round().clamp(0, 255).to(torch.uint8)[None, :, None, None].expand(1, 3, 4, 4).contiguous()
+        again = chroma.interpolated(pixels.to(device), luma.to(device), (2, 2))
+        assert int((again.cpu().int() - pixels.int()).abs().max()) <= 3
+
+
+@pytest.fixture
+def untried() -> Iterator[None]:
+    """What was found out of decoders is forgotten, before and after."""
+    decode._tried.cache_clear()
+    yield
+    decode._tried.cache_clear()
+
+
+@pytest.mark.usefixtures("untried")
+def test_a_decoder_that_repeats_colour_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, data = torch.device("cpu"), coloured((64, 96), "4:2:0")
+    assert decode._tried(cpu) == decode._Decoder(usable=True, repeats=False)
+    decode._tried.cache_clear()
+    monkeypatch.setattr(decode, "decode_jpeg", repeating)
+    assert decode._tried(cpu) == decode._Decoder(usable=True, repeats=True)
+    (found,) = decode.decode_together([data], max_pixels=10**6, reduce_to=640, device=cpu)
+    assert isinstance(found, decode.DecodedTensor)
+    assert np.array_equal(found.pixels.permute(1, 2, 0).numpy(), decode_alone(data, max_pixels=10**6).pixels)
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.parametrize("how", ["fails", "parts"])
+def test_a_decoder_that_fails_or_parts_from_the_cpu_is_not_used(
+    how: str, fields: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad(images: list[torch.Tensor], **options: object) -> list[torch.Tensor]:
+        if how == "fails":
+            raise RuntimeError("torchvision not compiled with nvJPEG support")
+        return [pixels ^ 8 for pixels in decode_jpeg(images, **options)]
+
+    monkeypatch.setattr(decode, "decode_jpeg", bad)
+    data = cv2.imencode(".jpg", fields[0])[1].tobytes()
+    (found,) = decode.decode_together([data], max_pixels=10**6, reduce_to=640, device=torch.device("cpu"))
+    assert isinstance(found, decode.DecodedTensor)
+    expected = decode_alone(data, max_pixels=10**6).pixels
+    assert np.array_equal(found.pixels.permute(1, 2, 0).numpy(), expected)
