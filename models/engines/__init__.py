@@ -2,10 +2,10 @@
 
 import sys
 
-from models.engines.base import Engine, NetworkOutput
+from models.engines.base import Engine, NetworkOutput, join
 from models.engines.choose import start
 
-__all__ = ["Engine", "NetworkOutput", "start"]
+__all__ = ["Engine", "NetworkOutput", "join", "start"]
 
 # `import openvino` alone sends an event through openvino-telemetry, from a forked process, and writes a client id into
 # ~/intel. A hospital's machine must never call home. OpenVINO falls back on a stub when that package can't be imported,
