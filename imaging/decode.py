@@ -146,11 +146,11 @@ def _in_turn(size: tuple[int, int]) -> Iterator[None]:
 def _decoded(image: Image.Image, data: bytes, kind: ImageFormat, factor: int) -> npt.NDArray[np.uint8]:
     """RGB uint8 (h, w, 3) of an opened image, reduced by `factor`, not yet upright."""
     if kind is ImageFormat.JPEG:
-        whole.check_jpeg(data)
+        plain = whole.plain_jpeg(data)
         size = image.size
         if image.mode == "CMYK":
-            whole.check_four_colours(data, size=size)
-        elif (strict := whole.jpeg_pixels(data, factor=factor, size=size)) is not None:
+            whole.check_four_colours(plain, size=size)
+        elif (strict := whole.jpeg_pixels(plain, factor=factor, size=size)) is not None:
             return strict
         image.draft(image.mode, (size[0] // factor, size[1] // factor))
         factor = 1

@@ -25,7 +25,7 @@ MOST_SCANS: Final = 100
 file."""
 
 _END_OF_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_STANDALONE: Final = {0x01, *range(0xD0, 0xD9)}
+_STANDALONE: Final = {0x01, *range(0xD0, 0xDA)}
 _FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _FRAMES_READ: Final = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 _PROGRESSIVE: Final = {0xC2, 0xCA}
@@ -45,19 +45,32 @@ _PNG_HEAD: Final = 8
 
 _COMPRESSION: Final = 259
 _JPEG_TABLES: Final = 347
-_TIFF_NEEDED: Final = {*range(256, 260), 262, 273, *range(277, 280), 317, 320, *range(322, 326), 338, 339, _JPEG_TABLES}
+_TIFF_NEEDED: Final = {
+    *range(256, 260),
+    262,
+    273,
+    *range(277, 280),
+    284,
+    317,
+    320,
+    *range(322, 326),
+    338,
+    339,
+    _JPEG_TABLES,
+}
 _TIFF_TYPES: Final = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}
 _COMPRESSIONS_READ: Final = {1, 5, 7, 8, 32946, 32773, 34925, 50000}
 """None, LZW, JPEG, deflate (two numbers), PackBits, LZMA, Zstandard. Fax codes end damaged lines in white and go on."""
 _TIFF_JPEG: Final = 7
+_SEPARATE_PLANES: Final = 2
 _LARGEST_BLOCK: Final = 64
 
 _NEVER_WRITTEN: Final = bytes(512)
 """How a file ends whose space was reserved and whose last sectors never reached the disk; no picture's code does."""
 
 
-def check_jpeg(data: bytes) -> None:
-    """Follow the markers of a JPEG (ITU T.81, annex B) to its end, past every scan that it needs.
+def plain_jpeg(data: bytes) -> bytes:
+    """The same JPEG up to its end and without metadata, once every scan that it needs was found (ITU T.81, annex B).
 
     Raises FieldError UNSUPPORTED for lossless and 12-bit files, and for more than `MOST_SCANS`.
     """
@@ -65,7 +78,11 @@ def check_jpeg(data: bytes) -> None:
     missing: dict[int, list[int]] = {}
     progressive = False
     scans = 0
-    for marker, body in _segments(data):
+    kept = [data[:2]]
+    for marker, start, end in _segments(data):
+        if not _is_metadata(marker):
+            kept.append(data[start:end])
+        body = data[start + 4 : end]
         if marker in _FRAMES:
             if marker not in _FRAMES_READ or body[:1] != b"\x08":
                 raise FieldError(FailureCode.UNSUPPORTED, "JPEG files that are lossless or of 12 bits are not read.")
@@ -81,12 +98,19 @@ def check_jpeg(data: bytes) -> None:
             _note_scan(body, missing, progressive=progressive)
     if any(any(bits) for bits in missing.values()) or not scans:
         raise ValueError("some of its scans are missing")
+    return b"".join(kept)
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The markers from the first on, each with its parameters, until the one that ends the image."""
+def _is_metadata(marker: int) -> bool:
+    """Application data, but for what JFIF and Adobe say of the colours, and comments."""
+    return marker == 0xFE or (0xE0 <= marker <= 0xEF and marker not in {0xE0, 0xEE})
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The markers up to the one that ends the image: each with where it begins and ends, its scan included."""
     at = 2
     while True:
+        start = at
         if data[at : at + 1] != b"\xff":
             raise EOFError("it has no end") if at >= len(data) else ValueError("its segments don't follow each other")
         while data[at : at + 1] == b"\xff":
@@ -95,20 +119,21 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise EOFError("it has no end")
         marker = data[at]
         at += 1
-        if marker == 0xD9:
-            return
         if marker in _STANDALONE:
+            yield marker, start, at
+            if marker == 0xD9:
+                return
             continue
         (length,) = struct.unpack_from(">H", data, at)
         if length < 2:
             raise ValueError("a segment has no length")
-        yield marker, data[at + 2 : at + length]
         at += length
         if marker == 0xDA:
             end = _END_OF_SCAN.search(data, at)
             if end is None:
                 raise EOFError("it has no end")
             at = end.start()
+        yield marker, start, at
 
 
 def _note_scan(body: bytes, missing: dict[int, list[int]], *, progressive: bool) -> None:
@@ -152,6 +177,8 @@ def check_tiff(data: bytes) -> None:
     The strips or tiles of JPEG-compressed ones are decoded for nothing but libjpeg's warnings (TIFF Technical Note 2).
     Raises ValueError and EOFError; FieldError UNSUPPORTED for compressions that are not read.
     """
+    if data.startswith(b"MM\0+"):
+        raise FieldError(FailureCode.UNSUPPORTED, "Big-endian BigTIFF files are not read: export as TIFF.")
     tags = _tiff_tags(data)
     (compression,) = tags.get(_COMPRESSION, (1,))[:1]
     if compression not in _COMPRESSIONS_READ:
@@ -159,13 +186,27 @@ def check_tiff(data: bytes) -> None:
             FailureCode.UNSUPPORTED, f"TIFF files of compression {compression} are not read: export with LZW or none."
         )
     offsets, lengths = (tags.get(tile, tags.get(strip, ())) for tile, strip in ((324, 273), (325, 279)))
-    if not offsets:
-        raise ValueError("it doesn't say where its picture is")
+    if len(offsets) < _parts(tags):
+        raise ValueError("parts of its picture are missing")
     for offset, length in zip(offsets, lengths, strict=False):
         if offset + length > len(data):
             raise EOFError("a part of its picture lies behind its end")
         if compression == _TIFF_JPEG:
             _check_abbreviated_jpeg(data[offset : offset + length], bytes(tags.get(_JPEG_TABLES, ())), tags)
+
+
+def _parts(tags: Mapping[int, tuple[int, ...]]) -> int:
+    """How many strips or tiles make up a picture of the size that the tags say."""
+
+    def value(tag: int, default: int) -> int:
+        return tags.get(tag, (default,))[0] if tags.get(tag) else default
+
+    width, height = value(256, 0), value(257, 0)
+    across, down = (value(322, 0), value(323, 0)) if 324 in tags else (width, value(278, height))
+    if not (width and height and across and down):
+        raise ValueError("it doesn't say how large its picture is")
+    planes = value(277, 1) if value(284, 1) == _SEPARATE_PLANES else 1
+    return -(-width // across) * -(-height // down) * planes
 
 
 def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
@@ -196,7 +237,7 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
 
 def _check_abbreviated_jpeg(part: bytes, tables: bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
     stream = tables[:-2] + part[2:] if tables else part
-    check_jpeg(stream)
+    stream = plain_jpeg(stream)
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(stream)
     except ValueError as error:
@@ -225,10 +266,9 @@ def plain_png(data: bytes) -> bytes:
         end = at + 12 + length
         if end > len(data):
             raise EOFError("it has no end")
-        needed = name[0] & 0x20 == 0 or name in _PNG_KEPT
-        if needed and zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise ValueError("a checksum is wrong")
-        if needed:
+        if name[0] & 0x20 == 0 or name in _PNG_KEPT:
             kept.append(data[at:end])
         at = end
     return data if sum(map(len, kept)) == len(data) else b"".join(kept)
