@@ -104,11 +104,15 @@ def decode(data: bytes, *, max_pixels: int, reduce_to: int | None = None) -> Dec
     the header before anything is decoded), TOO_SMALL, CORRUPT (files that are cut off included); and MemoryError.
     """
     kind = _kind(data)
+    plain = data
     try:
         if kind is ImageFormat.WEBP:
             # Pillow's WebP reader allocates its canvas on opening, so the size is read from the header before.
             _check_size(_webp_size(data), max_pixels)
             whole.check_webp(data)
+        elif kind is ImageFormat.JPEG:
+            # Before Pillow, which looks for the next segment byte by byte through whatever lies between.
+            plain = whole.plain_jpeg(data)
         elif kind is ImageFormat.PNG:
             data = whole.plain_png(data)
         elif kind is ImageFormat.TIFF:
@@ -118,7 +122,7 @@ def decode(data: bytes, *, max_pixels: int, reduce_to: int | None = None) -> Dec
             _check_size(size, max_pixels)
             factor = _factor(size, reduce_to)
             with _in_turn(size):
-                pixels = _decoded(image, data, kind, factor)
+                pixels = _decoded(image, plain, kind, factor)
             orientation = _orientation(image)
             pixels = _upright(pixels, orientation)
     except _DECODER_ERRORS as error:
@@ -143,10 +147,9 @@ def _in_turn(size: tuple[int, int]) -> Iterator[None]:
             yield
 
 
-def _decoded(image: Image.Image, data: bytes, kind: ImageFormat, factor: int) -> npt.NDArray[np.uint8]:
+def _decoded(image: Image.Image, plain: bytes, kind: ImageFormat, factor: int) -> npt.NDArray[np.uint8]:
     """RGB uint8 (h, w, 3) of an opened image, reduced by `factor`, not yet upright."""
     if kind is ImageFormat.JPEG:
-        plain = whole.plain_jpeg(data)
         size = image.size
         if image.mode == "CMYK":
             whole.check_four_colours(plain, size=size)

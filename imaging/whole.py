@@ -63,6 +63,8 @@ _COMPRESSIONS_READ: Final = {1, 5, 7, 8, 32946, 32773, 34925, 50000}
 """None, LZW, JPEG, deflate (two numbers), PackBits, LZMA, Zstandard. Fax codes end damaged lines in white and go on."""
 _TIFF_JPEG: Final = 7
 _SEPARATE_PLANES: Final = 2
+_MOST_VALUES: Final = 1 << 20
+"""A picture has no more strips or tiles; read one by one, the values of a large file would fill the memory."""
 _LARGEST_BLOCK: Final = 64
 
 _NEVER_WRITTEN: Final = bytes(512)
@@ -227,8 +229,8 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
                 place = at + step - inline
                 if values * struct.calcsize(order + _TIFF_TYPES[kind]) > inline:
                     (place,) = struct.unpack_from(order + offset, data, place)
-                if values > len(data):
-                    raise EOFError("its directory is cut off")
+                if tag in found or values > _MOST_VALUES:
+                    raise ValueError("its directory makes no sense")
                 found[tag] = struct.unpack_from(f"{order}{values}{_TIFF_TYPES[kind]}", data, place)
     except struct.error:
         raise EOFError("its directory is cut off") from None

@@ -359,6 +359,9 @@ def _metadata() -> Iterator[Case]:
         tags.tagtype[tag] = TiffTags.ASCII
         tags[tag] = "x" * 200
     yield Case(name="metadata-many-tags.tif", data=encoded(smear(), "tiff", tiffinfo=tags), expected=SCREENED)
+    entry = struct.pack("<HHII", 273, 4, 5_000, 8)
+    same = b"II*\0" + struct.pack("<IH", 8, 60_000) + entry * 60_000 + bytes(4)
+    yield Case(name="metadata-the-same-tag-again-and-again.tif", data=same, expected=CORRUPT)
     loop = bytearray(tiled_tiff(smear()))
     (directory,) = struct.unpack_from("<I", loop, 4)
     (count,) = struct.unpack_from("<H", loop, directory)

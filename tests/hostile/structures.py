@@ -53,7 +53,7 @@ def _tiff(data: bytes) -> list[int]:
         found += [at, at + 8]
         if not first <= place < end:
             found += [place, place + size // 2, place + size]
-        if kind in {3, 4}:
+        if kind in {3, 4} and count < 10_000 and tag not in tags:
             tags[tag] = struct.unpack_from(f"{order}{count}{'H' if kind == 3 else 'I'}", data, place)
     offsets, lengths = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
     for offset, length in list(zip(offsets, lengths, strict=False))[:4]:
