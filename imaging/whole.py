@@ -130,6 +130,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if length < 2:
             raise ValueError("a segment has no length")
         at += length
+        if at > len(data):
+            raise EOFError("it has no end")
         if marker == 0xDA:
             end = _END_OF_SCAN.search(data, at)
             if end is None:

@@ -12,6 +12,8 @@ import pytest
 from tests.hostile.cases import cases
 from tests.hostile.places import lay_out, lay_out_fates, numbered
 
+pytestmark = pytest.mark.timeout(900)  # seconds of work, but all of it in one fixture
+
 MOST_MEMORY = 700 << 20
 """Bytes above those that the model takes. The largest picture here has 20 million pixels, 80 MB as Pillow keeps it."""
 
