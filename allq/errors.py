@@ -88,6 +88,7 @@ class FailureCode(StrEnum):
     UNSUPPORTED = "unsupported"
     CRASHED_WORKER = "crashed-the-worker"
     TIME_LIMIT = "time-limit"
+    OUT_OF_MEMORY = "out-of-memory"
     INTERNAL = "internal"
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from imaging.decode import MIN_SIDE
+from imaging.decode import MIN_SIDE, MOST_ELONGATED
 
 _BASELINE: Final = 0xC0
 _PROGRESSIVE: Final = 0xC2
@@ -86,7 +86,8 @@ def _frame(body: bytes, max_pixels: int) -> PlainJpeg | None:
     height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
     identities, samplings = body[6::3], body[7::3]
     usual = identities == b"\1\2\3" and samplings[0] in _SAMPLINGS and samplings[1:] == b"\x11\x11"
-    if not usual or min(width, height) < MIN_SIDE or width * height > max_pixels:
+    sides = sorted((width, height))
+    if not usual or sides[0] < MIN_SIDE or sides[1] >= MOST_ELONGATED * sides[0] or width * height > max_pixels:
         return None
     return PlainJpeg(width=width, height=height, sampling=(samplings[0] >> 4, samplings[0] & 15))
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allq.errors import ModelDamaged
+from allq.logging import logger
+from allq.memory import ran_out_of_memory
 from allq.settings import Settings
 from imaging.decode import Decoded
 from imaging.overlays import find_overlays, without_overlays
@@ -17,7 +19,7 @@ from imaging.quality import Quality
 from imaging.segment import Segmentation, segment
 from models.artefact import Model
 from models.calibration import sigmoid, softmax
-from models.engines import Engine, NetworkOutput, on_card, start
+from models.engines import Engine, NetworkOutput, join, on_card, start
 from models.flags import DIVIDED, NO_LEUKOCYTES, NOVEL, UNCERTAIN, divided
 from models.inputs import CACHED_SIDE, cells_view, field_view, judge, to_cached
 from models.leukocytes import Nuclei, count_suspects, lay_out, margins
@@ -25,6 +27,8 @@ from models.novelty import Novelty
 
 if TYPE_CHECKING:
     from models.batched import BatchPreparer
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ class Classifier:
         """what prepares whole batches of files on the card, where there is one; else `prepare` does, field by field"""
         self._configuration = model.configuration
         self._engine = engine
+        self._most: int | None = None  # fields per call, once memory ran out with more
         try:
             self._novelty = Novelty.from_arrays(model.arrays(), neighbours=model.configuration.novelty.neighbours)
         except KeyError as error:
@@ -119,7 +124,26 @@ class Classifier:
         )
 
     def infer(self, prepared: Sequence[PreparedField]) -> NetworkOutput:
-        """N ≥ 1 fields through the network."""
+        """N ≥ 1 fields through the network.
+
+        A call for which memory runs out is made again with half the fields, down to one; no later one has more.
+        """
+        outputs: list[NetworkOutput] = []
+        done = 0
+        while done < len(prepared):
+            part = prepared[done : done + (self._most or len(prepared))]
+            try:
+                outputs.append(self._run(part))
+            except (MemoryError, RuntimeError) as error:
+                if len(part) == 1 or not ran_out_of_memory(error):
+                    raise
+                self._most = (len(part) + 1) // 2
+                log.warning("memory ran out: smaller batches from now on", fields=self._most)
+            else:
+                done += len(part)
+        return join(outputs)
+
+    def _run(self, prepared: Sequence[PreparedField]) -> NetworkOutput:
         cells, fields = (np.stack([getattr(each, view) for each in prepared]) for view in ("cells", "field"))
         return self._engine.run(cells, fields)
 

@@ -2,7 +2,8 @@
 
 Reader threads work ahead of the network: while one batch is classified, the next is decoded and segmented, and the one
 after that is read and hashed. Bytes the model has already seen are linked to their finding without being decoded.
-What is held in memory is bounded by bytes, not by the number of fields.
+What is held in memory is bounded by bytes, not by the number of fields. A field for which memory runs out all the same
+is screened again when the others are done, alone; only one that needs too much by itself is failed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 
 from allq.errors import FailureCode, FieldError
 from allq.logging import logger
+from allq.memory import ran_out_of_memory
 from allq.settings import Settings
 from allq.version import __version__
 from db.records import Claim, ClaimedField, Failure, FieldOutcome, NewFinding, Probabilities
@@ -30,6 +32,9 @@ log = logger(__name__)
 
 _GROUP_BYTES: Final = 32 << 20
 """Files of one group are in memory together; two groups are at a time."""
+
+_GROWN_BYTES: Final = 1 << 20
+"""A file larger than this and than it was when it was submitted is read alone, lest a group outgrow its bounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,9 @@ class _Preparing:
     sha256: bytes
     future: Future[PreparedField]
 
+
+_Later = tuple[ClaimedField, bytes | None]
+"""A field that is come back to, and the SHA-256 of its bytes if they were read. The bytes themselves are let go."""
 
 Lookup = Callable[[Collection[bytes]], Collection[bytes]]
 
@@ -73,30 +81,34 @@ class Pipeline:
         reading: deque[list[tuple[ClaimedField, Future[_Loaded]]]] = deque()
         preparing: deque[_Preparing] = deque()
         seen: set[bytes] = set()
-        twins: list[_Loaded] = []
+        twins: list[_Later] = []
         failures: dict[bytes, Failure] = {}
+        starved: list[_Later] = []
 
         def read_ahead() -> None:
             if group := next(groups, None):
-                reading.append([(field, self._readers.submit(self._load, claim, field, roots)) for field in group])
+                reading.append(
+                    [(field, self._readers.submit(self._load_in_group, claim, field, roots)) for field in group]
+                )
 
         try:
             read_ahead()
             while reading:
                 checkpoint()
-                loaded, unread = _gather(reading.popleft())
+                loaded, unread = _gather(reading.popleft(), starved)
                 yield from unread
                 read_ahead()
                 yield from self._sorted(loaded, known, seen, twins, preparing)
                 del loaded
                 while len(preparing) >= enough:
-                    yield from self._classify(preparing, failures)
+                    yield from self._classify(preparing, failures, starved)
             while preparing:
                 checkpoint()
-                yield from self._classify(preparing, failures)
-            # A twin shares the fate of the field whose bytes it has.
-            for twin in twins:
-                yield FieldOutcome(field_id=twin.field.id, sha256=twin.sha256, failure=failures.get(twin.sha256))
+                yield from self._classify(preparing, failures, starved)
+            again = self._again(claim, starved, twins, roots=roots, failures=failures)
+            for outcome in again:
+                checkpoint()
+                yield outcome
         finally:
             for group in reading:
                 for _, reading_future in group:
@@ -109,7 +121,7 @@ class Pipeline:
         loaded: Sequence[_Loaded],
         known: Lookup,
         seen: set[bytes],
-        twins: list[_Loaded],
+        twins: list[_Later],
         preparing: deque[_Preparing],
     ) -> Iterator[FieldOutcome]:
         """Link what the model has seen, put twins aside, and begin to make ready what is new."""
@@ -117,7 +129,7 @@ class Pipeline:
         new: list[_Loaded] = []
         for entry in loaded:
             if entry.sha256 in seen:
-                twins.append(entry)
+                twins.append((entry.field, entry.sha256))
             elif entry.sha256 in old:
                 yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256)
             else:
@@ -139,9 +151,20 @@ class Pipeline:
         if group:
             yield group
 
-    def _load(self, claim: Claim, field: ClaimedField, roots: Sequence[Path]) -> _Loaded:
+    def _load_in_group(self, claim: Claim, field: ClaimedField, roots: Sequence[Path]) -> _Loaded:
+        most = max(field.size, _GROWN_BYTES)
+        if most >= self._settings.max_file_bytes:
+            return self._load(claim, field, roots, self._settings.max_file_bytes)
+        try:
+            return self._load(claim, field, roots, most)
+        except FieldError as error:
+            if error.code is FailureCode.TOO_LARGE:
+                raise MemoryError("the file has grown since it was submitted") from None
+            raise
+
+    def _load(self, claim: Claim, field: ClaimedField, roots: Sequence[Path], max_bytes: int) -> _Loaded:
         name = field.raw_path if field.raw_path is not None else os.fsencode(field.path)
-        data = read_file(_root(claim) + b"/" + name, roots, max_bytes=self._settings.max_file_bytes)
+        data = read_file(_root(claim) + b"/" + name, roots, max_bytes=max_bytes)
         return _Loaded(field=field, sha256=hashlib.sha256(data).digest(), data=data)
 
     def _begin(self, loaded: Sequence[_Loaded]) -> list[Future[PreparedField]]:
@@ -154,8 +177,13 @@ class Pipeline:
         side = self._classifier.decode_side
         return self._classifier.prepare(decode(loaded.data, max_pixels=self._settings.max_pixels, reduce_to=side))
 
-    def _classify(self, preparing: deque[_Preparing], failures: dict[bytes, Failure]) -> Iterator[FieldOutcome]:
-        """Classify the first batch of `preparing`; add to `failures` what could not be decoded."""
+    def _classify(
+        self, preparing: deque[_Preparing], failures: dict[bytes, Failure], starved: list[_Later]
+    ) -> Iterator[FieldOutcome]:
+        """Classify the first batch of `preparing`.
+
+        Add to `failures` what could not be decoded, to `starved` what memory ran out for.
+        """
         batch: list[_Preparing] = []
         prepared: list[PreparedField] = []
         for _ in range(min(len(preparing), self._settings.inference_batch)):
@@ -164,15 +192,69 @@ class Pipeline:
             if error is None:
                 prepared.append(entry.future.result())
                 batch.append(entry)
+            elif ran_out_of_memory(error):
+                starved.append((entry.field, entry.sha256))
             else:
                 failures[entry.sha256] = _reason(entry.field, error)
                 yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256, failure=failures[entry.sha256])
         if not batch:
             return
-        assessments = self._classifier.classify(prepared)
+        try:
+            assessments = self._classifier.classify(prepared)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            starved += [(entry.field, entry.sha256) for entry in batch]
+            return
         for entry, ready, assessment in zip(batch, prepared, assessments, strict=True):
             finding = finding_of(entry.sha256, ready, assessment, engine=self._classifier.engine_name)
             yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256, finding=finding)
+
+    def _again(
+        self,
+        claim: Claim,
+        starved: Sequence[_Later],
+        twins: Sequence[_Later],
+        *,
+        roots: Sequence[Path],
+        failures: dict[bytes, Failure],
+    ) -> Iterator[FieldOutcome]:
+        """What waited until nothing else is in hand: fields that memory ran out for, and twins."""
+        changed: set[bytes | None] = set()
+        for field, sha256 in starved:
+            outcome = self._alone(claim, field, roots, failures)
+            if outcome.sha256 != sha256:
+                changed.add(sha256)  # the file is another, or gone, since it was first read
+            yield outcome
+        # A twin shares the fate of the field whose bytes it has.
+        for field, sha256 in twins:
+            if sha256 in changed:
+                yield self._alone(claim, field, roots, failures)
+            else:
+                yield FieldOutcome(field_id=field.id, sha256=sha256, failure=failures.get(sha256) if sha256 else None)
+
+    def _alone(
+        self, claim: Claim, field: ClaimedField, roots: Sequence[Path], failures: dict[bytes, Failure]
+    ) -> FieldOutcome:
+        """Screen a field with nothing else in hand, or say that it needs too much memory by itself."""
+        reading = self._readers.submit(self._load, claim, field, roots, self._settings.max_file_bytes)
+        if (error := reading.exception()) is not None:
+            return FieldOutcome(field_id=field.id, sha256=None, failure=_reason(field, error))
+        loaded = reading.result()
+        preparing = self._readers.submit(self._prepare, loaded)
+        error = preparing.exception()
+        if error is None:
+            try:
+                (assessment,) = self._classifier.classify([preparing.result()])
+            except (MemoryError, RuntimeError) as met:
+                if not ran_out_of_memory(met):
+                    raise
+                error = met
+            else:
+                finding = finding_of(loaded.sha256, preparing.result(), assessment, engine=self._classifier.engine_name)
+                return FieldOutcome(field_id=field.id, sha256=loaded.sha256, finding=finding)
+        failures[loaded.sha256] = _reason(field, error)
+        return FieldOutcome(field_id=field.id, sha256=loaded.sha256, failure=failures[loaded.sha256])
 
 
 def finding_of(sha256: bytes, prepared: PreparedField, assessment: Assessment, *, engine: str) -> NewFinding:
@@ -208,7 +290,7 @@ def _root(claim: Claim) -> bytes:
 
 
 def _gather(
-    group: Sequence[tuple[ClaimedField, Future[_Loaded]]],
+    group: Sequence[tuple[ClaimedField, Future[_Loaded]]], starved: list[_Later]
 ) -> tuple[list[_Loaded], list[FieldOutcome]]:
     loaded: list[_Loaded] = []
     unread: list[FieldOutcome] = []
@@ -216,6 +298,8 @@ def _gather(
         error = future.exception()
         if error is None:
             loaded.append(future.result())
+        elif ran_out_of_memory(error):
+            starved.append((field, None))
         else:
             unread.append(FieldOutcome(field_id=field.id, sha256=None, failure=_reason(field, error)))
     return loaded, unread
@@ -229,6 +313,11 @@ def _reason(field: ClaimedField, error: BaseException) -> Failure:
     """
     if isinstance(error, FieldError):
         return Failure(code=error.code.value, sentence=str(error))
+    if ran_out_of_memory(error):
+        return Failure(
+            code=FailureCode.OUT_OF_MEMORY.value,
+            sentence="it needs more memory than this machine gives, even alone: give it more and use `allq retry`",
+        )
     if not isinstance(error, Exception):
         raise error
     log.error("field failed in an unforeseen way", field=field.id, exc_info=error)

@@ -29,6 +29,7 @@ from imaging.batched.resize import boxes
 from imaging.batched.transfer import sent, staged
 from imaging.decode import Decoded, decode, reduction
 from imaging.jpeg import PlainJpeg, plain_jpeg
+from imaging.whole import check_jpeg
 
 log = logger(__name__)
 
@@ -129,7 +130,7 @@ def _parcels(files: Sequence[bytes], max_pixels: int) -> Iterator[tuple[list[int
     pixels = 0
     for place, data in enumerate(files):
         header = plain_jpeg(data, max_pixels=max_pixels)
-        if header is None:
+        if header is None or not _whole(data):
             continue
         size = header.width * header.height
         if places and pixels + size > _MOST_PIXELS:
@@ -140,6 +141,14 @@ def _parcels(files: Sequence[bytes], max_pixels: int) -> Iterator[tuple[list[int
         pixels += size
     if places:
         yield places, headers
+
+
+def _whole(data: bytes) -> bool:
+    try:
+        check_jpeg(data)
+    except (ValueError, EOFError, FieldError):
+        return False  # the CPU's decoder says what is wrong
+    return True
 
 
 def _on_card(

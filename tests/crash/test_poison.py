@@ -7,7 +7,7 @@ import pytest
 
 from db import reads
 from imaging.synthetic import write_slides
-from tests.crash.poisoned_worker import CONFUSES, HANGS, KILLS
+from tests.crash.poisoned_worker import CONFUSES, DEVOURS, FAULTS, HANGS, KILLS
 from tests.screening import WorkerProcess, copies, status, submit_synthetic, wait_for
 
 
@@ -15,6 +15,8 @@ from tests.screening import WorkerProcess, copies, status, submit_synthetic, wai
     ("poison", "chunk_size", "code", "reason"),
     [
         pytest.param(KILLS, 64, "crashed-the-worker", "the worker died each time", id="kills"),
+        pytest.param(FAULTS, 2, "crashed-the-worker", "the worker died each time", id="faults"),
+        pytest.param(DEVOURS, 16, "out-of-memory", "more memory than this machine gives", id="devours"),
         pytest.param(HANGS, 2, "time-limit", "ALLQ_TASK_SECONDS=10", id="hangs"),
         pytest.param(CONFUSES, 16, "internal", "ZeroDivisionError", id="confuses"),
     ],

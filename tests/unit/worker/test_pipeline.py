@@ -1,7 +1,10 @@
 """The pipeline alone: files on disk, a classifier that only counts, no database."""
 
+import gc
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from allq.errors import FieldError
+from allq.memory import ran_out_of_memory
 from allq.settings import Settings
 from db.records import Claim, ClaimedField
 from imaging.decode import decode
@@ -17,7 +21,7 @@ from imaging.quality import assess
 from imaging.segment import segment
 from models.classifier import Assessment, PreparedField
 from models.leukocytes import lay_out
-from worker.pipeline import Pipeline
+from worker.pipeline import Pipeline, _Loaded
 
 
 class Counting:
@@ -251,3 +255,134 @@ def test_on_a_card_groups_are_prepared_together_and_ahead_of_the_network(tmp_pat
     assert [outcome.field_id for outcome in outcomes if outcome.failure is not None] == [5]
     assert classifier.batches.given == [2, 2, 2, 2, 2, 1]
     assert begun[0] == 6  # two batches wait, prepared, while the first is classified
+
+
+TORCH = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
+OUT_OF_MEMORY = [
+    MemoryError(),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    TORCH("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:223: std::bad_alloc"),
+]
+
+
+def test_the_words_that_each_library_has_for_no_memory_are_known():
+    assert all(ran_out_of_memory(error) for error in OUT_OF_MEMORY)
+    assert not ran_out_of_memory(RuntimeError("shape mismatch"))
+    assert not ran_out_of_memory(None)
+
+
+def test_opencvs_own_words_for_no_memory_are_known():
+    # In a process that may not have more than a little: asking for too much must not trouble the machine.
+    code = (
+        "import resource, cv2, numpy as np\n"
+        "from allq.memory import ran_out_of_memory\n"
+        "small = np.zeros((1000, 1000), np.uint8)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "try:\n"
+        "    cv2.resize(small, (100_000, 100_000))\n"
+        "except cv2.error as error:\n"
+        "    print(ran_out_of_memory(error))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
+
+
+class Starving(Counting):
+    """Has memory for so many fields at a time, and for none of the forbidden size."""
+
+    def __init__(self, *, forbidden=0, hungry=0):
+        super().__init__()
+        self.forbidden = forbidden
+        self.hungry = hungry
+
+    def prepare(self, decoded):
+        if decoded.width == self.forbidden:
+            raise MemoryError
+        if decoded.width == self.hungry and not self.sizes:
+            raise cv2_no_memory()
+        return super().prepare(decoded)
+
+
+def cv2_no_memory():
+    error = cv2.error("(-4:Insufficient memory) Failed to allocate 8000000000 bytes in function 'OutOfMemoryError'")
+    error.code = -4
+    return error
+
+
+def wide(path, side):
+    cv2.imwrite(str(path), np.random.default_rng(side).integers(0, 255, (64, side, 3), np.uint8))
+
+
+def test_a_field_for_which_memory_runs_out_is_screened_alone_when_the_others_are_done(settings, readers, tmp_path):
+    for name, side in (("hungry.png", 80), ("a.png", 64), ("twin-of-hungry.png", 80)):
+        wide(tmp_path / name, side)
+    classifier = Starving(hungry=80)
+    outcomes = screen(
+        settings, readers, claim_of(tmp_path, ["hungry.png", "a.png", "twin-of-hungry.png"]), classifier=classifier
+    )
+    assert classifier.sizes == [1, 1]
+    assert outcomes["hungry.png"].finding is not None and outcomes["a.png"].finding is not None
+    assert outcomes["twin-of-hungry.png"].failure is None
+    assert outcomes["twin-of-hungry.png"].sha256 == outcomes["hungry.png"].sha256
+
+
+def test_a_field_that_needs_too_much_memory_even_alone_fails_with_that_reason(settings, readers, tmp_path):
+    for name, side in (("huge.png", 90), ("a.png", 64), ("twin.png", 90)):
+        wide(tmp_path / name, side)
+    claim = claim_of(tmp_path, ["huge.png", "a.png", "twin.png"])
+    outcomes = screen(settings, readers, claim, classifier=Starving(forbidden=90))
+    assert outcomes["a.png"].finding is not None
+    for name in ("huge.png", "twin.png"):
+        assert outcomes[name].failure.code == "out-of-memory"
+        assert "allq retry" in outcomes[name].failure.sentence
+
+
+def test_a_twin_is_screened_itself_when_the_field_it_waited_for_has_changed(settings, readers, tmp_path):
+    for name in ("hungry.png", "twin.png"):
+        wide(tmp_path / name, 80)
+    wide(tmp_path / "a.png", 64)
+
+    def change():
+        if classifier.sizes:
+            wide(tmp_path / "hungry.png", 70)
+
+    classifier = Starving(hungry=80)
+    claim = claim_of(tmp_path, ["hungry.png", "a.png", "twin.png"])
+    pipeline = Pipeline(classifier, settings, readers)
+    outcomes = {}
+    for outcome in pipeline.screen(claim, known=lambda _: (), checkpoint=lambda: None):
+        change()
+        outcomes[claim.fields[outcome.field_id].path] = outcome
+    assert outcomes["hungry.png"].sha256 != outcomes["twin.png"].sha256
+    assert all(outcome.finding is not None for outcome in outcomes.values())
+
+
+def test_a_file_that_grew_since_it_was_submitted_is_read_alone(settings, readers, tmp_path, monkeypatch):
+    wide(tmp_path / "a.png", 64)
+    wide(tmp_path / "grown.png", 80)
+    with (tmp_path / "grown.png").open("ab") as file:
+        file.write(bytes(2 << 20))
+    asked = []
+    load = Pipeline._load
+
+    def noting(self, claim, field, roots, max_bytes):
+        asked.append((field.path, max_bytes))
+        return load(self, claim, field, roots, max_bytes)
+
+    monkeypatch.setattr(Pipeline, "_load", noting)
+    outcomes = screen(settings, readers, claim_of(tmp_path, ["grown.png", "a.png"]))
+    assert all(outcome.finding is not None for outcome in outcomes.values())
+    assert sorted(asked[:2]) == [("a.png", 1 << 20), ("grown.png", 1 << 20)]
+    assert asked[2:] == [("grown.png", settings.max_file_bytes)]
+
+
+def test_what_waits_for_its_twin_holds_no_bytes(settings, readers, tmp_path):
+    names = [f"{number}.png" for number in range(12)]
+    for name in names:
+        wide(tmp_path / name, 80)
+    pipeline = Pipeline(Counting(), settings.model_copy(update={"inference_batch": 2}), readers)
+    held = []
+    for _ in pipeline.screen(claim_of(tmp_path, names), known=lambda _: (), checkpoint=lambda: None):
+        held.append(sum(isinstance(each, _Loaded) for each in gc.get_objects()))
+    assert max(held) <= 4
