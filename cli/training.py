@@ -137,7 +137,7 @@ def evaluate(
     By random split, by group, with each stream left out, or a finished model on a labelled folder.
     `random` leaks where images overlap; `group` is honest about this laboratory, `stream` about a new one.
 
-    Example: allq evaluate ./labelled --protocol folder --model lite0-two-views
+    Example: allq evaluate ./labelled --protocol folder --model lite0-three-views
     """
     from cli import console
     from cli.progress import meter

@@ -26,7 +26,7 @@ from models.architectures.blueprint import InputSizes
 SHIPPED: Final = Path(__file__).parent / "weights"
 """The models that come with allq."""
 
-DEFAULT: Final = "lite0-two-views"
+DEFAULT: Final = "lite0-three-views"
 """The model that screens when nobody asks for another."""
 
 WEIGHTS, CONFIGURATION, CARD = "model.safetensors", "model.json", "CARD.md"

@@ -24,10 +24,11 @@ leukaemia (B-ALL).
 - **One centre**: all images come from one hospital (Taleqani, Tehran), one microscope type, 100×.
 - **About eleven looks** (stain, camera, scale bar; seven in the part that was used), and class and look are
   confounded: Pro-B is nearly a single look. A random forest that sees background colour, red cells and scale bar but
-  no cell has 96.5 % four-class accuracy by group. So one of two networks is shown the leukocytes on plain glass and
-  nothing else, the other was trained with the leukocytes of many fields laid on other smears or on glass, and where
-  the two are on different sides the field is flagged. The stain of the leukocytes themselves still tells much of the
-  look, and fields changed so for measuring are made in the same way as those in training.
+  no cell has 96.5 % four-class accuracy by group. So one of three networks is shown the leukocytes on plain glass and
+  nothing else, the second was trained with the leukocytes of many fields laid on other smears or on glass, only the
+  third on fields as they are, and where one is on another side than the others the field is flagged. The stain of
+  the leukocytes themselves still tells much of the look, and fields changed so for measuring are made in the same way
+  as those in training.
 - **A look it has not seen**: it can't be trusted to be right. `novel`, `views-disagree` and `uncertain` are there to
   say so; how often they do when a look is left out of training stands in docs/model/README.md of allq's repository,
   with every other bar, met or missed.
@@ -90,11 +91,11 @@ def _at(sizes: InputSizes) -> str:
 
 def _seen(configuration: ModelConfiguration) -> str:
     name = configuration.architecture
-    if has_blueprint(name) and not blueprint(name).two_views:
+    if has_blueprint(name) and blueprint(name).views == ("cells",):
         return "The call is read from the leukocytes alone, cut out on plain glass; novelty from the whole field."
     return (
-        "The call is read from two views, the leukocytes cut out on plain glass and the whole field; novelty from the "
-        "whole field."
+        "The call is read from the leukocytes cut out on plain glass and from the whole field; novelty from the whole "
+        "field."
     )
 
 

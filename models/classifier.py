@@ -106,7 +106,7 @@ class Classifier:
         return max(2 * CACHED_SIDE, self._configuration.segmentation.working_side)
 
     def prepare(self, decoded: Decoded) -> PreparedField:
-        """Paint over what was burned in, find the leukocytes, judge the quality, make the network's two views."""
+        """Paint over what was burned in, find the leukocytes, judge the quality, make the network's two pictures."""
         parameters = self._configuration.segmentation
         overlays = find_overlays(decoded.pixels, parameters.overlays)
         segmentation = segment(

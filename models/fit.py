@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allq.classes import CLASSES
+from models.architectures.blueprint import View
 from models.architectures.imagenet import load_imagenet
 from models.architectures.make import make_network
-from models.architectures.network import FieldNetwork, Learner, View
+from models.architectures.network import FieldNetwork, Learner
 from models.augment import Augmentation
 from models.data import LabelledField
 from models.options import Progress, TrainOptions
@@ -72,7 +73,7 @@ def fit_network(
             views,
             fields,
             options,
-            frozen=learner.start[: options.frozen_blocks] if from_imagenet else (),
+            frozen=learner.start[: max(learner.borrowed, options.frozen_blocks if from_imagenet else 0)],
             checkpoint=checkpoint.with_name(f"{checkpoint.stem}-{learner.name}{checkpoint.suffix}"),
             progress=progress,
             stage=f"{stage}, {learner.name}" if len(learners) > 1 else stage,
@@ -152,12 +153,11 @@ def _batches(
     """
     shares = _shares(fields, options.balance)
     scenes = Scenes(views, fields)
-    sides = {view: int(getattr(options.sizes, view)) for view in inputs}
 
     def make(step: int) -> tuple[list[Tensor], Tensor]:
         random = np.random.default_rng((options.seed, epoch, step))
         chosen = random.choice(len(shares), options.batch, p=shares).tolist()
-        drawn = [[scenes.show(view, index, sides[view], random) for index in chosen] for view in inputs]
+        drawn = [[scenes.show(view, index, options.sizes.of(view), random) for index in chosen] for view in inputs]
         pixels = [torch.from_numpy(np.stack([scene.pixels for scene in view])) for view in drawn]
         # Where a network takes several views at once, one of them may be empty.
         targets = np.mean([[scene.target for scene in view] for view in drawn], axis=0)
@@ -199,7 +199,7 @@ def _average(averaged: dict[str, Tensor], module: nn.Module, decay: float) -> No
 def _identity(inputs: tuple[View, ...], views: Views, fields: Sequence[LabelledField], options: TrainOptions) -> str:
     """What a checkpoint belongs to: SHA-256 over the data and the options that change the weights."""
     chosen: dict[str, Any] = {name: value for name, value in asdict(options).items() if name in _FITTING}
-    chosen["sizes"] = {view: getattr(options.sizes, view) for view in inputs}
+    chosen["sizes"] = {view: options.sizes.of(view) for view in inputs}
     chosen["augmentation"] = asdict(Augmentation())
     chosen["scenes"] = asdict(Shares())
     chosen["fields"] = [(field.label, field.stream) for field in fields]

@@ -39,8 +39,8 @@ def flags(*, novel: float, uncertain: float, quality: QualityParameters) -> dict
             threshold=uncertain,
         ),
         DIVIDED: Flag(
-            sentence="The leukocytes by themselves and the whole field speak for different sides, benign and ALL: "
-            "don't trust the call.",
+            sentence="The leukocytes by themselves, the field by its leukocytes and the field by its look don't all "
+            "speak for the same side, benign or ALL: don't trust the call.",
         ),
         NO_LEUKOCYTES: Flag(sentence="No leukocyte was found in the field, so nothing was called."),
         BLURRED: Flag(

@@ -74,10 +74,12 @@ class TrainOptions:
 
     @property
     def sizes(self) -> InputSizes:
-        """Of the two views. Raises ModelError for an unknown architecture, and for sizes that it can't have."""
+        """Of the two pictures. Raises ModelError for an unknown architecture, and for sizes that it can't have."""
         sizes = self.input_sizes or seen_by(self.architecture).input_sizes
         if sizes.cells != sizes.field and not has_blueprint(self.architecture):
-            raise ModelError(f"{self.architecture} takes two views of one size, not {sizes.cells} and {sizes.field}.")
+            raise ModelError(
+                f"{self.architecture} takes two pictures of one size, not {sizes.cells} and {sizes.field}."
+            )
         return sizes
 
 

@@ -1,8 +1,9 @@
-"""What a network is shown in training: fields as they are, and fields whose leukocytes and smear don't belong together.
+"""What is shown in training: fields as they are, and fields whose leukocytes and smear don't belong together.
 
 Class and look go together in the images at hand. So leukocytes are laid on other looks' smears and on plain glass,
 under the class of the leukocytes: what the smear tells is then often wrong, what the leukocytes tell never. And where
 there is no leukocyte (smears emptied, pieces of smear cut out as though they were cells) every class is as likely.
+Only what looks at "look" sees none but fields as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from allq.classes import CLASSES
 from imaging.layers import balanced, balanced_like, on_glass, put_together
-from models.architectures.network import View
+from models.architectures.blueprint import View
 from models.augment import Augmentation, augment, cut_out, reshaped, vary_stain, with_patch
 from models.data import LabelledField
 from models.views import Views
@@ -71,7 +72,9 @@ class Scenes:
 
     def show(self, view: View, index: int, side: int, random: np.random.Generator) -> Scene:
         """A scene of the field of this index, squashed to `side` and varied at random."""
-        return self._cells(index, side, random) if view == "cells" else self._field(index, side, random)
+        if view == "cells":
+            return self._cells(index, side, random)
+        return self._field(index, side, random) if view == "field" else self._look(index, side, random)
 
     def _cells(self, index: int, side: int, random: np.random.Generator) -> Scene:
         views = self._views
@@ -98,6 +101,10 @@ class Scenes:
         else:
             shown = views.pixels[index]
         return Scene(pixels=augment(with_patch(shown, random), side, random), target=target)
+
+    def _look(self, index: int, side: int, random: np.random.Generator) -> Scene:
+        shown = with_patch(self._views.pixels[index], random)
+        return Scene(pixels=augment(shown, side, random), target=self._targets[index])
 
     def _moved(self, index: int, random: np.random.Generator) -> Pixels:
         smear = np.rot90(self.smear(random), int(random.integers(4)))

@@ -21,7 +21,7 @@ from db.records import (
 
 MODEL = ModelRecord(
     id="ab" * 32,
-    name="lite0-two-views",
+    name="lite0-three-views",
     architecture="efficientnet-lite0",
     synthetic=False,
     configuration={},

@@ -7,7 +7,7 @@ framework at run time and no conversion can drift from the network that was trai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 MOST_WEIGHT: Final = 127
 """Weights of the network that screens are whole numbers from −127 to 127 (`models.architectures.eight_bit`)."""
@@ -20,14 +20,26 @@ MOST_LEVEL: Final = 127
 """What leaves a block that doesn't end in a ReLU6 is one of these times the block's own step."""
 
 
+View = Literal["cells", "field", "look"]
+"""The leukocytes on plain glass; the whole field; the whole field once more, by blocks that may go by its look.
+
+What looks at "field" has been trained on leukocytes that were moved to other smears, so that it goes by them; what
+looks at "look" on photographs as they are, where stain and camera tell something too.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSizes:
-    """Sides of the two views of a field, in pixels."""
+    """Sides of the two pictures of a field, in pixels."""
 
     cells: int
     """the leukocytes on plain glass: the texture of chromatin is fine"""
     field: int
     """the whole field"""
+
+    def of(self, view: View) -> int:
+        """The side of what a view is shown."""
+        return self.cells if view == "cells" else self.field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +80,19 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
-    """Blocks in a row, then the mean over all positions, then one linear layer: what looks at one view of a field.
+    """Blocks in a row, then the mean over all positions, then one linear layer: what looks at a field in one way.
 
     As the head is linear, it may be applied at each position as well: the mean of these class maps is the logits (class
     activation mapping, Zhou et al., CVPR 2016). A view of the whole field that passes through the first blocks, up to
-    the last that is tapped, is described by the means of the tapped ones.
+    the last that is tapped, is described by the means of the tapped ones. Of "look" only the blocks after them are its
+    own.
     """
 
     name: str
     blocks: tuple[Block, ...]
     epsilon: float
-    two_views: bool
-    """whether the field is looked at as well, by weights of its own; else the leukocytes alone give the call"""
+    views: tuple[View, ...]
+    """each with weights of its own, "cells" first, "look" only with "field"; the mean of their logits gives the call"""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
@@ -93,6 +106,11 @@ class Blueprint:
         """The first blocks, up to the last that is tapped."""
         last = max(number for number, block in enumerate(self.blocks) if block.tapped)
         return self.blocks[: last + 1]
+
+    @property
+    def later_blocks(self) -> tuple[Block, ...]:
+        """Those after the first."""
+        return self.blocks[len(self.first_blocks) :]
 
     @property
     def embedding(self) -> int:

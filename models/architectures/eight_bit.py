@@ -9,7 +9,8 @@ that (docs/decisions/0007). This is what is evaluated, calibrated and stored, no
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,6 @@ from models.architectures.blueprint import (
     MOST_WEIGHT,
     RELU6_STEP,
     Block,
-    Blueprint,
     Convolution,
     same_padding,
 )
@@ -118,20 +118,29 @@ def fold(convolution: ConvolutionModule, epsilon: float) -> dict[str, Tensor]:
     }
 
 
-@torch.inference_mode()
-def convert(trained: nn.ModuleDict, screening: nn.ModuleDict, described: Blueprint, pixels: Tensor) -> None:
-    """Give the blocks `screening` what they need to do what the blocks `trained` do, as `pixels` (N, 3, S, S) show it.
+class Features(NamedTuple):
+    """The same fields on their way through blocks, (N, channels, H, W) each."""
 
-    Both look at the same fields, convolution by convolution. Each bias takes up by how much rounded weights miss on
-    average (Nagel et al., ICCV 2019), which counts where most of a view is one colour; a block's levels reach as far as
-    half of the fields do.
+    trained: Tensor
+    screening: Tensor
+
+
+@torch.inference_mode()
+def convert(
+    trained: nn.ModuleDict, screening: nn.ModuleDict, blocks: Sequence[Block], epsilon: float, pixels: Features
+) -> Features:
+    """Give the blocks `screening` what they need to do what the blocks `trained` do, as some fields show it.
+
+    Returns what leaves the last block. Both look at the same fields, convolution by convolution. Each bias takes up by
+    how much rounded weights miss on average (Nagel et al., ICCV 2019), which counts where most of a view is one colour;
+    a block's levels reach as far as half of the fields do.
     """
-    seen = close = pixels
-    for block in described.blocks:
+    seen, close = pixels
+    for block in blocks:
         whole, eight = cast("BlockModule", trained[block.name]), cast("EightBitBlock", screening[block.name])
         before, close_before = seen, close
         for part, rounded in zip(whole.convolutions(), eight.convolutions(), strict=True):
-            rounded.load_state_dict(fold(part, described.epsilon))
+            rounded.load_state_dict(fold(part, epsilon))
             seen, close = part.summed(seen), rounded.summed(close)
             missed = (seen - close).mean((0, 2, 3))
             rounded.bias.add_(missed)
@@ -142,3 +151,4 @@ def convert(trained: nn.ModuleDict, screening: nn.ModuleDict, described: Bluepri
             reach = seen.abs().amax((1, 2, 3)).median().clamp_min(1e-6)
             eight.step.fill_(float(reach) / MOST_LEVEL)
             close = eight.settled(close)
+    return Features(trained=seen, screening=close)

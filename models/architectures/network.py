@@ -5,18 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.architectures.blocks import BlockModule
-from models.architectures.blueprint import Blueprint
-from models.architectures.eight_bit import EightBitBlock, convert
+from models.architectures.blueprint import Block, Blueprint, View
+from models.architectures.eight_bit import EightBitBlock, Features, convert
 
-View = Literal["cells", "field"]
-"""The leukocytes on plain glass, or the whole field."""
+
+LOOK_COUNTS: Final = 0.95
+"""What looks at "look" counts this much in the network that screens, beside the others' 1 (docs/decisions/0009)."""
 
 
 class Output(NamedTuple):
@@ -42,48 +43,68 @@ class Learner:
     """what `logits` takes, scaled (N, 3, S, S) each"""
     logits: Callable[..., Tensor]
     start: tuple[nn.Module, ...]
-    """its first parts, which may keep their start weights"""
+    """the first parts on its way, which may keep their start weights"""
+    borrowed: int = 0
+    """how many of `start` belong to a learner before it, and keep the weights that they have from there"""
 
 
 class Trunk(nn.Module):
-    """A blueprint's module: what looks at one view. With `eight_bit` it screens, without it can be trained."""
+    """Blocks and the classes' layer of a blueprint: what looks at one view. `eight_bit` screens, else it is trained."""
 
-    def __init__(self, described: Blueprint, classes: int, *, eight_bit: bool = False, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        described: Blueprint,
+        classes: int,
+        *,
+        eight_bit: bool = False,
+        later_only: bool = False,
+        dropout: float = 0.2,
+    ) -> None:
+        """`later_only`: it begins where another's first blocks end."""
         super().__init__()
+        blocks = described.later_blocks if later_only else described.blocks
         self.blocks = nn.ModuleDict(
             {
                 block.name: EightBitBlock(block) if eight_bit else BlockModule(block, described.epsilon)
-                for block in described.blocks
+                for block in blocks
             }
         )
         self.classify = nn.Linear(described.features, classes)
         self.dropout = nn.Dropout(dropout)
-        self._first_blocks = tuple(block.name for block in described.first_blocks)
+        self._first = () if later_only else tuple(block.name for block in described.first_blocks)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, S, S) to logits (N, classes) and class maps (N, classes, h, w)."""
-        features = self._features(pixels)
-        maps = functional.conv2d(features, self.classify.weight[:, :, None, None], self.classify.bias)
-        return self._head(features), maps
-
-    def logits(self, pixels: Tensor) -> Tensor:
-        """(N, 3, S, S) to logits (N, classes)."""
-        return self._head(self._features(pixels))
-
-    def describe(self, pixels: Tensor) -> Tensor:
-        """(N, 3, S, S) to embeddings (N, E)."""
+    def first(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, S, S) to what leaves the first blocks, and to embeddings (N, E)."""
         means: list[Tensor] = []
-        for name in self._first_blocks:
+        for name in self._first:
             block = self.blocks[name]
             pixels = block(pixels)
             if block.tapped:
                 means.append(pixels.mean((2, 3)))
-        return torch.cat(means, dim=1)
+        return pixels, torch.cat(means, dim=1)
 
-    def _features(self, pixels: Tensor) -> Tensor:
-        for block in self.blocks.values():
-            pixels = block(pixels)
-        return pixels
+    def read(self, begun: Tensor) -> tuple[Tensor, Tensor]:
+        """What leaves the first blocks to logits (N, classes) and class maps (N, classes, h, w)."""
+        features = self._later(begun)
+        maps = functional.conv2d(features, self.classify.weight[:, :, None, None], self.classify.bias)
+        return self._head(features), maps
+
+    def logits(self, begun: Tensor) -> Tensor:
+        """What leaves the first blocks to logits (N, classes)."""
+        return self._head(self._later(begun))
+
+    def first_blocks(self) -> tuple[nn.Module, ...]:
+        """In their order."""
+        return tuple(self.blocks[name] for name in self._first)
+
+    def later_blocks(self) -> tuple[nn.Module, ...]:
+        """In their order."""
+        return tuple(block for name, block in self.blocks.items() if name not in self._first)
+
+    def _later(self, begun: Tensor) -> Tensor:
+        for block in self.later_blocks():
+            begun = block(begun)
+        return begun
 
     def _head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.classify(self.dropout(features.mean((2, 3))))
@@ -91,7 +112,7 @@ class Trunk(nn.Module):
 
 
 class FieldNetwork(nn.Module):
-    """What every network has: it takes two views of each field, scaled, and returns an Output."""
+    """What every network has: it takes two pictures of each field, scaled, and returns an Output."""
 
     def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
         super().__init__()
@@ -117,7 +138,7 @@ class FieldNetwork(nn.Module):
 
 
 class Network(FieldNetwork):
-    """A blueprint's network: a trunk for the leukocytes and, with `two_views`, one for the whole field.
+    """A blueprint's network: a trunk for each view.
 
     The logits are the mean of the views'. The embedding is that of the trunk that sees fields, or, with
     one trunk, of the only one.
@@ -127,32 +148,60 @@ class Network(FieldNetwork):
         super().__init__(described.mean, described.deviation)
         self.described, self.classes = described, classes
         self.cells = Trunk(described, classes, eight_bit=eight_bit)
-        self.field = Trunk(described, classes, eight_bit=eight_bit) if described.two_views else None
+        self.field = Trunk(described, classes, eight_bit=eight_bit) if "field" in described.views else None
+        looks = "look" in described.views
+        self.look = Trunk(described, classes, eight_bit=eight_bit, later_only=True) if looks else None
 
     def forward(self, cells: Tensor, fields: Tensor) -> Output:
         """Leukocytes and whole fields (N, 3, S, S), scaled, to Output."""
-        found = [trunk(seen) for (_, trunk), seen in zip(self.trunks(), (cells, fields), strict=False)]
+        found = [self.cells.read(self.cells.first(cells)[0])]
+        begun, embedding = self._of_fields.first(fields)
+        found += [trunk.read(begun) for trunk in (self.field, self.look) if trunk is not None]
         views = torch.stack([logits for logits, _ in found], dim=1)
-        return Output(views.mean(1), self.describe(fields), tuple(maps for _, maps in found), views)
+        return Output(views.mean(1), embedding, tuple(maps for _, maps in found), views)
 
     def describe(self, fields: Tensor) -> Tensor:
         """(N, 3, S, S) to embeddings (N, E)."""
-        trunk = self.cells if self.field is None else self.field
-        return trunk.describe(fields)
-
-    def trunks(self) -> list[tuple[View, Trunk]]:
-        """Each trunk, by what it is shown."""
-        trunks: list[tuple[View, Trunk]] = [("cells", self.cells)]
-        if self.field is not None:
-            trunks.append(("field", self.field))
-        return trunks
+        return self._of_fields.first(fields)[1]
 
     def learners(self) -> tuple[Learner, ...]:
-        """Each trunk."""
-        return tuple(
-            Learner(name=name, module=trunk, inputs=(name,), logits=trunk.logits, start=tuple(trunk.blocks.values()))
-            for name, trunk in self.trunks()
-        )
+        """Each trunk; what looks at "look" after the field's, whose first blocks it borrows."""
+        learners = [_whole("cells", self.cells)]
+        if self.field is not None:
+            learners.append(_whole("field", self.field))
+        if self.look is not None:
+            lent = self._of_fields.first_blocks()
+            learners.append(
+                Learner(
+                    name="look",
+                    module=self.look,
+                    inputs=("look",),
+                    logits=self._look,
+                    start=(*lent, *self.look.later_blocks()),
+                    borrowed=len(lent),
+                )
+            )
+        return tuple(learners)
+
+    @property
+    def _of_fields(self) -> Trunk:
+        return self.cells if self.field is None else self.field
+
+    def _look(self, pixels: Tensor) -> Tensor:
+        assert self.look is not None  # noqa: S101 - only its learner asks
+        with torch.no_grad():
+            begun, _ = self._of_fields.first(pixels)
+        return self.look.logits(begun)
+
+
+def _whole(view: View, trunk: Trunk) -> Learner:
+    return Learner(
+        name=view,
+        module=trunk,
+        inputs=(view,),
+        logits=lambda pixels: trunk.logits(trunk.first(pixels)[0]),
+        start=tuple(trunk.blocks.values()),
+    )
 
 
 def to_eight_bit(network: Network, cells: Tensor, fields: Tensor) -> Network:
@@ -160,8 +209,19 @@ def to_eight_bit(network: Network, cells: Tensor, fields: Tensor) -> Network:
 
     These fields set the levels: some hundred that it was trained on.
     """
-    result = Network(network.described, network.classes, eight_bit=True).eval()
-    for (_, trained), (_, screening), pixels in zip(network.trunks(), result.trunks(), (cells, fields), strict=False):
-        convert(trained.blocks, screening.blocks, network.described, pixels)
+    described = network.described
+    result = Network(described, network.classes, eight_bit=True).eval()
+
+    def become(trained: Trunk, screening: Trunk, blocks: tuple[Block, ...], begun: Features) -> Features:
         screening.classify.load_state_dict(trained.classify.state_dict())
+        return convert(trained.blocks, screening.blocks, blocks, described.epsilon, begun)
+
+    become(network.cells, result.cells, described.blocks, Features(cells, cells))
+    if network.field is not None and result.field is not None:
+        begun = become(network.field, result.field, described.first_blocks, Features(fields, fields))
+        become(network.field, result.field, described.later_blocks, begun)
+        if network.look is not None and result.look is not None:
+            become(network.look, result.look, described.later_blocks, begun)
+            for weights in result.look.classify.parameters():
+                weights.data.mul_(LOOK_COUNTS)
     return result

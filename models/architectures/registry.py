@@ -58,7 +58,7 @@ def _efficientnet_lite0() -> Blueprint:
             _single("head", inputs=320, outputs=1280),
         ),
         epsilon=1e-3,
-        two_views=True,
+        views=("cells", "field", "look"),
         mean=(127.0, 127.0, 127.0),
         deviation=(128.0, 128.0, 128.0),
     )
@@ -75,7 +75,7 @@ def _tiny() -> Blueprint:
             _single("head", inputs=48, outputs=128),
         ),
         epsilon=1e-3,
-        two_views=False,
+        views=("cells",),
         mean=(127.0, 127.0, 127.0),
         deviation=(128.0, 128.0, 128.0),
     )

@@ -47,7 +47,7 @@ class OpenVinoEngine:
         configuration = model.configuration
         arrays = model.arrays()
         described = blueprint(configuration.architecture)
-        self._views = ("cells", "field") if described.two_views else ("cells",)
+        self._views = described.views
         self._levels = levels or (IN_SINGLE if saturates(core) else IN_INTEGERS)
         self._compiled = {}
         for size in sorted({min(_SMALL, batch), batch}):
@@ -172,7 +172,7 @@ def build(
     deviation: Scale,
     levels: Levels = IN_INTEGERS,
 ) -> ov.Model:
-    """The network as a graph from two views, uint8 (batch, S, S, 3), to the parts of a NetworkOutput, float32.
+    """The network as a graph: two pictures, uint8 (batch, S, S, 3), to the parts of a NetworkOutput, float32.
 
     Raises KeyError when a weight is missing.
     """
@@ -180,15 +180,13 @@ def build(
         op.parameter((batch, side, side, 3), ov.Type.u8, name=name)
         for name, side in (("cells", sizes.cells), ("fields", sizes.field))
     ]
+    trunks: dict[str, _Trunk] = {view: _Trunk(arrays, view, levels, described) for view in described.views}
+    begun = {"cells": trunks["cells"].first(_scaled(cells, mean, deviation))[0]}
+    begun["field"], embedding = trunks.get("field", trunks["cells"]).first(_scaled(fields, mean, deviation))
+    begun["look"] = begun["field"]
     outputs: dict[str, Node] = {}
-    embedding: Node = None
-    for view, pixels in {"cells": cells, "field": fields}.items():
-        if view == "cells" or described.two_views:
-            trunk = _Trunk(arrays, view, levels)
-            logits, maps, embedding = trunk.looked_at(_scaled(pixels, mean, deviation), described)
-            outputs |= {f"{view}.logits": logits, f"{view}.class_maps": maps}
-    if not described.two_views:
-        embedding = _Trunk(arrays, "cells", levels).described(_scaled(fields, mean, deviation), described)
+    for view, trunk in trunks.items():
+        outputs[f"{view}.logits"], outputs[f"{view}.class_maps"] = trunk.read(begun[view])
     results = []
     for name, result in (outputs | {"embeddings": embedding}).items():
         output = op.result(op.convert(result, "f32"))
@@ -212,14 +210,21 @@ class _Trunk:
     arrays: Arrays
     name: str
     levels: Levels
+    described: Blueprint
 
-    def looked_at(self, node: Node, described: Blueprint) -> tuple[Node, Node, Node]:
-        """Logits, class maps and embedding."""
+    def first(self, node: Node) -> tuple[Node, Node]:
+        """Pixels to what leaves the first blocks, and the embedding."""
         means: list[Node] = []
-        for block in described.blocks:
+        for block in self.described.first_blocks:
             node = self._block(node, block)
             if block.tapped:
                 means.append(_mean(node))
+        return node, op.concat(means, 1)
+
+    def read(self, node: Node) -> tuple[Node, Node]:
+        """What leaves the first blocks to logits and class maps."""
+        for block in self.described.later_blocks:
+            node = self._block(node, block)
         weight = self.arrays[f"{self.name}.classify.weight"].astype(np.float32)
         bias = self.arrays[f"{self.name}.classify.bias"].astype(np.float32)
         read = _convolve(node, op.constant(weight[:, :, None, None]), stride=1, kernel=1)
@@ -227,16 +232,7 @@ class _Trunk:
         logits = op.add(
             op.matmul(_mean(node), op.constant(weight), transpose_a=False, transpose_b=True), op.constant(bias[None])
         )
-        return logits, maps, op.concat(means, 1)
-
-    def described(self, node: Node, described: Blueprint) -> Node:
-        """The embedding alone."""
-        means: list[Node] = []
-        for block in described.first_blocks:
-            node = self._block(node, block)
-            if block.tapped:
-                means.append(_mean(node))
-        return op.concat(means, 1)
+        return logits, maps
 
     def _block(self, node: Node, block: Block) -> Node:
         place = f"{self.name}.blocks.{block.name}"

@@ -60,13 +60,13 @@ def assert_agree(by_torch: Sequence[Assessment], by_openvino: Sequence[Assessmen
 
 @pytest.mark.data
 def test_the_engines_agree_on_real_images(tmp_path: Path) -> None:
-    model = find(Settings(home=tmp_path), "lite0-two-views")
+    model = find(Settings(home=tmp_path), "lite0-three-views")
     by_torch, by_openvino = both(model, tmp_path)
     prepared = [by_torch.prepare(field) for field in photographed(by_torch)]
     assert_agree(by_torch.classify(prepared), by_openvino.classify(prepared), model.configuration.threshold(UNCERTAIN))
 
 
-@pytest.mark.parametrize("name", ["synthetic-smears", "lite0-two-views"])
+@pytest.mark.parametrize("name", ["synthetic-smears", "lite0-three-views"])
 def test_the_engines_agree_on_rendered_smears(tmp_path: Path, name: str) -> None:
     model = find(Settings(home=tmp_path), name)
     by_torch, by_openvino = both(model, tmp_path)

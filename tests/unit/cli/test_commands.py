@@ -85,7 +85,7 @@ def test_a_batch_that_does_not_exist_is_one_sentence(batch: int, command: str) -
 def test_status_shows_a_batch_in_words(batch: int) -> None:
     text = run("status", str(batch)).stdout
     assert "5: 4 screened, 1 failed" in text
-    assert "lite0-two-views (abababababab)" in text
+    assert "lite0-three-views (abababababab)" in text
     assert "2 entries" in text
 
 

@@ -43,7 +43,7 @@ def test_the_mean_of_the_class_maps_is_the_logits(name: str) -> None:
         output = network(cells, fields)
         assert torch.allclose(network.describe(fields), output.embedding)
         assert torch.allclose(output.views.mean(1), output.logits, atol=1e-5)
-        given = {"cells": cells, "field": fields}
+        given = {"cells": cells, "field": fields, "look": fields}
         for index, learner in enumerate(network.learners()):
             assert torch.allclose(learner.logits(*(given[name] for name in learner.inputs)), output.views[:, index])
     assert output.logits.shape == (2, 4)
@@ -148,15 +148,17 @@ def test_a_batch_of_any_size_gives_each_field_what_it_gets_alone(untrained: Mode
     assert np.allclose(together.class_maps[0], np.concatenate([each.class_maps[0] for each in alone]), atol=1e-4)
 
 
-def test_both_engines_compute_the_same_network_of_two_views(make_model: Callable[..., Model], tmp_path: Path) -> None:
+def test_both_engines_compute_the_same_network_of_three_views(make_model: Callable[..., Model], tmp_path: Path) -> None:
     torch.manual_seed(3)
     network = make_network("efficientnet-lite0", len(CLASSES)).eval()
     assert isinstance(network, Network)
     shown = (network.scale(torch.from_numpy(view)) for view in views(3))
-    model = make_model(tmp_path / "two", architecture="efficientnet-lite0", arrays=pack(to_eight_bit(network, *shown)))
+    model = make_model(
+        tmp_path / "three", architecture="efficientnet-lite0", arrays=pack(to_eight_bit(network, *shown))
+    )
     by_torch = TorchEngine(model, batch=4, threads=1).run(*views(3))
-    assert by_torch.views.shape == (3, 2, 4)
-    assert [maps.shape[2:] for maps in by_torch.class_maps] == [(3, 3), (2, 2)]
+    assert by_torch.views.shape == (3, 3, 4)
+    assert [maps.shape[2:] for maps in by_torch.class_maps] == [(3, 3), (2, 2), (2, 2)]
     assert_same(by_torch, OpenVinoEngine(model, batch=4, threads=1).run(*views(3)))
 
 

@@ -59,6 +59,14 @@ def test_leukocytes_on_another_smear_or_on_glass_keep_their_class(
         assert found >= len(views.nuclei[index]) // 2  # scale and shift may push some over the edge
 
 
+def test_what_may_go_by_the_look_is_shown_fields_as_they_are(labelled: tuple[Views, list[LabelledField]]) -> None:
+    moved, as_they_are = scenes(labelled, moved=0.4, glass=0.3, emptied=0.3), scenes(labelled)
+    for index, field in enumerate(labelled[1]):
+        shown, plain = (made.show("look", index, 96, np.random.default_rng(index)) for made in (moved, as_they_are))
+        assert (shown.pixels == plain.pixels).all()
+        assert shown.target.tolist() == np.eye(4)[field.label].tolist()
+
+
 def test_an_emptied_smear_and_debris_may_be_anything(labelled: tuple[Views, list[LabelledField]]) -> None:
     made = scenes(labelled, emptied=1.0, debris=1.0)
     for view in ("field", "cells"):
@@ -69,7 +77,7 @@ def test_an_emptied_smear_and_debris_may_be_anything(labelled: tuple[Views, list
 
 def test_a_scene_is_drawn_from_its_generator_alone(labelled: tuple[Views, list[LabelledField]]) -> None:
     made = Scenes(*labelled)
-    for view in ("field", "cells"):
+    for view in ("field", "cells", "look"):
         first, again = (made.show(view, 1, 96, np.random.default_rng(3)) for _ in range(2))
         assert (first.pixels == again.pixels).all()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from allq.classes import CLASSES
 from allq.errors import ModelError, UsageError
@@ -15,8 +17,10 @@ from allq.settings import Settings
 from imaging.synthetic import STYLES, render_field
 from models import fit
 from models.architectures.blueprint import InputSizes
-from models.architectures.registry import TWO_CHANNELS
+from models.architectures.network import Network
+from models.architectures.registry import TWO_CHANNELS, blueprint
 from models.artefact import Model
+from models.data import read_labelled
 from models.evaluate import evaluate
 from models.heldout import HeldOut
 from models.novelty import Novelty
@@ -24,6 +28,7 @@ from models.options import EvaluateOptions, TrainOptions
 from models.recalibrate import recalibrate
 from models.scenes import Shares
 from models.train import train
+from models.views import view_all
 
 OPTIONS = TrainOptions(
     name="small",
@@ -111,9 +116,38 @@ def test_checkpoints_of_other_scenes_or_sizes_are_not_gone_on_from(
     assert first_epoch(same) == 0
 
 
+def test_what_looks_at_the_look_leaves_the_blocks_that_it_borrows_as_they_are(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = replace(blueprint("tiny"), views=("cells", "field", "look"))
+    monkeypatch.setattr(fit, "make_network", lambda _, classes: Network(described, classes))
+    fields = read_labelled(data)
+    kept: dict[str, Tensor] = {}
+
+    def keep(stage: str, done: int, total: int) -> None:
+        if stage == "training, look" and done == 0:
+            kept.update(torch.load(tmp_path / "network-field.pt", weights_only=True)["averaged"])
+
+    network = fit.fit_network(
+        view_all(fields),
+        fields,
+        replace(OPTIONS, epochs=1),
+        checkpoint=tmp_path / "network.pt",
+        progress=keep,
+        stage="training",
+    )
+    assert isinstance(network, Network)
+    assert network.field is not None
+    assert kept
+    for name, value in network.field.state_dict().items():
+        assert torch.equal(value, kept[name]), name
+    assert network.look is not None
+    assert [*network.look.blocks] == [block.name for block in described.later_blocks]
+
+
 def test_an_architecture_whose_views_have_one_size_is_not_given_two() -> None:
     two = TrainOptions(architecture=TWO_CHANNELS, input_sizes=InputSizes(cells=96, field=64))
-    with pytest.raises(ModelError, match="two views of one size, not 96 and 64"):
+    with pytest.raises(ModelError, match="two pictures of one size, not 96 and 64"):
         _ = two.sizes
 
 
