@@ -10,6 +10,8 @@ What the means of an embedding and the head are taken of stays in single precisi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -98,17 +100,25 @@ def halve(network: Network) -> Network:
     the head.
     """
     described = network.described
-    for _, trunk in network.trunks():
-        first, *others = described.blocks
-        step = _step_of(first, trunk.blocks[first.name])
-        for block in others:
-            whole = trunk.blocks[block.name]
-            if not isinstance(whole, EightBitBlock):
-                raise TypeError(f"The block {block.name} is not on levels.")
-            exactly = block.tapped or block is described.blocks[-1]
-            trunk.blocks[block.name] = HalfBlock(block, whole, step, exactly=exactly)
-            step = _step_of(block, whole)
+    first, *others = described.blocks
+    last = described.first_blocks[-1]
+    if network.field is not None and network.look is not None:
+        lent = _step_of(last, network.field.blocks[last.name])
+        _halve(network.look.blocks, described.later_blocks, lent)
+    for trunk in (network.cells, network.field):
+        if trunk is not None:
+            _halve(trunk.blocks, others, _step_of(first, trunk.blocks[first.name]))
     return network.eval()
+
+
+def _halve(blocks: nn.ModuleDict, described: Sequence[Block], step: Tensor) -> None:
+    """Replace these blocks, in a row up to the last; what enters them is on levels of this step."""
+    for block in described:
+        whole = blocks[block.name]
+        if not isinstance(whole, EightBitBlock):
+            raise TypeError(f"The block {block.name} is not on levels.")
+        blocks[block.name] = HalfBlock(block, whole, step, exactly=block.tapped or block is described[-1])
+        step = _step_of(block, whole)
 
 
 def _step_of(described: Block, whole: nn.Module) -> Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,9 +22,10 @@ def views() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def screening(seed: int) -> Network:
-    """A network whose weights were drawn, not trained, with two views so that each trunk is seen."""
+    """A network whose weights were drawn, not trained, with every view that there is."""
     torch.manual_seed(seed)
-    trained = Network(blueprint("tiny"), len(CLASSES)).eval()
+    described = replace(blueprint("tiny"), views=("cells", "field", "look"))
+    trained = Network(described, len(CLASSES)).eval()
     return to_eight_bit(trained, 2 * torch.rand(4, 3, 96, 96) - 1, 2 * torch.rand(4, 3, 64, 64) - 1)
 
 
@@ -53,6 +56,17 @@ def test_half_precision_says_what_single_precision_says(untrained: Model, views:
     spread = float(expected.logits.std())
     assert float((found.logits - expected.logits).abs().max()) < 0.05 * spread
     assert torch.equal(found.logits.argmax(1), expected.logits.argmax(1))
+    assert torch.allclose(found.embedding, expected.embedding, atol=0.02 * float(expected.embedding.std()))
+
+
+def test_half_precision_says_of_every_view_what_single_precision_says(views: tuple[torch.Tensor, ...]) -> None:
+    single, half = screening(4), halve(screening(4))
+    with torch.inference_mode():
+        expected, found = single(*views), half(*views)
+    assert found.views.shape == (6, 3, len(CLASSES))
+    for view in range(3):
+        spread = float(expected.views[:, view].std())
+        assert float((found.views[:, view] - expected.views[:, view]).abs().max()) < 0.1 * spread
     assert torch.allclose(found.embedding, expected.embedding, atol=0.02 * float(expected.embedding.std()))
 
 
