@@ -76,10 +76,12 @@ def _end_with(parent: int) -> None:
 
 def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
     from worker.housekeeping import HousekeepingStep  # noqa: PLC0415  # after the environment is set
+    from worker.messages import without_built_in_tasks  # noqa: PLC0415
     from worker.tasks import app  # noqa: PLC0415
 
     # At each loss of the broker, of what Celery 6 will do by default: worker.app says what it is to do.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+    without_built_in_tasks(app)
     app.steps["worker"].add(HousekeepingStep)
     worker = app.Worker(
         pool_cls=pool,
