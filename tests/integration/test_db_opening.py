@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
+from allq import logging as allq_logging
 from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
 from db import health, migrate, named, reads
 from db.database import Database
@@ -134,6 +136,27 @@ def test_the_password_shows_in_no_representation(tmp_path):
     database = Database(_engine("postgresql://someone:s3cret@host/allq"))
     assert "s3cret" not in database.url + repr(database) + repr(database.engine)
     assert database.url == "postgresql+psycopg://someone:***@host/allq"
+    among_options = Database(_engine("postgresql://host/allq?user=someone&password=s3cret&sslpassword=s3cret"))
+    assert "s3cret" not in among_options.url + repr(among_options)
+
+
+def test_a_password_among_the_options_of_a_url_is_masked_in_what_a_driver_says(tmp_path):
+    with pytest.raises(DatabaseUnreachable) as caught:
+        Database.open(settings_for(tmp_path, "postgresql://127.0.0.1:1/allq?user=a&password=s3cret&sslkey=s3cret"))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_values_of_a_failed_statement_are_in_no_log(database, settings, capsys, restored_logging):
+    name = "Meier".join(("Anna ", ", 1961"))
+    allq_logging.configure(settings)
+    try:
+        with database.begin() as conn:
+            conn.execute(text("INSERT INTO batch (note) VALUES (:note)"), {"note": name})
+    except DBAPIError:
+        allq_logging.logger("test").exception("a statement failed")
+    logged = capsys.readouterr().err
+    assert "INSERT INTO batch" in logged
+    assert name not in logged
 
 
 def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path):
