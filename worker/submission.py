@@ -229,6 +229,7 @@ def _create(database: Database, options: SubmitOptions, root: str, raw_root: byt
                 configuration=model.configuration.as_json(),
                 code_version=model.configuration.code_version,
             ),
+            actor=options.operator,
         )
         return batches.create_batch(
             connection,
