@@ -101,6 +101,17 @@ class Settings(BaseSettings):
     )
     max_file_bytes: int = Field(default=1 << 30, gt=0, description="Files larger than this are refused unread.")
 
+    seal_seconds: float = Field(default=5, gt=0, description="How often new events are sealed into the ledger.")
+    ledger_key: Path | None = Field(
+        default=None, description="The key that signs the ledger's checkpoints. Default: ledger/key.pem in home."
+    )
+    ledger_file: Path | None = Field(
+        default=None, description="Where checkpoints are written to. Default: ledger/checkpoints.jsonl in home."
+    )
+    ledger_hooks: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Where checkpoints go as well, separated by spaces: syslog, a command's path, a URL."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -138,7 +149,22 @@ class Settings(BaseSettings):
     def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser().resolve() for path in value)
 
-    @field_validator("home", "models_dir", mode="after")
+    @field_validator("ledger_hooks", mode="before")
+    @classmethod
+    def _split_hooks(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("ledger_hooks", mode="after")
+    @classmethod
+    def _known_hooks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for hook in value:
+            if hook != "syslog" and not hook.startswith(("/", "https://", "http://")):
+                raise PydanticCustomError(
+                    "ledger_hooks", "each is syslog, the absolute path of a command, or an https:// URL"
+                )
+        return value
+
+    @field_validator("home", "models_dir", "ledger_key", "ledger_file", mode="after")
     @classmethod
     def _resolve_folder(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None
@@ -162,6 +188,16 @@ class Settings(BaseSettings):
     def embedded_broker(self) -> bool:
         """True when the broker is the Valkey that allq starts itself."""
         return self.broker_url is None
+
+    @property
+    def ledger_key_file(self) -> Path:
+        """Where the key lies that signs the ledger's checkpoints."""
+        return self.ledger_key or self.home / "ledger" / "key.pem"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """Where the ledger's checkpoints are written to, outside the database."""
+        return self.ledger_file or self.home / "ledger" / "checkpoints.jsonl"
 
     @property
     def database(self) -> str:

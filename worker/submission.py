@@ -231,6 +231,7 @@ def _create(database: Database, settings: Settings, options: SubmitOptions, root
                 configuration=model.configuration.as_json(),
                 code_version=model.configuration.code_version,
             ),
+            actor=options.operator,
         )
         return batches.create_batch(
             connection,
