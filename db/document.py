@@ -19,6 +19,7 @@ _EXAMPLES: dict[str, dict[str, str]] = {
     "flagged_fields": {"batch": "1"},
     "most_suspicious_fields": {"batch": "1", "limit": "5"},
     "review_queue": {"limit": "5"},
+    "provenance": {"slide": "H26-0102"},
     "reviews": {"slide": "H26-0102"},
     "skipped": {"batch": "1"},
     "slide_calls": {"slide": "H26-0102"},

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, event
 
 from allq.settings import load
-from db import artefacts, batches, chunks, reviews
+from db import artefacts, batches, chunks, events, reviews
 from db.database import Database
 from db.records import (
     Claim,
@@ -86,6 +86,8 @@ def _fill(database: Database) -> None:
     _screen(database, waiting[0])
     with database.begin() as conn:
         chunks.claim(conn, waiting[1], "worker@gpu-1:4711", 60)
+        started = {"operator": "allq@gpu-1", "settings": {"engine": "auto"}, "version": "0.1.0"}
+        events.append(conn, "worker-started", started, actor="worker@gpu-1:4711")
 
 
 def _submit(

@@ -35,8 +35,9 @@ BEGIN
     END LOOP;
 END $$;
 
--- The right to UPDATE certain columns also lets a session hold rows (SELECT … FOR UPDATE). Of `finding` that is all it
--- gives: the trigger on that table refuses every UPDATE.
+-- The right to UPDATE a column also lets a session hold rows (SELECT … FOR UPDATE), so that two don't decide at once. Of
+-- two columns that is all it gives: every UPDATE of `finding` is refused by its trigger, and a slide's number is held by
+-- its fields.
 CREATE TEMPORARY TABLE stated (name text, role text, rights text) ON COMMIT DROP;
 INSERT INTO stated VALUES
     -- What moves: a worker can't say afterwards who submitted a batch, or lay a field into another slide.
@@ -60,6 +61,7 @@ INSERT INTO stated VALUES
     ('review', 'allq_worker', 'SELECT'),
     ('alembic_version', 'allq_worker', 'SELECT'),
     -- A person who signs off adds a decision, and the event that tells of it.
+    ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
     ('review', 'allq_reviewer', 'SELECT, INSERT'),
     ('event', 'allq_reviewer', 'SELECT, INSERT'),
     ('event_slide', 'allq_reviewer', 'SELECT, INSERT'),
@@ -68,7 +70,7 @@ INSERT INTO stated VALUES
 -- A reviewer reads every table; worker and reviewer read every view, and so does a reader.
 INSERT INTO stated
 SELECT name, 'allq_reviewer', 'SELECT'
-FROM unnest(ARRAY['batch', 'slide', 'chunk', 'field', 'model', 'finding', 'finding_leukocytes', 'slide_call', 'skipped',
+FROM unnest(ARRAY['batch', 'chunk', 'field', 'model', 'finding', 'finding_leukocytes', 'slide_call', 'skipped',
                   'leaf', 'checkpoint', 'alembic_version']) AS name;
 INSERT INTO stated
 SELECT name, role, 'SELECT'

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from allq.errors import FailureCode
-from db import batches, chunks, named
+from db import batches, chunks, named, reviews, sealing
 from db.database import Database
 from db.records import Failure
 from imaging.synthetic import write_slides
@@ -130,8 +130,8 @@ def stated() -> set[str]:
     return names | set(re.findall(r"^    \('(\w+)', 'allq_", text, re.MULTILINE))
 
 
-def test_every_table_and_view_has_its_rights_stated(laboratory: Laboratory) -> None:
-    assert set(relations(laboratory)) <= stated()
+def test_every_table_and_view_has_its_rights_stated_and_no_other_is_named(laboratory: Laboratory) -> None:
+    assert stated() == set(relations(laboratory))
 
 
 def test_the_file_may_be_run_any_number_of_times_and_takes_back_what_was_given_beside_it(
@@ -162,7 +162,8 @@ def test_no_role_but_the_owner_may_more_than_read_and_append_what_is_never_chang
     moving = {"batch", "slide", "chunk", "field"}
     for group in ("worker", "reviewer", "reader"):
         for name, rights in granted(laboratory, group).items():
-            held = {"UPDATE"} if name in moving | {"finding"} and group == "worker" else set()
+            may_hold = {"worker": moving | {"finding"}, "reviewer": {"slide"}}.get(group, set())
+            held = {"UPDATE"} if name in may_hold else set()
             assert rights <= {"SELECT", "INSERT"} | held, (group, name)
     kinds = relations(laboratory)
     assert {name for name in granted(laboratory, "reader") if kinds[name] == "table"} == {"alembic_version"}
@@ -220,6 +221,9 @@ def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
         "UPDATE finding SET call = 'benign'",
         "DELETE FROM finding",
         "DELETE FROM field",
+        "UPDATE leaf SET hash = ''",
+        "DELETE FROM checkpoint",
+        "INSERT INTO review SELECT * FROM review",
         "UPDATE batch SET operator = 'somebody else'",
         "UPDATE batch SET model_id = 1",
         "UPDATE field SET path = 'B/1.png'",
@@ -269,6 +273,22 @@ def test_a_reviewer_reads_everything_and_changes_nothing_that_was_computed(writt
     with written.opened_as("reviewer") as database:
         assert store.rows(database, "SELECT count(*) FROM finding")[0][0] > 0
     written.refuses("reviewer", statement)
+
+
+def test_a_reviewer_looks_and_signs_and_can_move_no_slide(written: Laboratory) -> None:
+    with written.opened_as("reviewer") as database:
+        with database.begin() as conn:
+            slide = reviews.find(conn, "A")
+            reviews.look(conn, slide, reviewer="m.meier")
+            assert reviews.sign(conn, slide, call="insufficient", reason="out of focus", reviewer="m.meier")
+        with pytest.raises(IntegrityError, match="foreign key"), database.begin() as conn:
+            conn.exec_driver_sql("UPDATE slide SET id = id + 100000")
+
+
+def test_a_worker_seals_the_ledger(written: Laboratory, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, written.url_as("worker"))
+    with written.opened_as("worker") as database:
+        assert sealing.seal(database, settings, wait=True).events > 0
 
 
 @pytest.mark.parametrize("table", ["batch", "slide", "field", "finding", "finding_leukocytes", "event", "model"])

@@ -127,7 +127,6 @@ def test_a_broker_that_cannot_prove_who_it_is_gets_no_password(
     found = on_broker(settings, url)
     with pytest.raises(BrokerUnreachable) as caught:
         broker.ping(found)
-    assert PASSWORD not in str(caught.value) + PASSWORD[::-1] or case != "a wrong password"
     assert PASSWORD not in str(caught.value)
     assert PASSWORD[::-1] not in str(caught.value)
     with pytest.raises(OperationalError) as refused:
@@ -190,6 +189,8 @@ def test_a_batch_is_screened_over_tls_and_no_secret_is_printed_logged_or_listed(
     assert told["database"].ok
     log = "".join(path.read_text(errors="replace") for path in settings.home.glob("worker-*.log"))
     assert "chunk recorded" in log
+    names = {part for path in (tmp_path / "slides").rglob("*") for part in (path.name, path.stem)}
+    assert not [name for name in names if name in log], "logs carry ids, not names"
     assert len(listed) > len(ours)
     for text in (log, *listed, *(f"{check.detail} {check.advice}" for check in told.values())):
         assert PASSWORD not in text
