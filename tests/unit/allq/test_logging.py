@@ -17,15 +17,14 @@ pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 @pytest.fixture(params=["text", "json"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Settings:
-    found = Settings(_env_file=None, home=tmp_path, log_format=request.param)  # type: ignore[call-arg]
-    allq_logging.configure(found)
-    return found
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, home=tmp_path, log_format=request.param)  # type: ignore[call-arg]
 
 
 def test_what_is_logged_begins_no_line_of_its_own_and_moves_no_cursor(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    allq_logging.configure(settings)
     allq_logging.logger("test").warning(HOSTILE, problem=HOSTILE)
     logging.getLogger("celery.worker").error("Received unregistered task %s", HOSTILE)  # another library's own
     logged = capsys.readouterr().err
@@ -38,6 +37,7 @@ def test_what_is_logged_begins_no_line_of_its_own_and_moves_no_cursor(
 def test_of_an_error_of_the_database_the_rows_it_repeats_are_left_out(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    allq_logging.configure(settings)
     name = " ".join(("Anna", "Meier"))
     try:
         raise ValueError(f'null value in column "queue"\nDETAIL:  Failing row contains (7, {name}).')
