@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
+import re
+import shutil
+import signal
 import socket
 import ssl
 import struct
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +28,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.compose import free_port
 
 Address = tuple[str, int] | str
 
@@ -45,6 +53,12 @@ class Authority:
 
     def server(self, *names: str) -> ssl.SSLContext:
         """What a server shows that goes by these names or addresses."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file(*names))
+        return context
+
+    def server_file(self, *names: str) -> Path:
+        """The same as a file: key and certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         made = self._builder(subject, key).add_extension(
@@ -59,9 +73,7 @@ class Authority:
             )
             + signed.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(both)
-        return context
+        return both
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
@@ -178,3 +190,60 @@ def unix_or_tcp(url: Any) -> Address:
     host = str(url.query.get("host") or url.host or "localhost")
     port = url.port or int(url.query.get("port", 5432))
     return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+
+
+class NoServer(Exception):
+    """There is no PostgreSQL with TLS on this machine."""
+
+
+@contextmanager
+def postgresql_with_tls(authority: Authority, password: str) -> Iterator[int]:
+    """The machine's own PostgreSQL, where it is built with TLS, as a server that takes nothing else; yields its port.
+
+    Raises NoServer.
+    """
+    programs = _programs_with_tls()
+    data = Path(tempfile.mkdtemp(prefix="allq-postgresql-tls-"))
+    account: dict[str, Any] = {"cwd": "/"}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        account |= {"user": "nobody", "group": "nogroup", "extra_groups": []}
+    (data / "password").write_text(password)
+    shutil.copyfile(authority.server_file("localhost"), data / "server.pem")
+    for path in (data, data / "password", data / "server.pem"):
+        if os.geteuid() == 0:
+            shutil.chown(path, "nobody", "nogroup")
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    cluster = data / "cluster"
+    port = free_port()
+    options = ["--pgdata", cluster, "--username", "allq", "--pwfile", data / "password", "--auth", "scram-sha-256"]
+    settings = {"ssl": "on", "ssl_cert_file": data / "server.pem", "ssl_key_file": data / "server.pem", "fsync": "off"}
+    try:
+        subprocess.run(
+            [programs / "initdb", *options, "--encoding=UTF8", "--locale=C", "--no-sync"],
+            check=True,
+            capture_output=True,
+            **account,
+        )
+        (cluster / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        command = [programs / "postgres", "-D", cluster, "-h", "127.0.0.1", "-p", str(port), "-k", data]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account)
+        try:
+            yield port
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def _programs_with_tls() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_config"))
+    beside = shutil.which("pg_config")
+    for program in (*reversed(found), *([Path(beside)] if beside else ())):
+        said = subprocess.run([program, "--configure", "--bindir"], capture_output=True, text=True, check=False).stdout
+        folder = Path(said.strip().rpartition("\n")[2])
+        if re.search("--with-(openssl|ssl=openssl)", said) and (folder / "initdb").exists():
+            return folder
+    raise NoServer("no PostgreSQL that is built with TLS is installed here")

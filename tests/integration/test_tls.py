@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -23,7 +23,7 @@ from db.database import Database
 from imaging.synthetic import write_slides
 from tests.databases import PostgresqlServer, settings_for
 from tests.screening import status, submit_synthetic, wait_for, workers
-from tests.tls import Authority, door, unix_or_tcp
+from tests.tls import Authority, NoServer, door, postgresql_with_tls, unix_or_tcp
 from worker import broker
 from worker.app import make_app
 from worker.health import checks
@@ -155,6 +155,42 @@ def test_the_database_is_reached_over_tls_only_where_the_certificate_fits(
         with pytest.raises(DatabaseUnreachable) as caught:
             Database.open(settings_for(tmp_path, wrong))
         assert PASSWORD not in str(caught.value)
+
+
+def test_a_postgresql_with_tls_of_its_own_is_used_only_over_tls(
+    authority: Authority, stranger: Authority, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(postgresql_with_tls(authority, PASSWORD))
+        except NoServer as missing:
+            pytest.skip(str(missing))
+        place = f"postgresql://allq:{PASSWORD}@localhost:{port}/postgres?sslmode="
+        good = f"{place}verify-full&sslrootcert={authority.certificate}"
+
+        def answers() -> bool:
+            try:
+                Database.open(settings_for(tmp_path, good), upgrade=True).close()
+            except DatabaseUnreachable:
+                return False
+            return True
+
+        wait_for(answers, what="the server takes us, and the schema")
+        database = Database.open(settings_for(tmp_path, good))
+        with database.read() as conn:
+            used = "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+            ssl_is_on, version = conn.exec_driver_sql(used).one()
+        database.close()
+        assert (ssl_is_on, version[:6]) == (True, "TLSv1.")
+        for wrong in (
+            f"{place}disable",
+            f"{place}verify-full&sslrootcert={stranger.certificate}",
+            good.replace("localhost", "127.0.0.1"),
+            good.replace(PASSWORD, "wrong"),
+        ):
+            with pytest.raises(DatabaseUnreachable) as caught:
+                Database.open(settings_for(tmp_path, wrong))
+            assert PASSWORD not in str(caught.value)
 
 
 def test_a_batch_is_screened_over_tls_and_no_secret_is_printed_logged_or_listed(
