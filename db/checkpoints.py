@@ -38,6 +38,9 @@ _TEXT: Final = re.compile(
 )
 
 
+_GIVEN_UP: Final = re.compile(r"\d+ [0-9a-f]{64}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A checkpoint: what is signed, by whom, and the signature. `sealed_at` as it stands in the text."""
@@ -183,8 +186,8 @@ def of_row(row: Any) -> tuple[Checkpoint, bytes]:
     number, origin, size, root, previous, sealed_at, settled, given_up, next_key, public_key, signature, frontier = row
     if not all(isinstance(value, int) for value in (number, size, settled)) or not isinstance(origin, str):
         raise TypeError("a number or the origin is none")
-    if given_up is not None and not isinstance(given_up, str):
-        raise TypeError("given_up is no text")
+    if given_up is not None and not (isinstance(given_up, str) and _GIVEN_UP.fullmatch(given_up)):
+        raise TypeError("given_up names no checkpoint")
     checkpoint = Checkpoint(
         number=number,
         origin=origin,

@@ -69,6 +69,11 @@ class Database:
             raise
         return database
 
+    @classmethod
+    def at(cls, url: str) -> Database:
+        """A database that is known to be there and up to date, by its URL: for a process started by one that knows."""
+        return cls(_engine(url))
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A write transaction: committed at the end of the block, rolled back by an exception."""

@@ -213,7 +213,7 @@ class Covered:
 
 def covered(conn: Connection, chunk_ids: Sequence[int]) -> Iterator[Covered]:
     """The lines that the events `chunk-recorded` of these chunks have digested, as the rows stand; chunk by chunk."""
-    for row in run(conn, _LINES, {"chunks": chunk_ids}, lists=("chunks",)):
+    for row in run(conn, _LINES, {"chunks": chunk_ids}, lists=("chunks",)).all():
         chunk_id, field_id, linked, wanted, finding_id, model_id, count, data, *columns = row
         at = (chunk_id, field_id, wanted, not linked)
         gone = [name for name, value in (("finding", finding_id), ("model", model_id)) if value is None]

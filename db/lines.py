@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
+from types import NoneType
 from typing import Any, Final
 
 MODEL: Final = ("id", "sha256", "name", "architecture", "synthetic", "configuration", "code_version", "added_at")
@@ -73,19 +74,46 @@ def blob(value: Any) -> bytes:
     return bytes(value)
 
 
-def line(table: str, row: Sequence[Any]) -> str:
-    """A row's line. `row` holds the columns of `COLUMNS[table]` in their order, as the database gives them.
+_WRITTEN: Final[dict[type, Callable[[Any], str]]] = {
+    str: encode_basestring,
+    float: float.__repr__,
+    int: int.__repr__,
+    bool: lambda value: "true" if value else "false",
+    NoneType: lambda _: "null",
+}
+"""How the JSON encoder writes a value of each kind that a column holds."""
 
-    Raises ValueError or TypeError for values that no row of ours ever has.
+
+def _layout(table: str) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    columns = COLUMNS[table]
+    ordered = sorted(range(len(columns)), key=lambda at: columns[at])
+    text = "{" + ",".join(f'"{columns[at]}":%s' for at in ordered) + "}"
+    times = tuple(place for place, at in enumerate(ordered) if columns[at] in _TIMES)
+    booleans = tuple(place for place, at in enumerate(ordered) if columns[at] in _BOOLEANS)
+    return text, tuple(ordered), times, booleans
+
+
+_LAYOUTS: Final = {table: _layout(table) for table in COLUMNS}
+
+
+def line(table: str, row: Sequence[Any]) -> str:
+    """A row's line: what `canonical` gives of its columns by their names, several times as fast.
+
+    `row` holds the columns of `COLUMNS[table]` in their order, as the database gives them. Raises ValueError or
+    TypeError for values that no row of ours ever has.
     """
-    named = dict(zip(COLUMNS[table], row, strict=True))
-    for name in _TIMES & named.keys():
-        named[name] = instant(named[name])
-    for name in _BOOLEANS & named.keys():
-        if named[name] not in (0, 1):
-            raise ValueError(f"{name} is no boolean")
-        named[name] = bool(named[name])
-    return canonical(named)
+    text, ordered, times, booleans = _LAYOUTS[table]
+    values = [row[at] for at in ordered]
+    for place in times:
+        values[place] = instant(values[place])
+    for place in booleans:
+        if values[place] not in (0, 1):
+            raise ValueError("a boolean is none")
+        values[place] = bool(values[place])
+    try:
+        return text % tuple([_WRITTEN[value.__class__](value) for value in values])
+    except KeyError:
+        raise TypeError("a column holds what allq never writes") from None
 
 
 def row_digest(table: str, row: Sequence[Any]) -> str:

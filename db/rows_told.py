@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -30,6 +31,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.table} {self.row}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Which rows a part of the events tells of, by table, ascending; how many are gone; how many were compared."""
+
+    seen: dict[str, array[int]]
+    gone: dict[str, int]
+    rows: int
 
 
 Report = Callable[[Problem], None]
@@ -70,6 +80,22 @@ class Seen:
             self._others.add(number)
         return True
 
+    def add_all(self, numbers: Sequence[int]) -> list[int]:
+        """Note ascending numbers; return those that were there already."""
+        if not numbers:
+            return []
+        first, last = numbers[0], numbers[-1]
+        without_gaps = first >= 0 and last < len(self._bytes) and last - first + 1 == len(numbers)
+        if without_gaps and self._bytes.find(1, first, last + 1) < 0:
+            self._bytes[first : last + 1] = b"\x01" * len(numbers)
+            self.count += len(numbers)
+            return []
+        return [number for number in numbers if not self.add(number)]
+
+    def numbers(self) -> list[int]:
+        """What has occurred, ascending."""
+        return sorted({at for at, seen in enumerate(self._bytes) if seen} | self._others)
+
     def __contains__(self, number: object) -> bool:
         if isinstance(number, int) and 0 <= number < len(self._bytes):
             return bool(self._bytes[number])
@@ -78,11 +104,15 @@ class Seen:
 
 @dataclass(slots=True)
 class RowsTold:
-    """Compares rows with events, block by block. `rows` counts those compared."""
+    """Compares rows with events, block by block. `rows` counts those compared.
+
+    `part`: one of several that work side by side; what they have seen is put together with `take` and `merge`.
+    """
 
     conn: Connection
     report: Report
     rows: int = 0
+    part: bool = False
     _seen: dict[str, Seen] = field(default_factory=dict)
     _gone: dict[str, int] = field(default_factory=dict)
 
@@ -121,8 +151,25 @@ class RowsTold:
             "belongs to no finding",
         )
 
+    def take(self) -> Told:
+        """What has been seen since the last time."""
+        told = Told({table: array("q", seen.numbers()) for table, seen in self._seen.items()}, self._gone, self.rows)
+        self._seen, self._gone, self.rows = {}, {}, 0
+        return told
+
+    def merge(self, told: Told) -> None:
+        """Add what another has seen."""
+        self.rows += told.rows
+        for table, count in told.gone.items():
+            self._gone[table] = self._gone.get(table, 0) + count
+        for table, numbers in told.seen.items():
+            for number in self._seen_of(table).add_all(numbers):
+                self.report(Problem(table=table, row=str(number), what="two events tell of it"))
+
     def _seen_of(self, table: str) -> Seen:
-        if table not in self._seen:
+        if table not in self._seen and self.part:
+            self._seen[table] = Seen(0)
+        elif table not in self._seen:
             count = run(self.conn, f"SELECT count(*) FROM {table}").scalar_one()
             # numbers may have gaps where a transaction was rolled back; far ones cost a little more
             self._seen[table] = Seen(2 * count + 1_000)
@@ -281,4 +328,4 @@ def _name(report: Report, table: str, keys: Iterable[Any], what: str) -> None:
 def _in_parts(conn: Connection, statement: str, ids: Collection[int], size: int = 5_000) -> Iterator[Any]:
     ordered = sorted(ids)
     for start in range(0, len(ordered), size):
-        yield from run(conn, statement, {"ids": ordered[start : start + size]}, lists=("ids",))
+        yield from run(conn, statement, {"ids": ordered[start : start + size]}, lists=("ids",)).all()

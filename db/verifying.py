@@ -1,7 +1,7 @@
 """`verify`: recomputes the ledger from the rows as they stand, and names what is not as it was sealed.
 
-Everything is read once, in blocks, within one read transaction: leaves with their events in the order of the tree,
-checkpoints and the exported file beside them in lockstep. Memory stays flat but for a byte a finding.
+Everything is read once, in blocks: leaves with their events in the order of the tree (by several processes where there
+are many), checkpoints and the exported file beside them in lockstep. Memory stays flat but for a byte a row.
 
 What is trusted: the exported checkpoints, and the first public key that their name, the origin, was made of. The
 signatures of the first and last checkpoint and of those that change the key are verified; each of the others is vouched
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -28,7 +27,8 @@ from db.merkle import Frontier, leaf_hash
 from db.rows_told import NAMED, Problem, RowsTold
 from db.sealing import event_columns
 from db.statements import known_moment, on_sqlite, run
-from db.witness import Witness
+from db.verifying_parts import WORTH_IT, Part, parts
+from db.witness import Witness, as_line, read_line
 
 BLOCK: Final = 10_000
 """Leaves read at once."""
@@ -71,11 +71,14 @@ def verify(
     """
     with database.read() as conn:
         conn.detach()  # what is set on it to read damaged text must not outlive this
-        return _Verification(conn, witness, complete=complete, progress=progress).run(since)
+        return _Verification(database, conn, witness, complete=complete, progress=progress).run(since)
 
 
 class _Verification:
-    def __init__(self, conn: Connection, witness: Witness, *, complete: bool, progress: Progress) -> None:
+    def __init__(
+        self, database: Database, conn: Connection, witness: Witness, *, complete: bool, progress: Progress
+    ) -> None:
+        self._database = database
         self._conn = conn
         self._complete = complete
         self._progress = progress
@@ -84,7 +87,8 @@ class _Verification:
         self._exported = _Exported(witness, self._report)
         self._statement = (
             f"SELECT l.seq, l.event_id, l.hash, {event_columns(conn)} "
-            "FROM leaf l LEFT JOIN event e ON e.id = l.event_id WHERE l.seq > :after ORDER BY l.seq LIMIT :block"
+            "FROM leaf l LEFT JOIN event e ON e.id = l.event_id "
+            "WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq LIMIT :block"
         )
 
     def run(self, since: int | None) -> Verified:
@@ -92,7 +96,7 @@ class _Verification:
         before, tree = self._start(since)
         self._total = run(self._conn, "SELECT max(seq) + 1 FROM leaf").scalar() or 0
         chain = _Chain(before, self._exported, self._report)
-        leaves = _Leaves(self._leaf_rows(tree.size - 1 if since else -(1 << 62)), tree.size, self._report)
+        leaves = _Leaves(self._blocks(tree.size), tree.size, self._report)
         for checkpoint, frontier in self._checkpoints(before.number if before else None):
             found.checkpoints += 1
             if not chain.follows(checkpoint):
@@ -144,8 +148,25 @@ class _Verification:
                 except (TypeError, ValueError) as error:
                     self._report(_of_checkpoint(row[0], f"holds what allq never writes ({error})"))
 
-    def _leaf_rows(self, after: int) -> Iterator[list[Any]]:
-        while rows := self._read(self._statement, {"after": after, "block": BLOCK}):
+    def _blocks(self, first: int) -> Iterator[list[Any] | Part]:
+        """The leaves from `first` on, in their order: by several processes where there are many and none is missing."""
+        in_order = run(self._conn, "SELECT count(*), min(seq), max(seq) FROM leaf").one()
+        if self._total - first < WORTH_IT or tuple(in_order) != (self._total, 0, self._total - 1):
+            yield from self._leaf_rows(first - 1 if first else -(1 << 62), None)
+            return
+        for part in parts(self._database, first - 1, self._total - 1):
+            if part.hashes is None:
+                yield from self._leaf_rows(part.after, part.upto)
+                continue
+            self._found.events += part.upto - part.after
+            self._found.problems += part.problems
+            self._rows.merge(part.told)
+            self._progress("Verifying events", self._found.events, self._total - first)
+            yield part
+
+    def _leaf_rows(self, after: int, upto: int | None) -> Iterator[list[Any]]:
+        values = {"block": BLOCK, "upto": (1 << 62) if upto is None else upto}
+        while rows := self._read(self._statement, {**values, "after": after}):
             after = rows[-1][0]
             self._found.events += len(rows)
             self._rows.check([(row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str])
@@ -247,12 +268,12 @@ class _Verification:
 
     def _read(self, statement: str, values: dict[str, Any]) -> list[Any]:
         try:
-            return list(run(self._conn, statement, values))
+            return list(run(self._conn, statement, values).all())
         except DBAPIError:
             # Text that is no UTF-8, a time that Python has not: never written by us. It is read as something else, and
             # so differs from what was sealed.
             _read_anything(self._conn)
-            return list(run(self._conn, statement, values))
+            return list(run(self._conn, statement, values).all())
 
 
 @dataclass(slots=True)
@@ -267,7 +288,7 @@ class _Segment:
 class _Leaves:
     """The stream of leaves, taken by the checkpoint. Gaps are named and filled with what hashes to nothing."""
 
-    def __init__(self, blocks: Iterator[list[Any]], first: int, report: Callable[[Problem], None]) -> None:
+    def __init__(self, blocks: Iterator[list[Any] | Part], first: int, report: Callable[[Problem], None]) -> None:
         self._blocks = blocks
         self._next = first
         self._report = report
@@ -307,7 +328,13 @@ class _Leaves:
         del self._computed[: self._at], self._stored[: self._at]
         self._at = 0
 
-    def _add(self, rows: list[Any]) -> None:
+    def _add(self, rows: list[Any] | Part) -> None:
+        if isinstance(rows, Part):
+            hashes = rows.leaves()
+            self._computed += hashes
+            self._stored += hashes
+            self._next += len(hashes)
+            return
         rows = self._in_place(rows)
         computed = [
             leaf_hash(event_text(row[3:]).encode("utf-8", "surrogatepass")) if row[3] is not None else _as_stored(row)
@@ -356,24 +383,27 @@ class _Exported:
     """The exported checkpoints, read in lockstep with the database's."""
 
     def __init__(self, witness: Witness, report: Callable[[Problem], None]) -> None:
-        self._lines = iter(witness)
+        self._lines = witness.lines()
         self._report = report
+        self._raw: bytes | None = None
         self._ahead: Checkpoint | None = None
         self._before = 0
         self.count = 0
         self.origin: str | None = None
 
     def _peek(self) -> Checkpoint | None:
+        """The next line, read."""
         while self._ahead is None:
             try:
-                line = next(self._lines)
-            except StopIteration:
-                return None
+                if (raw := self._next()) is None:
+                    return None
+                line = read_line(raw)
             except LedgerError as error:
                 self._report(Problem(table="exported checkpoints", row=f"after {self._before}", what=str(error)))
-                return None
-            self.count += 1
-            self.origin = self.origin or line.origin
+                self._raw = None
+                continue
+            self._raw = None
+            self._took(line)
             if line.number <= self._before:
                 self._report(Problem(table="exported checkpoints", row=str(line.number), what="is out of its order"))
                 continue
@@ -381,26 +411,43 @@ class _Exported:
             self._ahead = line
         return self._ahead
 
+    def _next(self) -> bytes | None:
+        if self._raw is None:
+            self._raw = next(self._lines, None)
+        return self._raw
+
+    def _took(self, line: Checkpoint) -> None:
+        self.count += 1
+        self.origin = self.origin or line.origin
+
     def before(self, number: int | None) -> Iterator[Checkpoint]:
         """Those that come before `number`, all for None, each once."""
         while (line := self._peek()) is not None and (number is None or line.number < number):
             self._ahead = None
             yield line
 
-    def at(self, number: int) -> Checkpoint | None:
-        """The one of that number."""
+    def matches(self, checkpoint: Checkpoint) -> bool | None:
+        """Whether the exported one of that number is the same; None when none of that number was exported."""
         line = self._peek()
-        if line is None or line.number != number:
+        if line is None or line.number != checkpoint.number:
             return None
         self._ahead = None
-        return line
+        return line == checkpoint
+
+    def skip_same(self, checkpoint: Checkpoint) -> bool:
+        """True when the next line is, to the byte, this checkpoint's: the common case, without reading it."""
+        if self._ahead is None and self._next() == as_line(checkpoint):
+            self._raw = None
+            self._took(checkpoint)
+            self._before = checkpoint.number
+            return True
+        return False
 
     def upto(self, checkpoint: Checkpoint) -> None:
         """Pass over what was exported up to this checkpoint, and compare it with the last of that."""
         for _ in self.before(checkpoint.number):
             pass
-        line = self.at(checkpoint.number)
-        if line is not None and line != checkpoint:
+        if self.matches(checkpoint) is False:
             self._report(_of_checkpoint(checkpoint.number, "is not the one that was exported"))
 
 
@@ -421,7 +468,8 @@ class _Chain:
         if number < 1:
             self._report(_of_checkpoint(number, "there is no such number"))
             return False
-        lost = self._lost(checkpoint)
+        same = self._exported.skip_same(checkpoint)
+        lost = [] if same else list(self._exported.before(number))
         expected = last.number + 1 if last else 1
         if number != expected and checkpoint.given_up is None:
             self._report(_of_checkpoint(_span(expected, number - 1), "is gone"))
@@ -430,8 +478,8 @@ class _Chain:
             lost = []
         for gone in lost:
             self._report(_of_checkpoint(gone.number, "was exported and is gone"))
-        line = self._exported.at(number)
-        if line is not None and line != checkpoint:
+        exported = same or self._exported.matches(checkpoint)
+        if exported is False:
             self._report(_of_checkpoint(number, "is not the one that was exported"))
         if checkpoint.previous != (last.digest if last else NO_PREVIOUS):
             self._report(_of_checkpoint(number, "is not chained to the one before it: one of the two was changed"))
@@ -439,7 +487,7 @@ class _Chain:
         key = last.key_after if last else checkpoint.public_key
         if checkpoint.public_key != key:
             self._report(_of_checkpoint(number, "is signed with a key that the one before does not name"))
-        if (last is None or checkpoint.next_key or checkpoint.given_up or line is None) and not checkpoint.is_signed():
+        if (last is None or checkpoint.next_key or checkpoint.given_up or not exported) and not checkpoint.is_signed():
             self._report(_of_checkpoint(number, "its signature is not that of its key"))
         self.last = checkpoint
         return True
@@ -469,12 +517,11 @@ class _Chain:
         if last is None and self._exported.origin not in {None, checkpoint.origin}:
             self._report(_of_checkpoint(checkpoint.number, "has another origin than the exported checkpoints"))
 
-    def _lost(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        return list(islice(self._exported.before(checkpoint.number), None))
-
     def _accept(self, checkpoint: Checkpoint, lost: Iterable[Checkpoint]) -> None:
         """A restored backup: the lost checkpoints are named by the signed one that follows."""
-        number, digest = str(checkpoint.given_up).split(" ")
+        number, _, digest = str(checkpoint.given_up).partition(" ")
+        if int(number) != checkpoint.number - 1:
+            self._report(_of_checkpoint(checkpoint.number, "gives up another checkpoint than the one before it"))
         for line in lost:
             if line.number == int(number) and line.digest.hex() != digest:
                 self._report(_of_checkpoint(line.number, "was exported and is not the one that was given up"))

@@ -40,14 +40,27 @@ class DamagedLine(LedgerError):
     """A line of the file is no checkpoint."""
 
 
+def as_line(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as it stands in the file."""
+    return canonical(checkpoint.as_json()).encode() + b"\n"
+
+
+def read_line(line: bytes) -> Checkpoint:
+    """The same way back. DamagedLine when it is none."""
+    try:
+        return Checkpoint.from_json(json.loads(line))
+    except ValueError:
+        raise DamagedLine(f"A line of the exported checkpoints is none: {line[:40]!r}….") from None
+
+
 class Witness:
     """The file of one machine."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __iter__(self) -> Iterator[Checkpoint]:
-        """Every checkpoint, in the order of writing. DamagedLine names a line that is none."""
+    def lines(self) -> Iterator[bytes]:
+        """Every line as it stands, but for what a power cut has torn: the whole line follows that."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -55,21 +68,17 @@ class Witness:
         except OSError as error:
             raise LedgerError(f"The exported checkpoints {self.path} can't be read ({error.strerror}).") from None
         with file:
-            before = b""
-            torn: DamagedLine | None = None
-            for number, line in enumerate(file, start=1):
-                if torn is not None and not line.startswith(before.rstrip(b"\n")):
-                    raise torn
-                torn = None
-                try:
-                    found = Checkpoint.from_json(json.loads(line))
-                except ValueError:
-                    # a write that a power cut has torn is followed by the same line, whole
-                    torn, before = DamagedLine(f"Line {number} of {self.path} is no checkpoint."), line
-                    continue
-                yield found
-            if torn is not None and before.endswith(b"\n"):
-                raise torn
+            before: bytes | None = None
+            for line in file:
+                if before is not None and not line.startswith(before.rstrip(b"\n")):
+                    yield before
+                before = line
+            if before is not None and before.endswith(b"\n"):
+                yield before
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        """Every checkpoint, in the order of writing. DamagedLine for a line that is none."""
+        return map(read_line, self.lines())
 
     def last(self) -> Checkpoint | None:
         """The newest checkpoint of the file."""
@@ -106,8 +115,7 @@ class Witness:
                     torn = file.read(1) != b"\n"
                 else:
                     torn = False
-                text = "".join(canonical(one.as_json()) + "\n" for one in missing)
-                file.write((b"\n" if torn else b"") + text.encode())
+                file.write((b"\n" if torn else b"") + b"".join(map(as_line, missing)))
                 file.flush()
                 os.fsync(file.fileno())
             if fresh:

@@ -79,6 +79,49 @@ def test_a_schema_from_the_future_is_refused(database, settings):
             Database.open(settings, upgrade=upgrade)
 
 
+def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_ledger(database, settings, monkeypatch):
+    from sqlalchemy import text
+
+    from db import lines, sealing, verifying
+    from db.witness import Witness
+    from tests import store
+
+    monkeypatch.setattr(lines, "row_digest", lambda *_: "0" * 64)
+    monkeypatch.setattr(lines, "marks", lambda _: "")
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 3)])
+    store.work(database, chunk_ids)
+    monkeypatch.undo()
+    with database.begin() as conn:  # back to the first schema, with the events that its code wrote
+        for table in ("review", "leaf", "checkpoint"):
+            for view in ("review_queue", "slide_reviews"):
+                conn.execute(text(f"DROP VIEW IF EXISTS {view}"))
+            conn.execute(text(f"DROP TABLE {table}"))
+        conn.execute(text("DROP INDEX event_slide_event_id"))
+        if database.dialect == "sqlite":
+            for verb in ("update", "delete"):
+                conn.execute(text(f"DROP TRIGGER event_no_{verb}"))
+        else:
+            conn.execute(text("ALTER TABLE event DISABLE TRIGGER event_append_only"))
+        conn.execute(text("DELETE FROM event WHERE kind = 'model-remembered'"))
+        zeros, marks = f',"row":"{"0" * 64}"', ',"marks":""'
+        for part in (zeros, marks):
+            conn.execute(text("UPDATE event SET body = replace(body, :part, '')"), {"part": part})
+        conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert migrate.upgrade(database) == ["0002"]
+    sealing.seal(database, settings)
+    witness = Witness(settings.checkpoint_file)
+    assert verifying.verify(database, witness, complete=True).problems == []
+    with database.begin() as conn:
+        if database.dialect == "sqlite":
+            conn.execute(text("DROP TRIGGER slide_call_no_update"))
+        else:
+            conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(text("UPDATE slide_call SET suspects = suspects + 1"))
+    said = {problem.table for problem in verifying.verify(database, witness).problems}
+    assert said == {"slide_call"}
+
+
 def test_head_is_the_newest_migration():
     from alembic.script import ScriptDirectory
 
