@@ -7,6 +7,7 @@ import re
 import unicodedata
 from typing import Final
 
+_NOT_ASCII: Final = re.compile(r"[^ -~\r\n\t]")
 _ESCAPE: Final = re.compile(r"\\x[0-9a-f]{2}")
 
 
@@ -28,11 +29,7 @@ def printable_json(text: str) -> str:
     `json` itself leaves DEL, C1 controls (of which one begins a terminal's commands) and bidirectional overrides as
     they are, unless it escapes every umlaut, too.
     """
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return "".join(
-        character if _is_plain(character) or character in "\r\n\t" else _in_json(character) for character in text
-    )
+    return _NOT_ASCII.sub(lambda found: found.group() if _is_plain(found.group()) else _in_json(found.group()), text)
 
 
 def _in_json(character: str) -> str:
