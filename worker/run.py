@@ -22,6 +22,7 @@ from allq.settings import Settings
 from db.database import Database
 from worker import broker, embedded
 from worker.broker import QUEUES
+from worker.introduction import introduce
 
 log = allq_logging.logger(__name__)
 
@@ -43,9 +44,12 @@ def run_worker(
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
         raise UsageError(f"There is no queue {unknown[0]!r}; the queues are {' and '.join(QUEUES)}.")
-    Database.open(
-        settings
-    ).close()  # refuses an outdated schema, upgrades the embedded database, before any pool starts
+    # Refuses an outdated schema, upgrades the embedded database, before any pool starts.
+    database = Database.open(settings)
+    try:
+        introduce(database, settings)  # this process keeps house, and calls slides in its own name
+    finally:
+        database.close()
     allq_logging.configure(settings)
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     signals.worker_process_init.connect(_begin_process, weak=False)
