@@ -1,7 +1,7 @@
 """What the ledger costs: sealing's share of the throughput, and how fast `verify` reads.
 
-    python benchmarks/ledger.py                              SQLite in a temporary folder
-    python benchmarks/ledger.py --database-url URL           PostgreSQL (an empty database with the schema; left filled)
+    python -m benchmarks.ledger                        SQLite in a temporary folder
+    python -m benchmarks.ledger --database-url URL     PostgreSQL (an empty database; left filled)
 
 1. Sealing: chunks of 256 made-up findings are recorded and slides called; after every `--seal-every` chunks the sealer
    runs, as it does every few seconds. Its share is that of its time in the time of the whole path, which screens

@@ -109,6 +109,20 @@ class Housekeeper:
         except Exception:
             log.exception("housekeeping failed")
 
+    def end(self) -> None:
+        """Seal what the last chunks have told before the worker goes: no other may come for days."""
+        self._seal_at = 0.0
+        try:
+            database = Database.open(self._settings, upgrade=False)
+            try:
+                self._seal(database)
+            finally:
+                database.close()
+        except AllqError as error:
+            log.warning("what was done last is not sealed yet", problem=str(error))
+        except Exception:
+            log.exception("what was done last is not sealed yet")
+
     def _seal(self, database: Database) -> None:
         """Seal what is due. Without the key, or with a ledger that was cut back, all else goes on."""
         if time.monotonic() < self._seal_at:
@@ -144,12 +158,13 @@ class HousekeepingStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, parent: Any, **options: Any) -> None:
         self._entry: Any = None
+        self._housekeeper: Housekeeper | None = None
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:
         """Begin, with a first round at once."""
         settings = current()
-        housekeeper = Housekeeper(parent.app, settings)
+        self._housekeeper = housekeeper = Housekeeper(parent.app, settings)
         self._entry = parent.timer.call_repeatedly(settings.housekeeping_seconds, _unhurried(housekeeper.tick))
         parent.timer.call_after(0.1, housekeeper.tick)
 
@@ -157,6 +172,8 @@ class HousekeepingStep(bootsteps.StartStopStep):  # type: ignore[misc]
         """End."""
         if self._entry is not None:
             self._entry.cancel()
+        if self._housekeeper is not None:
+            self._housekeeper.end()
 
 
 def _unhurried(tick: Callable[[], None]) -> Callable[[], None]:

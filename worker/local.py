@@ -102,7 +102,7 @@ def environment(settings: Settings) -> dict[str, str]:
         if value is None or name not in settings.model_fields_set:
             continue
         if isinstance(value, tuple):
-            text = os.pathsep.join(str(part) for part in value)
+            text = (" " if name == "ledger_hooks" else os.pathsep).join(str(part) for part in value)
         elif hasattr(value, "get_secret_value"):
             text = value.get_secret_value()
         else:

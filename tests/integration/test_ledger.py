@@ -168,6 +168,30 @@ def test_a_new_key_is_signed_for_by_the_old_one(database: Database, settings: Se
     assert store.rows(database, "SELECT actor FROM event WHERE kind = 'ledger-key-rotated'") == [("tester@here",)]
 
 
+def test_a_worker_seals_with_its_housekeeping_and_when_it_goes(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import housekeeping
+
+    told: list[str] = []
+    monkeypatch.setattr(housekeeping.log, "error", lambda *_, problem: told.append(problem))
+    housekeeper = housekeeping.Housekeeper(None, settings)
+    screen(database, "A")
+    housekeeper._seal(database)
+    screen(database, "B")
+    housekeeper._seal(database)  # too soon
+    assert numbers(settings) == [1]
+    housekeeper.end()
+    assert numbers(settings) == [1, 2]
+    assert told == []
+    settings.ledger_key_file.unlink()
+    for name in "CD":
+        screen(database, name)
+        housekeeper.end()
+    assert len(told) == 1  # it is said once
+    assert "has not the ledger's key" in told[0]
+
+
 def test_a_rotation_that_was_cut_short_is_completed(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ SAID_OF = {
 
 
 examples = hypothesis_settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     database=None,
     phases=(Phase.generate,),
