@@ -8,6 +8,7 @@
     │   ├── DatabaseUnreachable   the database does not answer, or refuses us
     │   ├── SchemaOutdated        the schema is not the one this code was written for
     │   └── NotFound              no such batch, slide or chunk
+    ├── LedgerError               the ledger can't be sealed, exported or verified as it stands
     ├── BrokerUnreachable         Redis/Valkey does not answer; work waits in SQL
     ├── ModelError
     │   ├── ModelNotFound         no model by that name or id
@@ -57,6 +58,10 @@ class SchemaOutdated(StoreError):
 
 class NotFound(StoreError):
     """There is no such batch, slide or chunk."""
+
+
+class LedgerError(AllqError):
+    """The ledger can't be sealed, exported or verified as it stands."""
 
 
 class BrokerUnreachable(AllqError):

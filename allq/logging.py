@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, Final
 
 import structlog
 
 from allq.settings import Settings
+from allq.text import printable
+
+_SAYS_VALUES: Final = ("DETAIL:", "CONTEXT:")
+"""How PostgreSQL begins the lines of an error in which it repeats rows: names of slides may stand in them."""
+
+
+def _on_its_own_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leave nothing in an entry that could pass for another one, move a cursor, or repeat a row of the database.
+
+    An entry is one line, but for a traceback, whose lines stay lines.
+    """
+    for key, value in event.items():
+        if key == "exception" and isinstance(value, str):
+            lines = (line for line in value.split("\n") if not line.lstrip().startswith(_SAYS_VALUES))
+            event[key] = "\n".join(printable(line) for line in lines)
+        elif isinstance(value, str):
+            event[key] = printable(value)
+    return event
+
 
 _PIPELINE: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -16,6 +36,7 @@ _PIPELINE: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
+    _on_its_own_line,
 ]
 
 

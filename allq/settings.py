@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 from difflib import get_close_matches
 from functools import cache
@@ -12,16 +13,31 @@ from typing import Annotated, Any, Final, Literal
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from allq.errors import SettingsError
+from allq.text import printable
 
 _PREFIX: Final = "ALLQ_"
 _ENV_FILE: Final = ".env"
 _FOR_TESTS: Final = "ALLQ_TEST_"
 """Variables that begin so are not settings of allq but of its tests."""
+
+_LONGEST_OPERATOR: Final = 200
+_RECORDED: Final = (
+    "engine",
+    "device",
+    "threads",
+    "inference_batch",
+    "chunk_size",
+    "task_seconds",
+    "max_pixels",
+    "max_file_bytes",
+)
+_WITHOUT_HOST: Final = ("sqlite", "redis+socket")
+"""URLs with a path in place of host and password."""
 
 
 def default_operator() -> str:
@@ -85,8 +101,35 @@ class Settings(BaseSettings):
     )
     max_file_bytes: int = Field(default=1 << 30, gt=0, description="Files larger than this are refused unread.")
 
+    seal_seconds: float = Field(default=5, gt=0, description="How often new events are sealed into the ledger.")
+    ledger_key: Path | None = Field(
+        default=None, description="The key that signs the ledger's checkpoints. Default: ledger/key.pem in home."
+    )
+    ledger_file: Path | None = Field(
+        default=None, description="Where checkpoints are written to. Default: ledger/checkpoints.jsonl in home."
+    )
+    ledger_hooks: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Where checkpoints go as well, separated by spaces: syslog, a command's path, a URL."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+
+    @field_validator("operator", mode="after")
+    @classmethod
+    def _somebody(cls, value: str) -> str:
+        name = value.strip()
+        if not name or len(name) > _LONGEST_OPERATOR or printable(name) != name:
+            raise PydanticCustomError("operator", "it must name somebody, in printable characters on one line")
+        return name
+
+    @field_validator("database_url", "broker_url", mode="after")
+    @classmethod
+    def _password_is_encoded(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        broken = "@;" if info.field_name == "database_url" else ";"
+        if value is not None and _is_cut_short(value.get_secret_value(), broken):
+            raise PydanticCustomError("password", "in its password write @ / ? # ; % as %40 %2F %3F %23 %3B %25")
+        return value
 
     @field_validator("broker_url", mode="after")
     @classmethod
@@ -106,10 +149,35 @@ class Settings(BaseSettings):
     def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path.expanduser().resolve() for path in value)
 
-    @field_validator("home", "models_dir", mode="after")
+    @field_validator("ledger_hooks", mode="before")
+    @classmethod
+    def _split_hooks(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("ledger_hooks", mode="after")
+    @classmethod
+    def _known_hooks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for hook in value:
+            if hook != "syslog" and not hook.startswith(("/", "https://", "http://")):
+                raise PydanticCustomError(
+                    "ledger_hooks", "each is syslog, the absolute path of a command, or an https:// URL"
+                )
+        return value
+
+    @field_validator("home", "models_dir", "ledger_key", "ledger_file", mode="after")
     @classmethod
     def _resolve_folder(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None
+
+    def make_home(self) -> Path:
+        """Make the home folder, for this account alone: it holds names of slides. One that exists stays as it is."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.home
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What of the settings may bear on a result, as the ledger keeps it; nothing secret, and no name."""
+        return {name: getattr(self, name) for name in _RECORDED}
 
     @property
     def embedded_database(self) -> bool:
@@ -122,19 +190,66 @@ class Settings(BaseSettings):
         return self.broker_url is None
 
     @property
+    def ledger_key_file(self) -> Path:
+        """Where the key lies that signs the ledger's checkpoints."""
+        return self.ledger_key or self.home / "ledger" / "key.pem"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """Where the ledger's checkpoints are written to, outside the database."""
+        return self.ledger_file or self.home / "ledger" / "checkpoints.jsonl"
+
+    @property
     def database(self) -> str:
         """The database's URL with its password: for connecting, never for printing."""
         return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.home / 'allq.db'}"
 
 
+def _is_cut_short(url: str, broken: str) -> bool:
+    """Whether a password ends before it is over: at a character that ends it in a URL, or one of `broken`.
+
+    What comes after would be taken for a host, a port or a database, and messages name these.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.startswith(_WITHOUT_HOST):
+        return False
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    person, _, place = authority.rpartition("@")
+    path, _, options = rest[len(authority) :].partition("?")
+    port = place.rpartition(":")[2] if ":" in place.rpartition("]")[2] else ""
+    stray = "@" in path or ("@" in options and bool(port) and not port.isdigit())
+    return stray or any(character in person for character in broken)
+
+
 def load(**overrides: Any) -> Settings:
     """Read the settings, or raise SettingsError with one sentence that names the first wrong one."""
+    if overrides.get("_env_file", _ENV_FILE) == _ENV_FILE:
+        _trusted(Path(_ENV_FILE))
     try:
         return Settings(**overrides)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = _PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()
         raise SettingsError(f"{name} can't be used: {first['msg']}. Correct it or unset it.") from None
+
+
+def _trusted(path: Path) -> None:
+    """Raise SettingsError for an `.env` that somebody else has put there, or may have changed.
+
+    It is read from the working directory, which may be a folder of slides on a share that many can write to; and it
+    says which database the results go into, and in whose name.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return
+    if status.st_uid not in {os.getuid(), 0}:
+        what, then = "belongs to somebody else", "start allq in another directory, or remove it"
+    elif status.st_mode & 0o002:
+        what, then = "may be written by anyone", f"`chmod o-w {path}` if it is yours, or remove it"
+    else:
+        return
+    raise SettingsError(f"{printable(str(path.absolute()))} is not read, for it {what}: {then}.")
 
 
 def unknown_variables() -> dict[str, str | None]:

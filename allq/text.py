@@ -7,6 +7,7 @@ import re
 import unicodedata
 from typing import Final
 
+_NOT_ASCII: Final = re.compile(r"[^ -~\r\n\t]")
 _ESCAPE: Final = re.compile(r"\\x[0-9a-f]{2}")
 
 
@@ -17,11 +18,27 @@ def printable(text: str) -> str:
     lone surrogates come out as `\\n`, `\\x1b`, `\\u202e`; all else, emoji included, is kept.
     """
     return "".join(
-        character
-        if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or character == "\u200d"
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        character if _is_plain(character) else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in text
     )
+
+
+def printable_json(text: str) -> str:
+    """Return a JSON text with everything that could move a cursor written as `\\u…`, which is the same JSON.
+
+    `json` itself leaves DEL, C1 controls (of which one begins a terminal's commands) and bidirectional overrides as
+    they are, unless it escapes every umlaut, too.
+    """
+    return _NOT_ASCII.sub(lambda found: found.group() if _is_plain(found.group()) else _in_json(found.group()), text)
+
+
+def _in_json(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def _is_plain(character: str) -> bool:
+    return unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or character == "\u200d"
 
 
 def storable(name: str) -> tuple[str, bytes | None]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from allq.text import printable
+from allq.text import printable, printable_json
 from cli.layout import (
     Column,
     broken,
@@ -90,7 +90,7 @@ def say(text: str, *, style: str | None = None) -> None:
 
 def emit(record: Mapping[str, Any]) -> None:
     """Print one JSON document on one line of stdout, UTF-8 whatever the locale."""
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_json) + "\n"
+    line = printable_json(json.dumps(record, ensure_ascii=False, allow_nan=False, default=_json)) + "\n"
     sys.stdout.flush()
     sys.stdout.buffer.write(line.encode("utf-8"))
     sys.stdout.flush()
@@ -220,7 +220,8 @@ def _records(console: Console, columns: Sequence[Column], rows: Iterable[list[Te
 
 
 def markdown(text: str) -> None:
-    """Print Markdown: laid out on a terminal, as it is elsewhere."""
+    """Print Markdown: laid out on a terminal, as it is elsewhere. Control characters in it are shown, not sent."""
+    text = "\n".join(printable(line) for line in text.splitlines()) + "\n"
     console = output()
     if console.is_terminal:
         from rich.markdown import Markdown

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from allq.version import __version__
-from cli import database, doctor, models, query, results, screen, status, submit, training, worker
+from cli import audit, database, doctor, models, query, results, review, screen, status, submit, training, worker
 from cli.edge import Commands
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ def allq(
 
 _SCREENING: Final = "Screening"
 _RESULTS: Final = "Results"
+_DECIDING: Final = "Deciding and auditing"
 _MODELS: Final = "Models"
 _INSTALLATION: Final = "Installation"
 
@@ -62,6 +63,8 @@ app.command("cancel", rich_help_panel=_SCREENING)(submit.cancel)
 app.command("results", rich_help_panel=_RESULTS)(results.results)
 app.command("failures", rich_help_panel=_RESULTS)(results.failures)
 app.command("query", rich_help_panel=_RESULTS)(query.query)
+app.add_typer(review.app, name="review", rich_help_panel=_DECIDING)
+app.add_typer(audit.app, name="audit", rich_help_panel=_DECIDING)
 app.add_typer(models.app, name="models", rich_help_panel=_MODELS)
 app.command("train", rich_help_panel=_MODELS)(training.train)
 app.command("evaluate", rich_help_panel=_MODELS)(training.evaluate)

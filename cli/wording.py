@@ -85,6 +85,33 @@ def pace_words(status: BatchStatus) -> str:
     return ", ".join(words)
 
 
+_EVENTS: Final[dict[str, str]] = {
+    "batch-created": "submitted to the queue {queue}, to be screened with model {model:.12}",
+    "batch-submitted": "all registered: {slides} slides, {fields} fields, {skipped} left out",
+    "batch-reopened": "taken up again: more fields may come",
+    "batch-cancelled": "batch cancelled, with {fields} fields waiting",
+    "fields-retried": "{fields} failed fields to be tried again",
+    "chunk-recorded": "{screened} fields screened ({linked} by a finding of the same bytes), {failed} failed",
+    "chunk-halved": "a worker stopped over these fields ({code}): tried again in halves",
+    "field-crashed-worker": "field {field} failed: {code}",
+    "field-failed": "field {field} failed: {code}",
+    "twins-found": "the same bytes lie in another slide's folder: {fields}",
+    "slide-called": "the model calls the slide {call}: {suspects} suspect of {leukocytes} leukocytes",
+    "slide-looked-at": "looked at the slide, called {call}",
+    "slide-reviewed": "decided {call} (the model: {machine}), because: {reason}",
+}
+"""What an event tells a person; the names in braces are those of its body."""
+
+
+def event_words(kind: str, body: Mapping[str, Any]) -> str:
+    """What an event says, in a sentence; its body as it is where there is none for its kind."""
+    try:
+        return printable(_EVENTS[kind].format_map(body))
+    except (KeyError, ValueError):
+        values = ", ".join(f"{name} {value}" for name, value in body.items())
+        return printable(f"{kind}: {values}" if values else kind)
+
+
 def status_record(status: BatchStatus) -> dict[str, Any]:
     """The JSON object of a batch: the keys that DESIGN.md fixes, then what else is known."""
     return {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from allq.errors import NotFound
-from db.events import canonical
+from db import events, lines
+from db.lines import canonical
 from db.records import ModelRecord
 from db.statements import on_sqlite, run
 
@@ -15,8 +16,8 @@ _REMEMBER = """
 """
 
 
-def remember_model(conn: Connection, model: ModelRecord) -> None:
-    """Make the model known, so that batches can name it. Telling the same again changes nothing."""
+def remember_model(conn: Connection, model: ModelRecord, *, actor: str = "allq") -> None:
+    """Make the model known, so that batches can name it, and tell the ledger. A second time nothing changes."""
     known = run(conn, "SELECT 1 FROM model WHERE sha256 = :sha256", {"sha256": model.id}).scalar()
     if known is not None:
         return
@@ -29,7 +30,12 @@ def remember_model(conn: Connection, model: ModelRecord) -> None:
         "code_version": model.code_version,
     }
     # two may tell PostgreSQL of the same model at once; SQLite's trigger against REPLACE allows no ON CONFLICT
-    run(conn, _REMEMBER + ("" if on_sqlite(conn) else "ON CONFLICT (sha256) DO NOTHING"), values)
+    once = "" if on_sqlite(conn) else "ON CONFLICT (sha256) DO NOTHING"
+    added = run(conn, f"{_REMEMBER} {once} RETURNING id, added_at", values).one_or_none()
+    if added is not None:
+        row = lines.row_digest("model", (added.id, *values.values(), added.added_at))
+        body = {"model": model.id, "name": model.name, "key": added.id, "row": row}
+        events.append(conn, "model-remembered", body, actor=actor)
 
 
 def key_of(conn: Connection, model_id: str) -> int:

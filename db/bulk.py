@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from allq.errors import DatabaseUnreachable
+from db.address import shown, without_secrets
 from db.statements import on_sqlite, run
 
 Row = Sequence[Any]
@@ -28,8 +29,9 @@ def insert(conn: Connection, table: str, columns: Sequence[str], rows: Sequence[
             for row in rows:
                 copy.write_row(row)
     except conn.dialect.loaded_dbapi.OperationalError as error:  # past SQLAlchemy, which would have put it in words
-        where = conn.engine.url.render_as_string(hide_password=True)
-        raise DatabaseUnreachable(f"The database {where} broke off while rows were written ({error}).") from None
+        url = conn.engine.url
+        reason = without_secrets(" ".join(str(error).split()), url)
+        raise DatabaseUnreachable(f"The database {shown(url)} broke off while rows were written ({reason}).") from None
 
 
 def update(conn: Connection, table: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:

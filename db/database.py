@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
 from allq.settings import Settings
 from db import migrate
+from db.address import shown, without_secrets
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for the one before it."""
@@ -34,7 +35,7 @@ class Database:
     @property
     def url(self) -> str:
         """Where it is, with the password masked."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return shown(self.engine.url)
 
     def __repr__(self) -> str:
         return f"<Database {self.url}>"
@@ -68,6 +69,11 @@ class Database:
             raise
         return database
 
+    @classmethod
+    def at(cls, url: str) -> Database:
+        """A database that is known to be there and up to date, by its URL: for a process started by one that knows."""
+        return cls(_engine(url))
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A write transaction: committed at the end of the block, rolled back by an exception."""
@@ -100,7 +106,7 @@ class Database:
             if not upgrade:
                 raise SchemaOutdated(f"There is no database {path} yet. Run `allq db upgrade`.")
             if make_folder:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with path.with_name(path.name + ".lock").open("w") as lock:
                 _lock_file(lock)
                 with self.engine.connect() as conn:
@@ -137,7 +143,10 @@ def _engine(url_text: str) -> Engine:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    # Parameters are names of slides and people: a traceback in a log must not carry them.
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _: Any) -> None:
@@ -165,7 +174,9 @@ def _postgresql_engine(url: URL) -> Engine:
     arguments: dict[str, Any] = {name: value for name, value in own.items() if name not in url.query}
     arguments["options"] = f"{url.query.get('options', '')} -c timezone=UTC".strip()
     url = url.difference_update_query(["options"])
-    engine = create_engine(url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED")
+    engine = create_engine(
+        url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True
+    )
     event.listen(engine, "handle_error", _in_plain_words)
     return engine
 
@@ -200,16 +211,14 @@ def _in_plain_words(context: ExceptionContext) -> None:
                 raise kind(sentence.format(url=where)) from None
         return
     state = getattr(context.original_exception, "sqlstate", None)
-    where = url.render_as_string(hide_password=True)
+    where = shown(url)
     if state in {"53100", "53200"}:
         what = "disk" if state == "53100" else "memory"
         raise StoreError(f"The server of the database {where} is out of {what}. Make room and try again.") from None
     if state == "25006":
         raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None
     if context.connection is None or context.is_disconnect:
-        reason = " ".join(message.split()) or type(context.original_exception).__name__
-        if url.password:
-            reason = reason.replace(str(url.password), "***")
+        reason = without_secrets(" ".join(message.split()), url) or type(context.original_exception).__name__
         raise DatabaseUnreachable(
             f"The database {where} can't be reached ({reason}). "
             "Check that the server runs and that ALLQ_DATABASE_URL is right."

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection
 
 from db import bulk
+from db.lines import canonical
 from db.statements import run
 
-
-def canonical(value: Any) -> str:
-    """The one JSON text of a value: keys sorted, no spaces, Unicode as it is, floats as their shortest repr.
-
-    NaN and infinities, which JSON does not have, raise ValueError.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
+__all__ = ["append", "canonical"]
 
 _APPEND = """
     INSERT INTO event (at, kind, actor, batch_id, chunk_id, body)

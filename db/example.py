@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, event
 
 from allq.settings import load
-from db import artefacts, batches, chunks
+from db import artefacts, batches, chunks, events, reviews
 from db.database import Database
 from db.records import (
     Claim,
@@ -77,6 +77,8 @@ def _fill(database: Database) -> None:
         batches.retry(conn, first, _OPERATOR, chunk_size=4)  # nothing has failed yet: nothing happens
     for chunk_id in first_chunks:
         _screen(database, chunk_id)
+    _review(database, "H26-0101", "no-suspects-seen", "no blasts on the smear either")
+    _review(database, "H26-0102", "insufficient", "one field is cut off; smear to be photographed again")
     _, stat_chunks = _submit(database, {"H26-0104": 2}, stat=True)
     for chunk_id in stat_chunks:
         _screen(database, chunk_id)
@@ -84,6 +86,8 @@ def _fill(database: Database) -> None:
     _screen(database, waiting[0])
     with database.begin() as conn:
         chunks.claim(conn, waiting[1], "worker@gpu-1:4711", 60)
+        started = {"operator": "allq@gpu-1", "settings": {"engine": "auto"}, "version": "0.1.0"}
+        events.append(conn, "worker-started", started, actor="worker@gpu-1:4711")
 
 
 def _submit(
@@ -117,6 +121,14 @@ def _screen(database: Database, chunk_id: int) -> None:
     with database.begin() as conn:
         outcomes = [_outcome(field) for field in claim.fields]
         chunks.record(conn, claim, outcomes, call_slide=_call, worker=claim.owner)
+
+
+def _review(database: Database, name: str, call: str, reason: str) -> None:
+    with database.begin() as conn:
+        slide = reviews.find(conn, name)
+        reviews.look(conn, slide, reviewer="Dr R. Franklin")
+    with database.begin() as conn:
+        reviews.sign(conn, slide, call=call, reason=reason, reviewer="Dr R. Franklin")
 
 
 def _outcome(field: ClaimedField) -> FieldOutcome:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from db import bulk
 from db.artefacts import key_of
-from db.events import canonical
+from db.lines import blob, canonical, digest, instant
 from db.records import NewFinding
-from db.statements import flags_text, known_moment, on_sqlite, run
+from db.statements import flags_text, on_sqlite, run
 
 COLUMNS: Mapping[str, str] = {
     "sha256": "bytea",
@@ -79,10 +80,9 @@ def row_of(finding: NewFinding, model_key: int, recorded_at: Any) -> tuple[Any, 
 def content_line(field_id: int, finding_id: int, row: tuple[Any, ...], model_id: str, leukocyte_data: bytes) -> str:
     """What the ledger's digest covers of a field and the finding made for it: every column, as canonical JSON."""
     named = dict(zip(COLUMNS, row, strict=True))
-    at = known_moment(named["recorded_at"])
     named["sha256"] = bytes(named["sha256"]).hex()
     named["model_id"] = model_id
-    named["recorded_at"] = at.replace(tzinfo=None).isoformat("T", "milliseconds") + "Z"
+    named["recorded_at"] = instant(named["recorded_at"])
     named["leukocyte_data"] = hashlib.sha256(leukocyte_data).hexdigest()
     return canonical({"field": field_id, "finding": finding_id, **named})
 
@@ -90,14 +90,6 @@ def content_line(field_id: int, finding_id: int, row: tuple[Any, ...], model_id:
 def link_line(field_id: int, finding_id: int, sha256: bytes) -> str:
     """The same for a field that was linked to a finding whose columns an earlier event covers."""
     return canonical({"field": field_id, "finding": finding_id, "linked": True, "sha256": sha256.hex()})
-
-
-def digest(lines: Iterable[str]) -> str:
-    """SHA-256 over the lines, each ended by a line feed, in hexadecimal."""
-    total = hashlib.sha256()
-    for line in lines:
-        total.update(line.encode() + b"\n")
-    return total.hexdigest()
 
 
 def write_missing(
@@ -197,21 +189,57 @@ def mark_duplicates(conn: Connection, finding_ids: Collection[int]) -> list[tupl
     return [(field_id, slide_id) for field_id, slide_id in rows]
 
 
+_LINES = f"""
+    SELECT f.chunk_id, f.id, f.linked, f.finding_id, i.id, m.sha256, l.count, l.data,
+           {", ".join("i." + name for name in COLUMNS)}
+    FROM field f LEFT JOIN finding i ON i.id = f.finding_id LEFT JOIN model m ON m.id = i.model_id
+    LEFT JOIN finding_leukocytes l ON l.finding_id = i.id
+    WHERE f.chunk_id IN :chunks AND f.state = 'screened' ORDER BY f.chunk_id, f.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A line as the rows stand, or why there can be none; `made`: the field's finding was made for it, not linked."""
+
+    chunk_id: int
+    field_id: int
+    finding_id: int
+    made: bool
+    line: str
+    problem: str | None
+    gone: bool = False
+
+
+def covered(conn: Connection, chunk_ids: Sequence[int]) -> Iterator[Covered]:
+    """The lines that the events `chunk-recorded` of these chunks have digested, as the rows stand; chunk by chunk."""
+    for row in run(conn, _LINES, {"chunks": chunk_ids}, lists=("chunks",)).all():
+        chunk_id, field_id, linked, wanted, finding_id, model_id, count, data, *columns = row
+        at = (chunk_id, field_id, wanted, not linked)
+        gone = [name for name, value in (("finding", finding_id), ("model", model_id)) if value is None]
+        if gone:
+            yield Covered(*at, "", f"its {gone[0]} is gone", gone[0] == "finding")
+            continue
+        try:
+            sha256 = blob(columns[0])
+            if linked:
+                yield Covered(*at, link_line(field_id, finding_id, sha256), None)
+                continue
+            if data is None:
+                yield Covered(*at, "", "its leukocytes are gone")
+                continue
+            text = content_line(field_id, finding_id, tuple(columns), model_id, blob(data))
+        except (TypeError, ValueError) as error:
+            yield Covered(*at, "", f"it holds what allq never writes ({error})")
+            continue
+        told = columns[_COUNT]
+        problem = None if told == count else f"it counts {told} leukocytes, its outlines {count}"
+        yield Covered(*at, text, problem)
+
+
+_COUNT = tuple(COLUMNS).index("leukocytes")
+
+
 def recomputed_digest(conn: Connection, chunk_id: int) -> str:
     """The digest that the event `chunk-recorded` of this chunk must show, computed from the rows as they stand."""
-    rows = run(
-        conn,
-        f"""
-        SELECT f.id, f.linked, i.id, m.sha256, l.data, {", ".join("i." + name for name in COLUMNS)}
-        FROM field f JOIN finding i ON i.id = f.finding_id JOIN model m ON m.id = i.model_id
-        JOIN finding_leukocytes l ON l.finding_id = i.id
-        WHERE f.chunk_id = :chunk AND f.state = 'screened' ORDER BY f.id
-        """,
-        {"chunk": chunk_id},
-    )
-    return digest(
-        link_line(field_id, finding_id, bytes(columns[0]))
-        if linked
-        else content_line(field_id, finding_id, tuple(columns), model_id, bytes(data))
-        for field_id, linked, finding_id, model_id, data, *columns in rows
-    )
+    return digest(one.line for one in covered(conn, (chunk_id,)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from db import artefacts, bulk, events, findings, slidecalls
+from db import artefacts, bulk, events, findings, lines, slidecalls
 from db.records import CallSlide, Claim, FieldOutcome, RecordResult
 from db.statements import run
 
@@ -180,16 +180,16 @@ def _tell(
     leukocyte_data = {
         outcome.sha256: outcome.finding.leukocyte_data for outcome in work.outcomes if outcome.finding is not None
     }
-    lines = []
+    told: list[str] = []
     for outcome in work.outcomes:
         if outcome.failure is not None or outcome.sha256 is None:
             continue
         sha, finding_id = outcome.sha256, work.finding_of[outcome.sha256]
         if work.linked(outcome):
-            lines.append(findings.link_line(outcome.field_id, finding_id, sha))
+            told.append(findings.link_line(outcome.field_id, finding_id, sha))
         else:
             data = leukocyte_data[sha]
-            lines.append(findings.content_line(outcome.field_id, finding_id, work.rows[sha], claim.model_id, data))
+            told.append(findings.content_line(outcome.field_id, finding_id, work.rows[sha], claim.model_id, data))
     failures = [
         {"field": outcome.field_id, "code": outcome.failure.code, "sha256": outcome.sha256 and outcome.sha256.hex()}
         for outcome in work.outcomes
@@ -200,7 +200,8 @@ def _tell(
         "attempt": claim.attempt,
         **counts,
         "failures": failures,
-        "findings": findings.digest(lines),
+        "findings": lines.digest(told),
+        "marks": lines.marks(told),
     }
     append = partial(events.append, conn, actor=worker, batch_id=claim.batch_id, chunk_id=claim.chunk_id)
     append("chunk-recorded", body, slide_ids=own)

@@ -333,6 +333,58 @@ class SkippedItem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewRow:
+    """What a person decided about a slide call. `latest`: it is the slide's latest, and about its latest call."""
+
+    review: int
+    reviewer: str
+    call: str
+    machine_call: str
+    reason: str
+    looked_at: datetime
+    decided_at: datetime
+    latest: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuspectField:
+    """One of a slide's fields, for a person to begin with."""
+
+    field: str
+    call: str | None
+    suspicion: float
+    flags: tuple[str, ...]
+    leukocytes: int
+    suspects: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewedSlide:
+    """A slide as a reviewer is shown it: its latest call, what was decided so far, its most suspicious fields."""
+
+    slide_id: int
+    batch: int
+    slide: str
+    root: str
+    slide_call_id: int
+    call: str
+    confidence: float | None
+    suspicion: float
+    flags: tuple[str, ...]
+    leukocytes: int
+    suspects: int
+    upper_bound: float | None
+    fields: int
+    screened: int
+    failed: int
+    called_at: datetime
+    model: str
+    synthetic: bool
+    reviews: tuple[ReviewRow, ...]
+    most_suspicious: tuple[SuspectField, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class QueryParameter:
     """A `:name` of a named query. `kind` is integer, real or text; without a default it must be given."""
 

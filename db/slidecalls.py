@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from db import events
-from db.events import canonical
+from db import events, lines
+from db.lines import canonical
 from db.records import DUPLICATE, CallSlideOf, FieldRow, SlideCallRow
 from db.statements import flags_of, flags_text, run
 
@@ -106,7 +106,7 @@ def write(conn: Connection, slide: Any, call: SlideCallRow, *, actor: str, chunk
         "p_pre_b": p[2],
         "p_pro_b": p[3],
         "suspicion": float(call.suspicion) + 0.0,
-        "upper_bound": None if call.upper_bound is None else float(call.upper_bound),
+        "upper_bound": None if call.upper_bound is None else float(call.upper_bound) + 0.0,
         "flags": flags_text(call.flags),
         "leukocytes": int(call.leukocytes),
         "suspects": int(call.suspects),
@@ -117,24 +117,25 @@ def write(conn: Connection, slide: Any, call: SlideCallRow, *, actor: str, chunk
     }
     canonical(values)  # refuses NaN and infinities
     names = ", ".join(values)
-    call_id: int = run(
+    call_id, called_at = run(
         conn,
         f"""
         INSERT INTO slide_call ({names}, called_at) VALUES ({", ".join(":" + name for name in values)}, {{now}})
-        RETURNING id
+        RETURNING id, called_at
         """,
         values,
-    ).scalar_one()
+    ).one()
     run(
         conn,
         "UPDATE slide SET slide_call_id = :call, suspicion = :suspicion, call_due = false WHERE id = :slide",
         {"slide": slide.id, "call": call_id, "suspicion": values["suspicion"]},
     )
-    body = {**values, "slide_call": call_id, "slide": slide.name}
+    row = lines.row_digest("slide_call", (call_id, *values.values(), called_at))
+    body = {**values, "slide_call": call_id, "slide": slide.name, "row": row}
     events.append(
         conn, "slide-called", body, actor=actor, batch_id=slide.batch_id, chunk_id=chunk_id, slide_ids=(slide.id,)
     )
-    return call_id
+    return int(call_id)
 
 
 def mark_due(conn: Connection, slide_ids: Sequence[int]) -> None:

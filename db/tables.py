@@ -293,6 +293,30 @@ class SlideCall(Base):
     called_at: Mapped[datetime]
 
 
+class Review(Base):
+    """What a named person decided about a slide call, and why. Append only: the slide's latest is what counts.
+
+    `call` is the person's own, in the words of the machine's; where it differs from that one's, it overrules it.
+    `looked_at`: when they were shown the slide; `decided_at`: when they signed.
+    """
+
+    __tablename__ = "review"
+    __table_args__ = (
+        CheckConstraint("call IN ('all-suspected', 'no-suspects-seen', 'insufficient')", name="call"),
+        Index("review_slide_id", "slide_id"),
+        Index("review_slide_call_id", "slide_call_id"),
+    )
+
+    id: Mapped[Key]
+    slide_id: Mapped[int] = mapped_column(Id, ForeignKey("slide.id"))
+    slide_call_id: Mapped[int] = mapped_column(Id, ForeignKey("slide_call.id"))
+    reviewer: Mapped[str]
+    call: Mapped[str]
+    reason: Mapped[str]
+    looked_at: Mapped[datetime]
+    decided_at: Mapped[datetime]
+
+
 class Skipped(Base):
     """Something under a submitted folder that is no field, and why."""
 
@@ -327,7 +351,41 @@ class EventSlide(Base):
     """Which slides an event concerns. Append only."""
 
     __tablename__ = "event_slide"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (Index("event_slide_event_id", "event_id", "slide_id"), {"sqlite_with_rowid": False})
 
     slide_id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
     event_id: Mapped[int] = mapped_column(Id, ForeignKey("event.id"), primary_key=True, autoincrement=False)
+
+
+class Leaf(Base):
+    """A sealed event: its place in the Merkle tree, and its leaf's hash (RFC 9162). Append only (docs/ledger.md)."""
+
+    __tablename__ = "leaf"
+
+    seq: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
+    event_id: Mapped[int] = mapped_column(Id, ForeignKey("event.id"), unique=True)
+    hash: Mapped[bytes]
+
+
+class Checkpoint(Base):
+    """The signed root of the tree over the first `size` leaves, chained to the one before it. Append only.
+
+    `settled`: no event up to that number comes later. `frontier`: the roots of the tree's perfect subtrees, from which
+    it grows. `public_key` has signed; `next_key`, where it is set, signs from the next checkpoint on. `given_up`: what
+    had been exported and a restored backup did not have.
+    """
+
+    __tablename__ = "checkpoint"
+
+    number: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
+    origin: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    root: Mapped[bytes]
+    previous: Mapped[bytes]
+    sealed_at: Mapped[datetime]
+    settled: Mapped[int] = mapped_column(BigInteger)
+    given_up: Mapped[str | None]
+    frontier: Mapped[bytes]
+    public_key: Mapped[bytes]
+    next_key: Mapped[bytes | None]
+    signature: Mapped[bytes]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import types
 import typing
@@ -31,6 +32,10 @@ DEFAULT: Final = "lite0-three-views"
 
 WEIGHTS, CONFIGURATION, CARD = "model.safetensors", "model.json", "CARD.md"
 FORMAT: Final = 3
+
+MOST_CONFIGURATION: Final = 16 << 20
+MOST_WEIGHTS: Final = 2 << 30
+"""Bytes of a file of a model; the shipped ones have some kB and 10 MB. What is larger is no model, and is not read."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -149,14 +154,22 @@ class Model:
     configuration: ModelConfiguration
 
     def arrays(self) -> Arrays:
-        """The weights and statistics by name, as numpy arrays. Raises ModelDamaged."""
-        from safetensors import SafetensorError  # noqa: PLC0415  # listing models needs no weights
-        from safetensors.numpy import load_file  # noqa: PLC0415
+        """The weights and statistics by name, as numpy arrays. Raises ModelDamaged.
 
+        The very bytes that are used are the ones whose digest the id was made of: what has been put in their place
+        since the folder was read is refused.
+        """
+        from safetensors import SafetensorError  # noqa: PLC0415  # listing models needs no weights
+        from safetensors.numpy import load  # noqa: PLC0415
+
+        path = self.path / WEIGHTS
         try:
-            return load_file(self.path / WEIGHTS)
-        except (OSError, SafetensorError) as error:
-            raise ModelDamaged(f"{self.path / WEIGHTS} can't be read ({error}); install the model again.") from None
+            content = _content(path, MOST_WEIGHTS)
+            if hashlib.sha256(content).hexdigest() != self.configuration.weights_sha256:
+                raise ModelDamaged(f"{path} has changed since the model was found; install the model again.")
+            return load(content)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelDamaged(f"{path} can't be read ({error}); install the model again.") from None
 
 
 def read(folder: Path) -> Model:
@@ -165,7 +178,7 @@ def read(folder: Path) -> Model:
     if not path.is_file():
         raise ModelNotFound(f"{folder} has no {CONFIGURATION}: it is not a model.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(_content(path, MOST_CONFIGURATION))
         found = content.get("format") if isinstance(content, dict) else None
         if isinstance(found, int) and found != FORMAT:
             raise ModelDamaged(
@@ -173,12 +186,13 @@ def read(folder: Path) -> Model:
                 "again."
             )
         configuration = _from_json(ModelConfiguration, content)
+        described = canonical(configuration)
         digest = _weights_digest(folder / WEIGHTS)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise ModelDamaged(f"The model in {folder} can't be read ({error}); install it again.") from None
     if digest.hexdigest() != configuration.weights_sha256:
         raise ModelDamaged(f"The weights in {folder} are not those that its {CONFIGURATION} names; install it again.")
-    digest.update(canonical(configuration))
+    digest.update(described)
     return Model(id=digest.hexdigest(), name=configuration.name, path=folder, configuration=configuration)
 
 
@@ -262,6 +276,15 @@ def _folders(settings: Settings) -> Iterator[Path]:
             yield from sorted(folder for folder in parent.iterdir() if (folder / CONFIGURATION).is_file())
 
 
+def _content(path: Path, most: int) -> bytes:
+    """A file whole, unless it is larger than anything of ours: then ValueError, and nothing is read."""
+    with path.open("rb") as file:
+        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else b""
+        if not content or len(content) > most:
+            raise ValueError(f"it is empty, or larger than {most >> 20} MiB")
+    return content
+
+
 def _weights_digest(path: Path) -> hashlib._Hash:
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256")
@@ -270,6 +293,8 @@ def _weights_digest(path: Path) -> hashlib._Hash:
 def _from_json(kind: Any, value: Any) -> Any:
     """Build dataclasses, tuples and mappings out of JSON, as their annotations say. Unknown keys are an error."""
     if isinstance(kind, type) and is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise TypeError(f"{str(value)[:40]!r} is not what describes a {kind.__name__}")
         hints = typing.get_type_hints(kind)
         unknown = set(value) - {entry.name for entry in fields(kind)}
         if unknown:
@@ -282,6 +307,8 @@ def _from_json(kind: Any, value: Any) -> Any:
             return tuple(_from_json(inner, item) for item in value)
         return tuple(_from_json(each, item) for each, item in zip(arguments, value, strict=True))
     if origin in {Mapping, dict} or origin is types.MappingProxyType or kind is Mapping:
+        if not isinstance(value, dict):
+            raise TypeError(f"{str(value)[:40]!r} is not a set of names and values")
         inner = arguments[1] if arguments else Any
         return {str(key): _from_json(inner, item) for key, item in value.items()}
     if origin in {types.UnionType, typing.Union}:
@@ -291,5 +318,5 @@ def _from_json(kind: Any, value: Any) -> Any:
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind in {int, str, bool} and type(value) is not kind:
-        raise TypeError(f"{value!r} is not a {kind.__name__}")
+        raise TypeError(f"{str(value)[:40]!r} is not a {kind.__name__}")
     return value

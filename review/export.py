@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from allq.classes import CLASSES
 from allq.errors import AllqError
-from allq.text import printable
+from allq.text import printable, printable_json
 from review.results import Level
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-SPREADSHEET_RUNS: Final = ("=", "+", "-", "@", "\t", "\r")
+SPREADSHEET_RUNS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """First characters of a text that Excel and LibreOffice take for a formula (OWASP, "CSV injection")."""
+
+_BEGINS_A_FORMULA: Final = re.compile(r"(?:^|(?<=[;\t|]))(?=[=+\-@\t\r\n＝＋－＠])")
+"""Where such a text begins: at a cell's beginning, and after what another country's spreadsheet takes for its end."""
 
 ROWS_CONVERTED: Final = 2_000
 """Rows held as Python objects at a time on their way into Parquet."""
@@ -93,7 +97,7 @@ def write_jsonl(rows: Iterable[Row], stream: BinaryIO) -> int:
     """One JSON object a line, UTF-8."""
     count = 0
     for row in rows:
-        stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")
+        stream.write(printable_json(json.dumps(row, ensure_ascii=False, allow_nan=False)).encode("utf-8") + b"\n")
         count += 1
     return count
 
@@ -148,8 +152,12 @@ class _LinesEndInNewline:
 
 
 def safe_for_spreadsheets(text: str) -> str:
-    """Return `text`, with a leading apostrophe where a spreadsheet would run it as a formula."""
-    return "'" + text if text.startswith(SPREADSHEET_RUNS) else text
+    """Return `text` with an apostrophe before whatever a spreadsheet would run as a formula.
+
+    Inside it, too: where the list separator is a semicolon (in much of Europe), Excel cuts `a;=b` into two cells, and
+    quotes don't keep it from doing so.
+    """
+    return _BEGINS_A_FORMULA.sub("'", text)
 
 
 def _csv_cell(value: object, *, terminal: bool) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, text
 
-from db import artefacts, batches, chunks
+from db import artefacts, batches, chunks, reviews
 from db.database import Database
 from db.example import made_up_call, made_up_finding, made_up_model
 from db.records import (
@@ -103,6 +103,15 @@ def work(database: Database, chunk_ids: Sequence[int], judge: Judge = screened) 
     """Claim and record each of the chunks."""
     for chunk_id in chunk_ids:
         assert record(database, claimed(database, chunk_id), judge) is not None
+
+
+def review(database: Database, name: str, call: str, reason: str, reviewer: str = "Dr Tester") -> int:
+    """Look at the slide, then sign."""
+    with database.begin() as conn:
+        slide = reviews.find(conn, name)
+        reviews.look(conn, slide, reviewer=reviewer)
+    with database.begin() as conn:
+        return reviews.sign(conn, slide, call=call, reason=reason, reviewer=reviewer)
 
 
 def let_lease_run_out(database: Database, chunk_id: int) -> None:

@@ -9,7 +9,8 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from allq.settings import Settings, current
-from worker.broker import KEY_PREFIX, QUEUES, url
+from worker import transport
+from worker.broker import KEY_PREFIX, QUEUES, tls, url
 
 SCREEN_TASK: Final = "allq.screen"
 
@@ -19,6 +20,7 @@ _SECOND_LINE: Final = 30
 
 def make_app(settings: Settings) -> Celery:
     """A Celery application on the broker of `settings`. Connects to nothing yet."""
+    transport.use()
     app = Celery("allq", broker=url(settings), include=["worker.tasks"], set_as_current=False)
     app.conf.update(
         # What is delivered: ids, as JSON, to two queues that exist beforehand.
@@ -43,6 +45,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=5.0,
+        broker_use_ssl=tls(settings),
         broker_transport_options={
             "global_keyprefix": KEY_PREFIX,
             "queue_order_strategy": "priority",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -35,6 +37,24 @@ _UNUSABLE_SECONDS: Final = 60
 def url(settings: Settings) -> str:
     """The broker's URL as Celery wants it, its password included: the operator's, or the embedded one's."""
     return settings.broker_url.get_secret_value() if settings.broker_url else embedded.url(settings)
+
+
+def tls(settings: Settings) -> dict[str, Any] | None:
+    """How Celery checks the broker's certificate; None without TLS. The URL's own `ssl_…` options go before.
+
+    Said aloud: for a `rediss://` URL without such options it would check nothing, and give the password to anyone.
+    """
+    if not url(settings).startswith("rediss://"):
+        return None
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+
+
+def is_unverified(settings: Settings) -> bool:
+    """True when the URL asks for TLS and also that the broker's certificate, or its name in it, go unchecked."""
+    address = urlsplit(url(settings))
+    options = {name: value.lower() for name, value in parse_qsl(address.query)}
+    weak = options.get("ssl_cert_reqs", "required") not in {"required", "cert_required"}
+    return address.scheme == "rediss" and (weak or options.get("ssl_check_hostname", "true") == "false")
 
 
 def address(settings: Settings) -> str:

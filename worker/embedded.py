@@ -42,6 +42,7 @@ appendonly yes
 appendfsync everysec
 save ""
 maxmemory-policy noeviction
+proto-max-bulk-len 1mb
 databases 1
 """
 
@@ -90,8 +91,9 @@ def ensure_running(settings: Settings, *, timeout: float = 15.0) -> None:
     """
     if is_running(settings):
         return
+    settings.make_home()
     place = folder(settings)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.mkdir(mode=0o700, exist_ok=True)
     with (place / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_running(settings):
@@ -155,8 +157,9 @@ def _binary() -> str:
 @contextlib.contextmanager
 def in_use(settings: Settings) -> Iterator[None]:
     """Run the embedded broker while the block runs; whoever leaves last shuts it down."""
+    settings.make_home()
     place = folder(settings)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.mkdir(mode=0o700, exist_ok=True)
     with (place / "users.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         ensure_running(settings)

@@ -1,7 +1,9 @@
 """Reading files only where the operator allows it.
 
-A path is checked after it is opened, on the open descriptor: whatever a symlink pointed at a moment ago, the bytes that
-are read come from a regular file whose real path lies under an allowed root.
+A path is looked up once, to a descriptor that names the file without opening it (`O_PATH`). That descriptor is checked,
+and the very file it names is then opened: whatever a symlink points at a moment later, the bytes that are read come
+from a regular file whose real path lies under an allowed root, and nothing else is opened at all, not even a device.
+Not `openat2` with RESOLVE_BENEATH: links from one allowed root into another are to be followed.
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from allq.errors import FailureCode, FieldError
+
+_NAMES_ONLY = getattr(os, "O_PATH", None)
+"""Linux has it. Elsewhere the file is opened, without waiting for anything, before it is checked."""
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 """Non-blocking, so that a FIFO put where an image was can't hold a worker."""
@@ -52,11 +58,10 @@ def read_file(path: bytes, roots: Sequence[Path], *, max_bytes: int) -> bytes:
     Raises FieldError with the reason: vanished, unreadable, outside-roots or too-large (more than `max_bytes`).
     """
     try:
-        descriptor = os.open(path, _FLAGS)
-        try:
-            if not within(real_path(descriptor), roots):
+        with _opened(path, os.O_CLOEXEC | _NAMES_ONLY if _NAMES_ONLY is not None else _FLAGS) as named:
+            if not within(real_path(named), roots):
                 raise FieldError(FailureCode.OUTSIDE_ROOTS, "the file lies outside the folders that may be read")
-            status = os.fstat(descriptor)
+            status = os.fstat(named)
             if not stat.S_ISREG(status.st_mode):
                 raise FieldError(FailureCode.UNREADABLE, "this is not a regular file")
             if status.st_size > max_bytes:
@@ -64,15 +69,24 @@ def read_file(path: bytes, roots: Sequence[Path], *, max_bytes: int) -> bytes:
                     FailureCode.TOO_LARGE,
                     f"the file has {status.st_size:,} bytes, more than ALLQ_MAX_FILE_BYTES={max_bytes:,}",
                 )
-            with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-                return _read(file.fileno(), status.st_size, max_bytes)
-        finally:
-            os.close(descriptor)
+            if _NAMES_ONLY is None:
+                return _read(named, status.st_size, max_bytes)
+            with _opened(f"/proc/self/fd/{named}", _FLAGS) as descriptor:
+                return _read(descriptor, status.st_size, max_bytes)
     except OSError as error:
         code, reason = _REASONS.get(
             error.errno or 0, (FailureCode.UNREADABLE, f"the file can't be read: {error.strerror or error}")
         )
         raise FieldError(code, reason) from error
+
+
+@contextmanager
+def _opened(path: str | bytes, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _read(descriptor: int, expected: int, max_bytes: int) -> bytes:

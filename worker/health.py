@@ -77,7 +77,7 @@ def _settings() -> Check:
 
 
 def _home(settings: Settings) -> Check:
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     writable = os.access(settings.home, os.W_OK)
     advice = None if writable else "Give this account write permission, or set ALLQ_HOME to a folder of its own."
     return Check(name="home", ok=writable, detail=str(settings.home), advice=advice)
@@ -111,6 +111,13 @@ def _broker(settings: Settings) -> Check:
             )
     lengths = broker.queue_lengths(settings)
     waiting = ", ".join(f"{name} {count}" for name, count in lengths.items())
+    if broker.is_unverified(settings):
+        return Check(
+            name="broker",
+            ok=False,
+            detail="answers, but nobody checks that it is the broker: its certificate goes unverified",
+            advice="In ALLQ_BROKER_URL take out ssl_cert_reqs and ssl_check_hostname; name its CA by ssl_ca_certs.",
+        )
     kind = "embedded Valkey" if settings.embedded_broker else "answers"
     return Check(name="broker", ok=True, detail=f"{kind}; messages waiting: {waiting}")
 

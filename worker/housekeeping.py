@@ -7,6 +7,7 @@ idempotent: any number of workers may do it at once.
 2. Slides that ended outside a worker's transaction (a cancelled batch, a field that kills its worker) get their call.
 3. Chunks never published are published: those of a `submit` that found no broker, halves of a split chunk.
 4. Chunks published long ago that no queue holds any more (the broker was emptied) are published again.
+5. New events are sealed into the ledger, by one worker at a time, and checkpoints written to this machine's file.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any, ClassVar
 import redis
 from celery import Celery, bootsteps
 
-from allq.errors import AllqError, BrokerUnreachable
+from allq.errors import AllqError, BrokerUnreachable, LedgerError
 from allq.logging import logger
 from allq.settings import Settings, current
-from db import chunks
+from db import chunks, sealing
 from db.database import Database
 from worker import broker, embedded
 from worker.calling import call_due_slides
@@ -78,6 +79,8 @@ class Housekeeper:
         self._settings = settings
         self._broker_was_down = False
         self._leases = LapsedLeases(settings)
+        self._seal_at = 0.0
+        self._ledger_problem = ""
 
     def tick(self) -> None:
         """Do all of it once. Problems are logged, and tried again at the next tick.
@@ -90,6 +93,7 @@ class Housekeeper:
             try:
                 reclaim(database, self._leases)
                 call_due_slides(database, self._settings, worker=owner())
+                self._seal(database)
                 self._deliver(database)
             finally:
                 database.close()
@@ -104,6 +108,35 @@ class Housekeeper:
             log.error("housekeeping failed", problem=str(error))
         except Exception:
             log.exception("housekeeping failed")
+
+    def end(self) -> None:
+        """Seal what the last chunks have told before the worker goes: no other may come for days."""
+        self._seal_at = 0.0
+        try:
+            database = Database.open(self._settings, upgrade=False)
+            try:
+                self._seal(database)
+            finally:
+                database.close()
+        except AllqError as error:
+            log.warning("what was done last is not sealed yet", problem=str(error))
+        except Exception:
+            log.exception("what was done last is not sealed yet")
+
+    def _seal(self, database: Database) -> None:
+        """Seal what is due. Without the key, or with a ledger that was cut back, all else goes on."""
+        if time.monotonic() < self._seal_at:
+            return
+        try:
+            sealed = sealing.seal(database, self._settings)
+            if sealed.checkpoints:
+                log.debug("events sealed", events=sealed.events, checkpoints=sealed.checkpoints)
+            self._ledger_problem = ""
+        except LedgerError as error:
+            if str(error) != self._ledger_problem:
+                log.error("the ledger was not sealed", problem=str(error))
+            self._ledger_problem = str(error)
+        self._seal_at = time.monotonic() + self._settings.seal_seconds
 
     def _deliver(self, database: Database) -> None:
         if self._settings.embedded_broker:
@@ -125,12 +158,13 @@ class HousekeepingStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, parent: Any, **options: Any) -> None:
         self._entry: Any = None
+        self._housekeeper: Housekeeper | None = None
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:
         """Begin, with a first round at once."""
         settings = current()
-        housekeeper = Housekeeper(parent.app, settings)
+        self._housekeeper = housekeeper = Housekeeper(parent.app, settings)
         self._entry = parent.timer.call_repeatedly(settings.housekeeping_seconds, _unhurried(housekeeper.tick))
         parent.timer.call_after(0.1, housekeeper.tick)
 
@@ -138,6 +172,8 @@ class HousekeepingStep(bootsteps.StartStopStep):  # type: ignore[misc]
         """End."""
         if self._entry is not None:
             self._entry.cancel()
+        if self._housekeeper is not None:
+            self._housekeeper.end()
 
 
 def _unhurried(tick: Callable[[], None]) -> Callable[[], None]:

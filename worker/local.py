@@ -24,8 +24,7 @@ class LocalWorker:
     """A running `allq worker`. Its log goes to a file, so that it does not write into a progress bar."""
 
     def __init__(self, settings: Settings, concurrency: int | None) -> None:
-        self.log = settings.home / "worker.log"
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = settings.make_home() / "worker.log"
         # The worker ends when we do, even by `kill -9`: nobody else knows of it.
         command = [sys.executable, "-P", "-m", "allq", "worker", "--parent", str(os.getpid())]
         if concurrency is not None:
@@ -103,7 +102,7 @@ def environment(settings: Settings) -> dict[str, str]:
         if value is None or name not in settings.model_fields_set:
             continue
         if isinstance(value, tuple):
-            text = os.pathsep.join(str(part) for part in value)
+            text = (" " if name == "ledger_hooks" else os.pathsep).join(str(part) for part in value)
         elif hasattr(value, "get_secret_value"):
             text = value.get_secret_value()
         else:

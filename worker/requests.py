@@ -46,6 +46,7 @@ class NoticingRequest(Request):  # type: ignore[misc]
 
 
 class ScreeningTask(Task):  # type: ignore[misc]
-    """A task whose requests notice."""
+    """A task whose requests notice, and that takes no message but ours."""
 
     Request = NoticingRequest
+    Strategy = "worker.messages:only_ours"

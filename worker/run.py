@@ -22,6 +22,7 @@ from allq.settings import Settings
 from db.database import Database
 from worker import broker, cards, embedded
 from worker.broker import QUEUES
+from worker.introduction import introduce
 
 log = allq_logging.logger(__name__)
 
@@ -43,9 +44,12 @@ def run_worker(
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
         raise UsageError(f"There is no queue {unknown[0]!r}; the queues are {' and '.join(QUEUES)}.")
-    Database.open(
-        settings
-    ).close()  # refuses an outdated schema, upgrades the embedded database, before any pool starts
+    # Refuses an outdated schema, upgrades the embedded database, before any pool starts.
+    database = Database.open(settings)
+    try:
+        introduce(database, settings)  # this process keeps house, and calls slides in its own name
+    finally:
+        database.close()
     allq_logging.configure(settings)
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     signals.worker_process_init.connect(_begin_process, weak=False)
@@ -79,10 +83,12 @@ def _end_with(parent: int) -> None:
 
 def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
     from worker.housekeeping import HousekeepingStep  # noqa: PLC0415  # after the environment is set
+    from worker.messages import without_built_in_tasks  # noqa: PLC0415
     from worker.tasks import app  # noqa: PLC0415
 
     # At each loss of the broker, of what Celery 6 will do by default: worker.app says what it is to do.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+    without_built_in_tasks(app)
     app.steps["worker"].add(HousekeepingStep)
     worker = app.Worker(
         pool_cls=pool,

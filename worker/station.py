@@ -19,7 +19,7 @@ from models import artefact
 from models.classifier import Classifier
 from worker import broker
 from worker.calling import call_due_slides, slide_call_of
-from worker.identity import owner
+from worker.introduction import introduce
 from worker.lease import Lease, LeaseLost
 from worker.pipeline import Pipeline, unforeseen
 
@@ -35,7 +35,7 @@ class Station:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = Database.open(settings)
-        self.owner = owner()
+        self.owner = introduce(self.database, settings)
         self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="reader")
         self._classifiers: dict[str, Classifier] = {}
         self._unusable: set[str] = set()

@@ -18,9 +18,11 @@ from allq.errors import BrokerUnreachable, SubmissionError
 from allq.logging import logger
 from allq.settings import Settings
 from allq.text import plural, printable, storable
+from allq.version import __version__
 from db import batches, reads
 from db.artefacts import remember_model
 from db.database import Database
+from db.events import canonical
 from db.records import ModelRecord, NewField, NewSlide, Queue
 from models.artefact import Model
 from worker import broker, embedded
@@ -121,7 +123,7 @@ def submit(
         noted: Collection[str] = ()
         if batch is None:
             folders = _with_an_image(folders, path)
-            batch = _create(database, options, root, raw_root)
+            batch = _create(database, settings, options, root, raw_root)
         else:
             with database.read() as connection:
                 known = batches.registered_paths(connection, batch)
@@ -208,15 +210,15 @@ def publish(database: Database, settings: Settings) -> Delivery:
 @contextmanager
 def _only_one(settings: Settings, root: str) -> Iterator[None]:
     """Hold off a second submission of the same folder on this machine until the first is registered."""
-    locks = settings.home / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    locks = settings.make_home() / "locks"
+    locks.mkdir(exist_ok=True)
     digest = hashlib.sha256(root.encode()).hexdigest()[:2]
     with (locks / f"submit-{digest}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _create(database: Database, options: SubmitOptions, root: str, raw_root: bytes | None) -> int:
+def _create(database: Database, settings: Settings, options: SubmitOptions, root: str, raw_root: bytes | None) -> int:
     model = options.model
     with database.begin() as connection:
         remember_model(
@@ -229,6 +231,7 @@ def _create(database: Database, options: SubmitOptions, root: str, raw_root: byt
                 configuration=model.configuration.as_json(),
                 code_version=model.configuration.code_version,
             ),
+            actor=options.operator,
         )
         return batches.create_batch(
             connection,
@@ -238,6 +241,7 @@ def _create(database: Database, options: SubmitOptions, root: str, raw_root: byt
             note=options.note,
             model_id=model.id,
             operator=options.operator,
+            settings_json=canonical({"version": __version__, **settings.recorded}),
         )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from db import events
+from db import events, sealing
 from tests import store
 
 APPEND_ONLY = {
@@ -13,14 +13,19 @@ APPEND_ONLY = {
     "slide_call": "call",
     "event": "body",
     "event_slide": "event_id",
+    "review": "reason",
+    "leaf": "hash",
+    "checkpoint": "signature",
 }
 
 
 @pytest.fixture
-def written(database):
+def written(database, settings):
     with database.begin() as conn:
         _, chunk_ids = store.submit(conn, [store.new_slide("A", 3)])
     store.work(database, chunk_ids)
+    store.review(database, "A", "insufficient", "out of focus")
+    assert sealing.seal(database, settings).events == 7
     return database
 
 

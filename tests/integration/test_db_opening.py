@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
+from allq import logging as allq_logging
 from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
 from db import health, migrate, named, reads
 from db.database import Database
@@ -77,6 +79,49 @@ def test_a_schema_from_the_future_is_refused(database, settings):
             Database.open(settings, upgrade=upgrade)
 
 
+def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_ledger(database, settings, monkeypatch):
+    from sqlalchemy import text
+
+    from db import lines, sealing, verifying
+    from db.witness import Witness
+    from tests import store
+
+    monkeypatch.setattr(lines, "row_digest", lambda *_: "0" * 64)
+    monkeypatch.setattr(lines, "marks", lambda _: "")
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 3)])
+    store.work(database, chunk_ids)
+    monkeypatch.undo()
+    with database.begin() as conn:  # back to the first schema, with the events that its code wrote
+        for table in ("review", "leaf", "checkpoint"):
+            for view in ("review_queue", "slide_reviews"):
+                conn.execute(text(f"DROP VIEW IF EXISTS {view}"))
+            conn.execute(text(f"DROP TABLE {table}"))
+        conn.execute(text("DROP INDEX event_slide_event_id"))
+        if database.dialect == "sqlite":
+            for verb in ("update", "delete"):
+                conn.execute(text(f"DROP TRIGGER event_no_{verb}"))
+        else:
+            conn.execute(text("ALTER TABLE event DISABLE TRIGGER event_append_only"))
+        conn.execute(text("DELETE FROM event WHERE kind = 'model-remembered'"))
+        zeros, marks = f',"row":"{"0" * 64}"', ',"marks":""'
+        for part in (zeros, marks):
+            conn.execute(text("UPDATE event SET body = replace(body, :part, '')"), {"part": part})
+        conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert migrate.upgrade(database) == ["0002"]
+    sealing.seal(database, settings)
+    witness = Witness(settings.checkpoint_file)
+    assert verifying.verify(database, witness, complete=True).problems == []
+    with database.begin() as conn:
+        if database.dialect == "sqlite":
+            conn.execute(text("DROP TRIGGER slide_call_no_update"))
+        else:
+            conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(text("UPDATE slide_call SET suspects = suspects + 1"))
+    said = {problem.table for problem in verifying.verify(database, witness).problems}
+    assert said == {"slide_call"}
+
+
 def test_head_is_the_newest_migration():
     from alembic.script import ScriptDirectory
 
@@ -134,6 +179,27 @@ def test_the_password_shows_in_no_representation(tmp_path):
     database = Database(_engine("postgresql://someone:s3cret@host/allq"))
     assert "s3cret" not in database.url + repr(database) + repr(database.engine)
     assert database.url == "postgresql+psycopg://someone:***@host/allq"
+    among_options = Database(_engine("postgresql://host/allq?user=someone&password=s3cret&sslpassword=s3cret"))
+    assert "s3cret" not in among_options.url + repr(among_options)
+
+
+def test_a_password_among_the_options_of_a_url_is_masked_in_what_a_driver_says(tmp_path):
+    with pytest.raises(DatabaseUnreachable) as caught:
+        Database.open(settings_for(tmp_path, "postgresql://127.0.0.1:1/allq?user=a&password=s3cret&sslkey=s3cret"))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_values_of_a_failed_statement_are_in_no_log(database, settings, capsys, restored_logging):
+    name = "Meier".join(("Anna ", ", 1961"))
+    allq_logging.configure(settings)
+    try:
+        with database.begin() as conn:
+            conn.execute(text("INSERT INTO batch (note) VALUES (:note)"), {"note": name})
+    except DBAPIError:
+        allq_logging.logger("test").exception("a statement failed")
+    logged = capsys.readouterr().err
+    assert "INSERT INTO batch" in logged
+    assert name not in logged
 
 
 def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path):

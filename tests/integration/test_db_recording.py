@@ -60,7 +60,8 @@ def test_recording_writes_findings_counters_slide_call_and_events(database):
     assert (failure.field, failure.code, failure.sentence) == ("A/001.png", "corrupt", "it can't be read")
     assert [row.data for row in leukocytes] == [b"\x01" + store.content(f.field) for f in fields if f.failure is None]
     kinds = [kind for (kind,) in store.rows(database, "SELECT kind FROM event ORDER BY id")]
-    assert kinds == ["batch-created", "batch-submitted", "chunk-recorded", "chunk-recorded", "slide-called"]
+    recorded = ["chunk-recorded", "chunk-recorded", "slide-called"]
+    assert kinds == ["model-remembered", "batch-created", "batch-submitted", *recorded]
     store.assert_sums_hold(database)
 
 

@@ -46,3 +46,59 @@ def test_variables_that_look_like_settings_and_are_none_are_found_with_the_neare
         monkeypatch.setenv(name, "x")
     (tmp_path / ".env").write_text("POSTGRES_PASSWORD=x\nALLQ_MODEL=x\nALLQ_COLOUR=red\n")
     assert unknown_variables() == {"ALLQ_DATABSE_URL": "ALLQ_DATABASE_URL", "ALLQ_COLOUR": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("ALLQ_DATABASE_URL", "postgresql://allq:ge@heim@db/allq"),
+        ("ALLQ_DATABASE_URL", "postgresql://allq:ge/heim@db/allq"),
+        ("ALLQ_DATABASE_URL", "postgresql://allq:g@e/heim@db/allq"),
+        ("ALLQ_DATABASE_URL", "postgresql://allq:ge#heim@db/allq"),
+        ("ALLQ_BROKER_URL", "redis://:ge?heim@broker/0"),
+        ("ALLQ_BROKER_URL", "rediss://:ge/heim@broker/0"),
+        ("ALLQ_BROKER_URL", "redis://:ge;heim@broker/0"),
+    ],
+)
+def test_a_password_that_a_url_would_cut_short_is_refused_without_repeating_it(monkeypatch, name, url):
+    monkeypatch.setenv(name, url)
+    with pytest.raises(SettingsError, match=f"{name} can't be used: in its password write @") as caught:
+        load(_env_file=None)
+    assert "heim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://allq:ge%40heim@db:5432/allq?sslrootcert=/etc/ca@lab.pem",
+        "postgresql://db/allq?user=allq@lab&password=geheim",
+        "postgresql://allq:geheim@[::1]:5432/allq",
+        "sqlite:////srv/a@b/allq.db",
+    ],
+)
+def test_an_encoded_password_and_an_at_sign_elsewhere_are_fine(monkeypatch, url):
+    monkeypatch.setenv("ALLQ_DATABASE_URL", url)
+    assert load(_env_file=None).database == url
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x1b[2J", "\u202ea", "x" * 201])
+def test_an_operator_is_somebody_and_on_one_line(monkeypatch, name):
+    monkeypatch.setenv("ALLQ_OPERATOR", name)
+    with pytest.raises(SettingsError, match="ALLQ_OPERATOR can't be used: it must name somebody"):
+        load(_env_file=None)
+
+
+def test_settings_that_somebody_else_may_have_written_are_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    planted = tmp_path / ".env"
+    planted.write_text("ALLQ_OPERATOR=mallory\n")
+    planted.chmod(0o640)
+    assert load().operator == "mallory"
+    planted.chmod(0o666)
+    with pytest.raises(SettingsError, match="may be written by anyone"):
+        load()
+    planted.chmod(0o644)
+    monkeypatch.setattr(os, "getuid", lambda: 4242 if planted.stat().st_uid != 4242 else 4243)
+    if planted.stat().st_uid != 0:  # root's own are trusted
+        with pytest.raises(SettingsError, match="belongs to somebody else"):
+            load()

@@ -1,10 +1,11 @@
+import json
 import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allq.text import duration, plural, printable, storable
+from allq.text import duration, plural, printable, printable_json, storable
 
 
 def test_control_characters_bidirectional_overrides_and_surrogates_are_escaped():
@@ -63,3 +64,11 @@ def test_durations_and_counts_read_naturally():
         "1,204 fields",
         "2 entries",
     ]
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_without_control_characters_is_the_same_json(value):
+    for text in (json.dumps(value, ensure_ascii=False), json.dumps(value, ensure_ascii=False, indent=1)):
+        safe = printable_json(text)
+        assert json.loads(safe) == value
+        assert all(printable(line) == line for line in safe.split("\n"))

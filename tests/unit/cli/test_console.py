@@ -154,3 +154,8 @@ def test_a_confidence_is_rounded_down_and_an_upper_bound_up() -> None:
     assert console.upper_percent(0.00712) == "0.8 %"
     assert console.upper_percent(0.007) == "0.7 %"
     assert console.upper_percent(1.0) == "100.0 %"
+
+
+def test_a_models_card_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    console.markdown("# Card\n\nA fine\x1b[2J model\x9b1A.\u202e\n")
+    assert capsys.readouterr().out == "# Card\n\nA fine\\x1b[2J model\\x9b1A.\\u202e\n"

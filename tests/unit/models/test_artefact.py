@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +52,10 @@ def test_the_layout_of_model_json_does_not_change_the_id(tmp_path: Path, make_mo
         lambda folder: (folder / "model.json").write_text("{"),
         lambda folder: (folder / "model.json").write_text("{}"),
         lambda folder: (folder / "model.json").write_text("[1]"),
+        lambda folder: (folder / "model.json").write_text("[" * 200_000),
+        lambda folder: (folder / "model.json").write_text('{"format": ' + "9" * 5_000 + "}"),
+        lambda folder: os.truncate(folder / "model.json", 1 << 40),
+        lambda folder: os.truncate(folder / "model.safetensors", 0),
     ],
 )
 def test_a_damaged_model_says_so(tmp_path: Path, make_model: Make, harm: Callable[[Path], object]) -> None:
@@ -57,6 +63,50 @@ def test_a_damaged_model_says_so(tmp_path: Path, make_model: Make, harm: Callabl
     harm(folder)
     with pytest.raises(ModelDamaged, match="install it again"):
         read(folder)
+
+
+@pytest.mark.parametrize("value", ["", "x", 7, -(10**400), [], [[]], {}, {"a": {}}, None, True, float("nan")], ids=repr)
+def test_whatever_stands_in_model_json_is_read_or_refused_in_a_sentence(
+    tmp_path: Path, make_model: Make, value: object
+) -> None:
+    path = make_model(tmp_path / "a").path / "model.json"
+    content = json.loads(path.read_text())
+    for key in content:
+        path.write_text(json.dumps(content | {key: value}))
+        try:
+            read(path.parent)
+        except ModelDamaged as error:
+            assert len(str(error)) < 1_000
+
+
+def test_weights_that_are_changed_after_the_model_was_found_are_refused(tmp_path: Path, make_model: Make) -> None:
+    model = make_model(tmp_path / "a")
+    other = make_model(tmp_path / "b", seed=1)
+    assert model.arrays()
+    (model.path / "model.safetensors").write_bytes((other.path / "model.safetensors").read_bytes())
+    with pytest.raises(ModelDamaged, match="has changed since the model was found; install the model again"):
+        model.arrays()
+
+
+def test_a_model_changed_together_with_its_configuration_is_another_model(
+    settings: Settings, tmp_path: Path, make_model: Make
+) -> None:
+    genuine = make_model(tmp_path / "more" / "ours", name="ours")
+    forged = make_model(tmp_path / "more" / "ours", name="ours", seed=1)
+    assert find(settings, "ours").id == forged.id != genuine.id
+    with pytest.raises(ModelNotFound, match="There is no model"):
+        find(settings, genuine.id)
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path: Path, make_model: Make) -> None:
+    for header in (b"\xff" * 8, (1 << 40).to_bytes(8, "little"), (1 << 62).to_bytes(8, "little") + b"{}"):
+        model = make_model(tmp_path / "a")
+        (model.path / "model.safetensors").write_bytes(header)
+        path = model.path / "model.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"weights_sha256": hashlib.sha256(header).hexdigest()}))
+        with pytest.raises(ModelDamaged, match="can't be read"):
+            read(model.path).arrays()
 
 
 def test_a_configuration_of_another_format_or_with_unknown_keys_is_refused(tmp_path: Path, make_model: Make) -> None:

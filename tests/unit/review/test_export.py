@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allq.classes import CLASSES
+from allq.text import printable
 from review import export
 from review.export import Format
 from review.results import Level
@@ -103,11 +105,17 @@ def test_a_failed_field_has_empty_cells_rather_than_words_that_look_like_values(
     assert rows[1]["failure"] == "corrupt"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
 def test_a_name_that_a_spreadsheet_would_run_gets_an_apostrophe(start: str) -> None:
     name = f"{start}cmd|' /C calc'!A1.png"
     (row,) = read_csv(written([FIELD | {"field": name}], Level.FIELD, Format.CSV))
     assert row["field"] == "'" + name
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_nor_does_one_run_that_cuts_cells_at_another_separator(separator: str) -> None:
+    (row,) = read_csv(written([FIELD | {"field": f"a{separator}=1+1{separator}-2.png"}], Level.FIELD, Format.CSV))
+    assert row["field"] == f"a{separator}'=1+1{separator}'-2.png"
 
 
 def test_numbers_below_zero_are_not_taken_for_formulas() -> None:
@@ -118,14 +126,24 @@ def test_numbers_below_zero_are_not_taken_for_formulas() -> None:
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
 def test_every_name_comes_back_from_csv_as_it_was_but_for_the_apostrophe(name: str) -> None:
     (row,) = read_csv(written([FIELD | {"field": name}], Level.FIELD, Format.CSV))
-    assert row["field"].removeprefix("'") == name.removeprefix("'")
+    assert row["field"].replace("'", "") == name.replace("'", "")
     assert not row["field"].startswith(export.SPREADSHEET_RUNS)
+    assert not any(part.startswith(export.SPREADSHEET_RUNS) for part in re.split("[;|]", row["field"]))
 
 
 def test_on_a_terminal_control_characters_in_names_are_escaped() -> None:
     data = written([FIELD | {"field": "a\x1b[2Jb.png"}], Level.FIELD, Format.CSV, terminal=True)
     assert b"\x1b" not in data
     assert b"a\\x1b[2Jb.png" in data
+
+
+def test_json_lines_carry_no_control_character_and_the_very_name() -> None:
+    name = "a\x1b[2J\x7f\x9b2J\u202e\u2028\U000e0041ü.png"
+    data = written([FIELD | {"field": name}], Level.FIELD, Format.JSONL)
+    assert json.loads(data)["field"] == name
+    text = data.decode().removesuffix("\n")
+    assert "ü" in text
+    assert printable(text) == text
 
 
 def test_parquet_gives_back_the_same_rows() -> None:

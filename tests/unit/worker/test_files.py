@@ -1,4 +1,5 @@
 import os
+import threading
 
 import pytest
 
@@ -70,3 +71,72 @@ def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert failure(tmp_path / "a", tmp_path) is FailureCode.OUTSIDE_ROOTS
+
+
+def test_links_swapped_while_files_are_read_never_let_a_byte_from_outside_in(tmp_path):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder, content in ((root / "own", b"own"), (outside, b"secret")):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(content)
+    stop = threading.Event()
+
+    def swap():
+        names = [os.fspath(root / name) for name in ("folder", "next")]
+        while not stop.is_set():
+            for target in (outside, root / "own"):
+                os.symlink(target, names[1])
+                os.replace(names[1], names[0])
+
+    os.symlink(root / "own", root / "folder")
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        seen = set()
+        for _ in range(2_000):
+            try:
+                seen.add(read(root / "folder" / "file", root))
+            except FieldError as error:
+                seen.add(error.code)
+    finally:
+        stop.set()
+        swapping.join()
+    assert seen <= {b"own", FailureCode.OUTSIDE_ROOTS}
+
+
+def test_a_link_swapped_between_the_look_and_the_reading_changes_nothing(tmp_path, monkeypatch):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    (root / "own").write_bytes(b"own")
+    outside.write_bytes(b"secret")
+    (root / "file").symlink_to(root / "own")
+
+    def look_then_swap(descriptor):
+        found = os.fsencode(os.readlink(f"/proc/self/fd/{descriptor}"))
+        (root / "file").unlink()
+        (root / "file").symlink_to(outside)
+        return found
+
+    monkeypatch.setattr("worker.files.real_path", look_then_swap)
+    assert read(root / "file", root) == b"own"
+
+
+def test_what_lies_outside_is_not_even_opened(tmp_path, monkeypatch):
+    opened = []
+    real_open = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags: opened.append(flags) or real_open(path, flags))
+    assert failure("/dev/null", tmp_path) is FailureCode.OUTSIDE_ROOTS
+    assert opened
+    assert all(flags & os.O_PATH for flags in opened)
+
+
+def test_a_file_that_may_not_be_read_is_told_as_such(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    real_open = os.open
+
+    def refuse(path, flags):
+        if not flags & os.O_PATH:
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, flags)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert failure(tmp_path / "file", tmp_path) is FailureCode.UNREADABLE

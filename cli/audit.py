@@ -1,0 +1,306 @@
+"""`allq audit`: the ledger, sealed, verified, shown and exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import options
+
+if TYPE_CHECKING:
+    from db.checkpoints import Checkpoint
+    from db.history import SlideHistory
+    from db.verifying import Verified
+
+app = typer.Typer(no_args_is_help=True, help="The ledger: who did what, and that nobody has rewritten it.")
+
+
+@app.callback()
+def audit() -> None:
+    """The ledger: who did what, and that nobody has rewritten it."""
+
+
+@app.command("verify")
+def verify(
+    *,
+    since: Annotated[
+        int | None,
+        typer.Option("--since", metavar="CHECKPOINT", min=1, help="Only what was sealed after this checkpoint."),
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Nothing may wait to be sealed: for a database nobody writes to.")
+    ] = False,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option("--checkpoints", metavar="FILE", help="The exported checkpoints. Default: ALLQ_LEDGER_FILE."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Recompute the ledger and compare every row that it tells of. Exit code 1 names what was changed.
+
+    Reads only. What can't be known without the exported checkpoints is whether the end was cut off: keep them where
+    the database's owner can't write.
+
+    Example: allq audit verify --complete
+    """
+    from allq.errors import UsageError
+    from cli import console
+    from cli.progress import meter
+    from cli.session import open_database, settings
+    from db import verifying
+    from db.witness import Witness
+
+    found = settings()
+    if checkpoints is not None and not checkpoints.is_file():
+        raise UsageError(f"There is no file {checkpoints} with exported checkpoints.")
+    with open_database(found) as database, meter() as shown:
+        verified = verifying.verify(
+            database,
+            Witness(checkpoints or found.checkpoint_file),
+            since=since,
+            complete=complete,
+            progress=shown.stage,
+        )
+    if json:
+        console.emit(_verified_record(verified))
+    else:
+        _show_verified(verified)
+    if not verified.sound:
+        raise typer.Exit(1)
+
+
+@app.command("seal")
+def seal(json: options.Json = False) -> None:
+    """Seal what is unsealed now, and write the checkpoints to their file. Workers do so every few seconds.
+
+    Example: allq audit seal
+    """
+    from allq.text import plural
+    from cli import console
+    from cli.session import open_database, settings
+    from db import sealing
+
+    found = settings()
+    with open_database(found) as database:
+        sealed = sealing.seal(database, found, wait=True)
+    if json:
+        console.emit(
+            {"events": sealed.events, "checkpoints": sealed.checkpoints} | _checkpoint_record(sealed.checkpoint)
+        )
+        return
+    stands = f"checkpoint {sealed.checkpoint.number}" if sealed.checkpoint else "no checkpoint yet"
+    console.say(f"Sealed {plural(sealed.events, 'event')}; the ledger stands at {stands}.")
+    console.say(f"Checkpoints are in {console.cell(str(found.checkpoint_file))}.")
+
+
+@app.command("show")
+def show(
+    slide: Annotated[str, typer.Argument(metavar="SLIDE", help="A slide's name: its accession.", show_default=False)],
+    fields: Annotated[bool, typer.Option("--fields", help="Each field as well: bytes, finding, worker, when.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Show a slide's history: submitted, computed, looked at, decided; by whom, when, with what, and why.
+
+    Example: allq audit show H26-0102
+    """
+    from allq.text import is_utf8, storable
+    from cli import console
+    from cli.session import open_database
+    from db import history
+
+    name = slide if is_utf8(slide) else storable(slide)[0]
+    with open_database() as database, database.read() as connection:
+        found = history.of_slide(connection, name)
+    for one in found:
+        if json:
+            console.emit(_history_record(one))
+        else:
+            _show_history(one, fields=fields)
+
+
+@app.command("export")
+def export(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The zip file to write.", show_default=False)],
+    slide: Annotated[str | None, typer.Option("--slide", help="Only what concerns slides of this name.")] = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Only what concerns this batch, or `last`.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Write a bundle that anyone verifies offline: events with proofs, rows, checkpoints, and the script that does it.
+
+    Example: allq audit export evidence.zip --slide H26-0102
+    """
+    from allq.errors import UsageError
+    from allq.text import plural
+    from cli import console
+    from cli.progress import meter
+    from cli.session import open_database
+    from db import bundle
+
+    if slide is not None and batch is not None:
+        raise UsageError("--slide and --batch contradict each other: give one of them.")
+    with open_database() as database, database.read() as connection, meter() as shown:
+        number = None if batch is None else options.find_batch(connection, batch)
+        done = bundle.export(connection, out, slide=slide, batch=number, progress=shown.stage)
+    if json:
+        record = {"file": str(done.path), "events": done.events, "rows": done.rows}
+        console.emit(record | _checkpoint_record(done.checkpoint))
+        return
+    console.say(f"{plural(done.events, 'event')} and {plural(done.rows, 'row')} are in {console.cell(str(done.path))}.")
+    console.say(f"Verify it anywhere:  unzip -p {out.name} verify.py > verify.py && python verify.py {out.name}")
+
+
+@app.command("rotate-key")
+def rotate_key(json: options.Json = False) -> None:
+    """Let a new key sign from now on. The old key signs that it does, so that verifiers follow.
+
+    Example: allq audit rotate-key
+    """
+    from cli import console
+    from cli.session import open_database, settings
+    from db import sealing
+    from db.keys import short
+
+    found = settings()
+    with open_database(found) as database:
+        key = sealing.rotate_key(database, found, actor=found.operator)
+    console.say(f"The ledger's key is now {short(key.public)}, in {console.cell(str(found.ledger_key_file))}.")
+    console.say("The one before lies beside it; remove it when no backup is older than this.")
+    if json:
+        console.emit({"public_key": key.public.hex(), "file": str(found.ledger_key_file)})
+
+
+@app.command("restored")
+def restored(
+    reason: Annotated[str, typer.Option("--reason", help="Which backup, and why it was restored.")],
+    json: options.Json = False,
+) -> None:
+    """Say in the ledger that a backup was restored, before anything is sealed after it; then sealing goes on.
+
+    The checkpoints that were lost stay in the exported file, and `verify` names them from then on.
+
+    Example: allq audit restored --reason "disk of db-1 failed, backup of 3 May"
+    """
+    from cli import console
+    from cli.session import open_database, settings
+    from db import sealing
+
+    found = settings()
+    with open_database(found) as database:
+        lost = sealing.go_on_after_restore(database, found, reason=reason, actor=found.operator)
+    if lost is None:
+        console.say("The database has every checkpoint that was exported: there is nothing to say.")
+    else:
+        console.say(f"The ledger says so, and goes on after checkpoint {lost.number}, the last that was exported.")
+    if json:
+        console.emit({"given_up": None if lost is None else lost.number})
+
+
+def _checkpoint_record(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    if checkpoint is None:
+        return {"checkpoint": None}
+    return {
+        "checkpoint": checkpoint.number,
+        "size": checkpoint.size,
+        "root": checkpoint.root.hex(),
+        "origin": checkpoint.origin,
+        "sealed_at": checkpoint.sealed_at,
+    }
+
+
+def _verified_record(verified: Verified) -> dict[str, Any]:
+    return {
+        "sound": verified.sound,
+        "problems": [{"table": one.table, "row": one.row, "what": one.what} for one in verified.problems],
+        "events": verified.events,
+        "rows": verified.rows,
+        "checkpoints": verified.checkpoints,
+        "exported": verified.exported,
+        "waiting": verified.waiting,
+        "remarks": verified.remarks,
+    } | _checkpoint_record(verified.newest)
+
+
+def _show_verified(verified: Verified) -> None:
+    from allq.text import plural
+    from cli import console
+
+    for remark in verified.remarks:
+        console.say(remark, style="yellow")
+    if verified.problems:
+        console.table(
+            [console.fixed("table"), console.words("row"), console.words("what is wrong")],
+            ((one.table, one.row, one.what) for one in verified.problems),
+        )
+        console.say(
+            f"The ledger is not as it was sealed: {plural(len(verified.problems), 'problem')}.", style="bold red"
+        )
+        return
+    newest = verified.newest
+    console.pairs(
+        [
+            ("ledger", newest.origin if newest else "nothing sealed yet"),
+            ("events", f"{verified.events:,} sealed, as they were sealed; {verified.waiting:,} waiting"),
+            ("rows", f"{verified.rows:,}, as the events tell of them"),
+            ("checkpoints", f"{verified.checkpoints:,}, {verified.exported:,} of the exported ones beside them"),
+            ("newest", f"checkpoint {newest.number}, {newest.sealed_at}" if newest else "none"),
+        ]
+    )
+
+
+def _history_record(one: SlideHistory) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(one)
+
+
+def _show_history(one: SlideHistory, *, fields: bool) -> None:
+    from cli import console
+    from cli.wording import SHORT_ID, event_words
+
+    console.pairs(
+        [
+            ("slide", one.slide),
+            ("batch", f"{one.batch}, submitted {console.cell(one.submitted_at)} by {one.submitted_by}"),
+            ("folder", one.root),
+            ("model", f"{one.model} ({one.model_sha256[:SHORT_ID]}), code {one.model_code_version}"),
+            ("settings", one.settings),
+        ]
+    )
+    if fields:
+        console.table(
+            [
+                console.name("field"),
+                console.words("call"),
+                console.fixed("sha256"),
+                console.fixed("finding"),
+                console.fixed("computed"),
+                console.name("by"),
+                console.words("with"),
+            ],
+            (
+                (
+                    field.field,
+                    field.call or field.failure or field.state,
+                    None if field.sha256 is None else field.sha256[:SHORT_ID],
+                    None if field.finding is None else str(field.finding),
+                    field.computed_at,
+                    field.computed_by,
+                    None if field.engine is None else f"{field.engine}, {field.code_version}",
+                )
+                for field in one.fields
+            ),
+        )
+    console.table(
+        [console.fixed("when"), console.words("what"), console.name("who"), console.fixed("leaf")],
+        (
+            (
+                event.at,
+                event_words(event.kind, event.body),
+                event.actor,
+                "waits" if event.leaf is None else str(event.leaf),
+            )
+            for event in one.events
+        ),
+    )

@@ -1,0 +1,154 @@
+"""`audit export`: a bundle that a third party verifies offline, without allq and without the database.
+
+A zip file: the checkpoints, the chosen events with their proofs of inclusion in the newest checkpoint's tree, the rows
+that they tell of as the lines that were digested, and the script that verifies it all (db/verify_bundle.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, Final
+
+from sqlalchemy import Connection
+
+from allq.errors import LedgerError, NotFound
+from db import checkpoints, findings, lines
+from db.checkpoints import Checkpoint
+from db.lines import canonical, event_text
+from db.merkle import Levels
+from db.sealing import event_columns
+from db.statements import run
+
+SCRIPT: Final = Path(__file__).with_name("verify_bundle.py")
+
+_README: Final = """\
+A bundle of allq's ledger: {events} events, {what}.
+
+    python verify.py {name}
+
+verifies it offline; it needs Python 3.9 or later and the package `cryptography`. Compare the ledger's name (its origin)
+with the one you know from elsewhere:
+
+    {origin}
+
+checkpoints.jsonl   every checkpoint: the signed note and the public key, a line each
+events.jsonl        the events: the text that was sealed, its leaf, the proof that it is in the newest checkpoint's tree
+rows.jsonl          the rows that the events have digests of, as the text that was digested
+verify.py           the script; what it does is described in docs/ledger.md of allq
+
+Research use, decision support: allq ranks and documents, a named person decides.
+"""
+
+_ROWS: Final = {
+    "model-remembered": ("model", re.compile(r'"key":(\d+)')),
+    "slide-called": ("slide_call", re.compile(r'"slide_call":(\d+)')),
+    "slide-reviewed": ("review", re.compile(r'"review":(\d+)')),
+}
+_ALWAYS: Final = ("backup-restored", "ledger-began", "ledger-key-rotated", "model-remembered")
+"""Events that are in every bundle: what they tell of concerns all slides."""
+
+_OR_ALWAYS: Final = f"OR e.kind IN ({', '.join(repr(kind) for kind in _ALWAYS)})"
+_OF_SLIDE: Final = f"e.id IN (SELECT h.event_id FROM slide_history h WHERE h.slide = :slide) {_OR_ALWAYS}"
+_OF_BATCH: Final = f"e.batch_id = :batch {_OR_ALWAYS}"
+_PAGE: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    events: int
+    rows: int
+    checkpoint: Checkpoint
+
+
+def export(
+    conn: Connection,
+    path: Path,
+    *,
+    slide: str | None = None,
+    batch: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Exported:
+    """Write a bundle of the events of a slide (by its name), of a batch, or of all. The file appears when it is whole.
+
+    Events that are not sealed yet are left out. LedgerError when nothing is sealed, or the leaves do not give the
+    newest checkpoint's root; NotFound when there are no such events.
+    """
+    found = checkpoints.last(conn)
+    if found is None:
+        raise LedgerError("Nothing is sealed yet. Run `allq audit seal`, then export.")
+    newest, _ = found
+    hashes = [bytes(row[0]) for row in run(conn, "SELECT hash FROM leaf WHERE seq >= 0 ORDER BY seq")][: newest.size]
+    tree = Levels(hashes)
+    if len(hashes) != newest.size or tree.root != newest.root:
+        raise LedgerError(f"The leaves do not give the root of checkpoint {newest.number}. Run `allq audit verify`.")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as bundle:
+            with bundle.open("checkpoints.jsonl", "w", force_zip64=True) as file:
+                for checkpoint, _ in checkpoints.after(conn, 0):
+                    _write(file, checkpoint.as_json())
+            told: list[Any] = []
+            with bundle.open("events.jsonl", "w", force_zip64=True) as file:
+                for leaf, row in _events(conn, newest.size, slide, batch):
+                    proof = [node.hex() for node in tree.proof(leaf)]
+                    _write(file, {"leaf": leaf, "event": event_text(row), "proof": proof})
+                    told.append((row[0], row[2], row[5], row[7]))
+                    progress("Exporting events", len(told), len(told))
+            if not any(kind not in _ALWAYS for _, kind, _, _ in told):
+                raise NotFound("There are no sealed events of that slide or batch. `allq audit seal` seals new ones.")
+            with bundle.open("rows.jsonl", "w", force_zip64=True) as file:
+                rows = sum(_write(file, record) for record in _rows(conn, told))
+            what = f"of slide {slide}" if slide is not None else f"of batch {batch}" if batch is not None else "all"
+            text = _README.format(events=len(told), what=what, name=path.name, origin=newest.origin)
+            bundle.writestr("README.txt", text)
+            bundle.writestr("verify.py", SCRIPT.read_text("utf-8"))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return Exported(path=path, events=len(told), rows=rows, checkpoint=newest)
+
+
+def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -> Iterator[tuple[int, Any]]:
+    where = f"AND ({_OF_SLIDE})" if slide is not None else f"AND ({_OF_BATCH})" if batch is not None else ""
+    given = {"slide": slide} if slide is not None else {"batch": batch} if batch is not None else {}
+    statement = f"""
+        SELECT l.seq, {event_columns(conn)} FROM leaf l JOIN event e ON e.id = l.event_id
+        WHERE l.seq > :after AND l.seq < :size {where} ORDER BY l.seq LIMIT :page
+    """
+    after = -1
+    while rows := run(conn, statement, {"after": after, "size": size, "page": _PAGE, **given}).all():
+        for seq, *row in rows:
+            yield seq, row
+        after = rows[-1][0]
+
+
+def _rows(conn: Connection, told: list[Any]) -> Iterator[dict[str, Any]]:
+    """The digested lines, by the event that has their digest. Events from before rows had digests are left out."""
+    for event_id, kind, _, body in told:
+        if kind in _ROWS and '"row":"' in body:
+            table, pattern = _ROWS[kind]
+            key = pattern.search(body)
+            columns = ", ".join(lines.COLUMNS[table])
+            row = run(conn, f"SELECT {columns} FROM {table} WHERE id = :id", {"id": int(key[1]) if key else 0}).first()
+            if row is not None:
+                yield {"table": table, "event": event_id, "lines": [lines.line(table, row)]}
+    chunks = {chunk: event_id for event_id, kind, chunk, _ in told if kind == "chunk-recorded"}
+    ordered = sorted(chunks)
+    for start in range(0, len(ordered), 16):
+        part = ordered[start : start + 16]
+        for chunk, group in groupby(findings.covered(conn, part), lambda one: one.chunk_id):
+            yield {"table": "finding", "event": chunks[chunk], "lines": [one.line for one in group]}
+
+
+def _write(file: IO[bytes], record: dict[str, Any]) -> int:
+    file.write(canonical(record).encode() + b"\n")
+    return len(record.get("lines", ()))

@@ -1,0 +1,331 @@
+"""Rows against what the ledger's events tell of them: models, slide calls, reviews, findings and their leukocytes.
+
+Every row is told of by one event. So a row that differs from its event was changed, one without an event was put in,
+and an event without its row had one taken away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from db import findings, lines
+from db.statements import run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is not as it was written: in which table, which row, and what about it."""
+
+    table: str
+    row: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.row}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Which rows a part of the events tells of, by table, ascending; how many are gone; how many were compared."""
+
+    seen: dict[str, array[int]]
+    gone: dict[str, int]
+    rows: int
+
+
+Report = Callable[[Problem], None]
+
+NAMED: Final = 100
+"""So many rows of one kind are named; how many more there are is said."""
+
+_ROW: Final = re.compile(r'"row":"([0-9a-f]{64})"')
+_KEYS: Final = {
+    "model-remembered": ("model", re.compile(r'"key":(\d+)')),
+    "slide-called": ("slide_call", re.compile(r'"slide_call":(\d+)')),
+    "slide-reviewed": ("review", re.compile(r'"review":(\d+)')),
+}
+"""Which table an event of this kind tells of, and where its body has the row's number.
+
+No text of a user's looks so within canonical JSON: quotation marks in it are escaped.
+"""
+
+_CHUNKS_AT_ONCE: Final = 16
+
+
+class Seen:
+    """Which numbers have occurred: a byte each, for there are millions of them."""
+
+    def __init__(self, likely: int) -> None:
+        self._bytes = bytearray(likely + 1)
+        self._others: set[int] = set()
+        self.count = 0
+
+    def add(self, number: int) -> bool:
+        """Note a number; False when it was there already."""
+        if number in self:
+            return False
+        self.count += 1
+        if 0 <= number < len(self._bytes):
+            self._bytes[number] = 1
+        else:
+            self._others.add(number)
+        return True
+
+    def add_all(self, numbers: Sequence[int]) -> list[int]:
+        """Note ascending numbers; return those that were there already."""
+        if not numbers:
+            return []
+        first, last = numbers[0], numbers[-1]
+        without_gaps = first >= 0 and last < len(self._bytes) and last - first + 1 == len(numbers)
+        if without_gaps and self._bytes.find(1, first, last + 1) < 0:
+            self._bytes[first : last + 1] = b"\x01" * len(numbers)
+            self.count += len(numbers)
+            return []
+        return [number for number in numbers if not self.add(number)]
+
+    def numbers(self) -> list[int]:
+        """What has occurred, ascending."""
+        return sorted({at for at, seen in enumerate(self._bytes) if seen} | self._others)
+
+    def __contains__(self, number: object) -> bool:
+        if isinstance(number, int) and 0 <= number < len(self._bytes):
+            return bool(self._bytes[number])
+        return number in self._others
+
+
+@dataclass(slots=True)
+class RowsTold:
+    """Compares rows with events, block by block. `rows` counts those compared.
+
+    `part`: one of several that work side by side; what they have seen is put together with `take` and `merge`.
+    """
+
+    conn: Connection
+    report: Report
+    rows: int = 0
+    part: bool = False
+    _seen: dict[str, Seen] = field(default_factory=dict)
+    _gone: dict[str, int] = field(default_factory=dict)
+
+    def check(self, told: Sequence[tuple[int, str, int | None, str]]) -> None:
+        """Compare what these events tell of: (event, kind, chunk, body)."""
+        single: dict[str, dict[int, tuple[int, str]]] = {}
+        chunks: list[tuple[int, int | None, str]] = []
+        for event_id, kind, chunk_id, body in told:
+            if kind == "chunk-recorded":
+                chunks.append((event_id, chunk_id, body))
+            elif kind in _KEYS:
+                table, pattern = _KEYS[kind]
+                key, row = pattern.search(body), _ROW.search(body)
+                if key is None:
+                    self.report(
+                        Problem(table="event", row=str(event_id), what=f"does not say which {table} it tells of")
+                    )
+                elif row is None:
+                    self._compare_values(event_id, table, int(key[1]), body)
+                elif self._once(table, int(key[1]), event_id):
+                    single.setdefault(table, {})[int(key[1])] = (event_id, row[1])
+            elif kind == "ledger-began":
+                self._compare_ranges(event_id, body)
+        for table, rows in single.items():
+            self._compare_digests(table, rows)
+        self._compare_findings(chunks)
+
+    def finish(self) -> None:
+        """After all events: name the rows that none tells of."""
+        for table, key in (("model", "id"), ("slide_call", "id"), ("review", "id"), ("finding", "id")):
+            self._name_untold(table, key, self._seen_of(table))
+        _name(
+            self.report,
+            "finding_leukocytes",
+            (row[0] for row in run(self.conn, _STRAY_LEUKOCYTES)),
+            "belongs to no finding",
+        )
+
+    def take(self) -> Told:
+        """What has been seen since the last time."""
+        told = Told({table: array("q", seen.numbers()) for table, seen in self._seen.items()}, self._gone, self.rows)
+        self._seen, self._gone, self.rows = {}, {}, 0
+        return told
+
+    def merge(self, told: Told) -> None:
+        """Add what another has seen."""
+        self.rows += told.rows
+        for table, count in told.gone.items():
+            self._gone[table] = self._gone.get(table, 0) + count
+        for table, numbers in told.seen.items():
+            for number in self._seen_of(table).add_all(numbers):
+                self.report(Problem(table=table, row=str(number), what="two events tell of it"))
+
+    def _seen_of(self, table: str) -> Seen:
+        if table not in self._seen and self.part:
+            self._seen[table] = Seen(0)
+        elif table not in self._seen:
+            count = run(self.conn, f"SELECT count(*) FROM {table}").scalar_one()
+            # numbers may have gaps where a transaction was rolled back; far ones cost a little more
+            self._seen[table] = Seen(2 * count + 1_000)
+        return self._seen[table]
+
+    def _once(self, table: str, key: int, event_id: int) -> bool:
+        new = self._seen_of(table).add(key)
+        if not new:
+            self.report(
+                Problem(table="event", row=str(event_id), what=f"tells of {table} {key}, as another event does")
+            )
+        return new
+
+    def _name_untold(self, table: str, key: str, seen: Seen) -> None:
+        there = seen.count - self._gone.get(table, 0)
+        if run(self.conn, f"SELECT count(*) FROM {table}").scalar_one() == there:
+            return
+        ids = (row[0] for row in run(self.conn, f"SELECT {key} FROM {table} ORDER BY {key}"))
+        _name(
+            self.report, table, (number for number in ids if number not in seen), "no event of the ledger tells of it"
+        )
+
+    def _compare_digests(self, table: str, told: dict[int, tuple[int, str]]) -> None:
+        found = set()
+        columns = ", ".join(lines.COLUMNS[table])
+        for row in _in_parts(self.conn, f"SELECT {columns} FROM {table} WHERE id IN :ids", sorted(told)):
+            found.add(row[0])
+            event_id, wanted = told[row[0]]
+            try:
+                same = lines.row_digest(table, row) == wanted
+            except (TypeError, ValueError):
+                same = False
+            if not same:
+                self.report(
+                    Problem(table=table, row=str(row[0]), what=f"differs from what event {event_id} tells of it")
+                )
+        self.rows += len(found)
+        for key in sorted(told.keys() - found):
+            self._gone[table] = self._gone.get(table, 0) + 1
+            self.report(Problem(table=table, row=str(key), what=f"is gone; event {told[key][0]} tells of it"))
+
+    def _compare_values(self, event_id: int, table: str, key: int, body: str) -> None:
+        """An event from before events had digests of rows: it has the values themselves, of a slide call."""
+        try:
+            values = json.loads(body)
+        except ValueError:
+            values = {}
+        columns = [name for name in lines.COLUMNS[table] if name in values and name != "id"]
+        row = run(
+            self.conn, f"SELECT {', '.join(columns or ['id'])} FROM {table} WHERE id = :id", {"id": key}
+        ).one_or_none()
+        if row is None:
+            self.report(Problem(table=table, row=str(key), what=f"is gone; event {event_id} tells of it"))
+        elif not columns or list(row) != [values[name] for name in columns]:
+            self.report(Problem(table=table, row=str(key), what=f"differs from what event {event_id} tells of it"))
+
+    def _compare_ranges(self, event_id: int, body: str) -> None:
+        """The rows that were there before events had digests of them: one digest over all."""
+        for table, told in json.loads(body).items():
+            if table not in lines.COLUMNS:
+                continue
+            total = hashlib.sha256()
+            columns = ", ".join(lines.COLUMNS[table])
+            after = -(1 << 62)
+            while rows := run(
+                self.conn,
+                f"SELECT {columns} FROM {table} WHERE id > :after AND id <= :through ORDER BY id LIMIT 10000",
+                {"after": after, "through": told["through"]},
+            ).all():
+                after = rows[-1][0]
+                for row in rows:
+                    self._once(table, row[0], event_id)
+                    try:
+                        total.update(lines.line(table, row).encode("utf-8", "surrogatepass") + b"\n")
+                    except (TypeError, ValueError):
+                        total.update(b"not a row of ours\n")
+                self.rows += len(rows)
+            if total.hexdigest() != told["digest"]:
+                self.report(
+                    Problem(
+                        table=table,
+                        row=f"up to {told['through']}",
+                        what=f"are not the rows that event {event_id} tells of: one was changed, put in or taken away",
+                    )
+                )
+
+    def _compare_findings(self, recorded: Sequence[tuple[int, int | None, str]]) -> None:
+        wanted: dict[int, tuple[int, dict[str, Any]]] = {}
+        for event_id, chunk_id, body in recorded:
+            try:
+                told = json.loads(body)
+            except ValueError:
+                told = {}
+            if not isinstance(chunk_id, int) or not isinstance(told, dict) or chunk_id in wanted:
+                self.report(Problem(table="event", row=str(event_id), what="does not say which chunk it tells of"))
+                continue
+            wanted[chunk_id] = (event_id, told)
+        ids = sorted(wanted)
+        for start in range(0, len(ids), _CHUNKS_AT_ONCE):
+            part = ids[start : start + _CHUNKS_AT_ONCE]
+            left = set(part)
+            for chunk_id, group in groupby(findings.covered(self.conn, part), lambda one: one.chunk_id):
+                left.discard(chunk_id)
+                self._compare_chunk(chunk_id, list(group), *wanted[chunk_id])
+            for chunk_id in left:
+                self._compare_chunk(chunk_id, [], *wanted[chunk_id])
+
+    def _compare_chunk(self, chunk_id: int, rows: list[findings.Covered], event_id: int, told: dict[str, Any]) -> None:
+        seen = self._seen_of("finding")
+        for one in rows:
+            if one.made and not seen.add(one.finding_id):
+                self._finding(one, "two fields are recorded as the one that it was made for")
+            elif one.made and one.gone:
+                self._gone["finding"] = self._gone.get("finding", 0) + 1
+            if one.problem is not None:
+                self._finding(one, one.problem)
+        self.rows += len(rows)
+        texts = [one.line for one in rows]
+        if lines.digest(texts) == told.get("findings"):
+            return
+        marks = told.get("marks")
+        if isinstance(marks, str) and len(marks) == lines.MARK * len(rows):
+            for at, one in enumerate(rows):
+                wanted = marks[lines.MARK * at : lines.MARK * (at + 1)]
+                if lines.marks([one.line]) != wanted and one.problem is None:
+                    self._finding(one, f"differs from what event {event_id} tells of it")
+        self.report(
+            Problem(
+                table="finding",
+                row=f"of chunk {chunk_id}",
+                what=f"the chunk's {len(rows)} screened fields and their findings are not those of event {event_id}",
+            )
+        )
+
+    def _finding(self, one: findings.Covered, what: str) -> None:
+        self.report(Problem(table="finding", row=f"{one.finding_id} of field {one.field_id}", what=what))
+
+
+_STRAY_LEUKOCYTES: Final = """
+    SELECT l.finding_id FROM finding_leukocytes l
+    WHERE NOT EXISTS (SELECT 1 FROM finding i WHERE i.id = l.finding_id) ORDER BY l.finding_id
+"""
+
+
+def _name(report: Report, table: str, keys: Iterable[Any], what: str) -> None:
+    more = 0
+    for count, key in enumerate(keys):
+        if count < NAMED:
+            report(Problem(table=table, row=str(key), what=what))
+        else:
+            more += 1
+    if more:
+        report(Problem(table=table, row=f"and {more:,} more", what=what))
+
+
+def _in_parts(conn: Connection, statement: str, ids: Collection[int], size: int = 5_000) -> Iterator[Any]:
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), size):
+        yield from run(conn, statement, {"ids": ordered[start : start + size]}, lists=("ids",)).all()

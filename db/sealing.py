@@ -1,0 +1,215 @@
+"""The sealer: gives unsealed events their place in the tree, signs its root, and sees that it is known outside.
+
+One at a time: SQLite has one writer anyway, on PostgreSQL an advisory lock says who it is. What it costs depends on the
+new events alone: the tree goes on from the last checkpoint's frontier, and events are looked for from `settled` on.
+
+On PostgreSQL an event with a smaller number may be committed after one with a larger. So `settled` moves only at a
+moment when nobody is writing events: a writer holds a lock on the table from before it draws a number until after its
+commit is seen, and `pg_locks` shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from allq.errors import LedgerError
+from allq.settings import Settings
+from db import bulk, checkpoints, events, keys, witness
+from db.checkpoints import NO_PREVIOUS, Checkpoint
+from db.database import Database
+from db.keys import SigningKey
+from db.lines import event_text, instant
+from db.merkle import Frontier, leaf_hash
+from db.statements import on_sqlite, run
+
+AT_ONCE: Final = 20_000
+"""Events of one checkpoint at most; more are sealed by several."""
+
+_SLIDES: Final = {
+    True: "(SELECT json_group_array(slide_id) FROM "
+    "(SELECT es.slide_id FROM event_slide es WHERE es.event_id = e.id ORDER BY es.slide_id))",
+    False: "(SELECT '[' || coalesce(string_agg(CAST(es.slide_id AS text), ',' ORDER BY es.slide_id), '') || ']' "
+    "FROM event_slide es WHERE es.event_id = e.id)",
+}
+_UNSEALED: Final = "e.id > :settled AND NOT EXISTS (SELECT 1 FROM leaf l WHERE l.event_id = e.id)"
+_WRITERS: Final = """
+    SELECT count(*) FROM pg_locks
+    WHERE locktype = 'relation' AND relation = to_regclass('event') AND mode = 'RowExclusiveLock'
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What a round has sealed. `checkpoint` is the newest one, None in a ledger without events."""
+
+    events: int
+    checkpoints: int
+    checkpoint: Checkpoint | None
+
+
+def event_columns(conn: Connection) -> str:
+    """The columns of `event e` in the order of `event_text`."""
+    return f"e.id, e.at, e.kind, e.actor, e.batch_id, e.chunk_id, {_SLIDES[on_sqlite(conn)]} AS slides, e.body"
+
+
+def unsealed(conn: Connection) -> bool:
+    """True when there is something to seal."""
+    found = checkpoints.last(conn)
+    settled = found[0].settled if found else 0
+    return run(conn, f"SELECT 1 FROM event e WHERE {_UNSEALED} LIMIT 1", {"settled": settled}).scalar() is not None
+
+
+def seal(database: Database, settings: Settings, *, wait: bool = False) -> Sealed:
+    """Seal what is unsealed, and write checkpoints to the file and the hooks.
+
+    Does nothing when another process is at it, unless `wait`. LedgerError when this machine has not the key, when the
+    database has lost checkpoints that the file has, or the file can't be written.
+    """
+    events_sealed = made = 0
+    with database.read() as conn:
+        due = unsealed(conn)
+    while due:
+        with database.begin() as conn:
+            if not _alone(conn, wait=wait):
+                break
+            count = _seal_some(conn, settings)
+        events_sealed, made = events_sealed + count, made + (count > 0)
+        due = count == AT_ONCE
+    return _exported(database, settings, events_sealed, made)
+
+
+def rotate_key(database: Database, settings: Settings, *, actor: str) -> SigningKey:
+    """Let a new key sign from the next checkpoint on; the old one signs that it does, and is destroyed."""
+    seal(database, settings, wait=True)
+    with database.begin() as conn:
+        _alone(conn, wait=True)
+        key = _key(conn, settings)
+        new = keys.next_key(settings.ledger_key_file)
+        body = {"from": key.public.hex(), "to": new.public.hex()}
+        events.append(conn, "ledger-key-rotated", body, actor=actor)
+        _seal_some(conn, settings, next_key=new.public)
+    keys.promote(settings.ledger_key_file)
+    _exported(database, settings, 0, 0)
+    return new
+
+
+def go_on_after_restore(database: Database, settings: Settings, *, reason: str, actor: str) -> Checkpoint | None:
+    """Say in the ledger that the database is a restored backup, and why; give up the checkpoints it has lost.
+
+    Returns the newest one given up; None, and does nothing, when the file has none that the database has lost.
+    """
+    seen = witness.Witness(settings.checkpoint_file).last()
+    with database.begin() as conn:
+        _alone(conn, wait=True)
+        if seen is None:
+            return None
+        try:
+            witness.agrees(conn, witness.Witness(settings.checkpoint_file))
+        except LedgerError:
+            pass
+        else:
+            return None
+        found = checkpoints.last(conn)
+        if found is not None and found[0].number >= seen.number:
+            raise LedgerError(
+                f"The database was sealed again, to checkpoint {found[0].number}, since the backup was restored: this "
+                "can't be mended here. Restore the backup once more and run this before anything is sealed."
+            )
+        body = {
+            "reason": reason,
+            "exported": seen.number,
+            "note": seen.digest.hex(),
+            "checkpoint": found[0].number if found else None,
+        }
+        events.append(conn, "backup-restored", body, actor=actor)
+        _seal_some(conn, settings, given_up=seen)
+    _exported(database, settings, 0, 0)
+    return seen
+
+
+def _alone(conn: Connection, *, wait: bool) -> bool:
+    if on_sqlite(conn):
+        return True  # whoever writes is alone
+    if wait:
+        run(conn, "SELECT pg_advisory_xact_lock(hashtext('allq sealer'))")
+        return True
+    return bool(run(conn, "SELECT pg_try_advisory_xact_lock(hashtext('allq sealer'))").scalar())
+
+
+def _key(conn: Connection, settings: Settings) -> SigningKey:
+    found = checkpoints.last(conn)
+    return keys.key_for(settings.ledger_key_file, found[0].key_after if found else None)
+
+
+def _seal_some(
+    conn: Connection, settings: Settings, *, next_key: bytes | None = None, given_up: Checkpoint | None = None
+) -> int:
+    """Seal up to AT_ONCE events by one checkpoint; return how many."""
+    if given_up is None:
+        witness.agrees(conn, witness.Witness(settings.checkpoint_file))
+    found = checkpoints.last(conn)
+    before = found[0] if found else None
+    tree = Frontier.from_bytes(found[0].size, found[1]) if found else Frontier()
+    settled, rows = _unsealed_rows(conn, before.settled if before else 0)
+    if not rows:
+        return 0
+    key = _key(conn, settings)
+    hashes = [leaf_hash(event_text(row).encode("utf-8", "surrogatepass")) for row in rows]
+    first = tree.size
+    bulk.insert(
+        conn,
+        "leaf",
+        ("seq", "event_id", "hash"),
+        [(seq, row[0], value) for seq, (row, value) in enumerate(zip(rows, hashes, strict=True), start=first)],
+    )
+    tree.extend(hashes)
+    now = run(conn, "SELECT {now}").scalar_one()
+    checkpoint = checkpoints.signed(
+        key,
+        number=max(before.number if before else 0, given_up.number if given_up else 0) + 1,
+        origin=before.origin if before else checkpoints.origin_of(key.public),
+        size=tree.size,
+        root=tree.root(),
+        previous=before.digest if before else NO_PREVIOUS,
+        sealed_at=instant(now),
+        settled=settled,
+        given_up=None if given_up is None else f"{given_up.number} {given_up.digest.hex()}",
+        next_key=next_key,
+    )
+    _write(conn, checkpoint, bytes(tree), now)
+    return len(rows)
+
+
+def _unsealed_rows(conn: Connection, settled: int) -> tuple[int, list[Any]]:
+    """The next events to seal, and up to which number none comes later."""
+    if on_sqlite(conn):
+        quiet, newest = True, None
+    else:  # in this order: see the top
+        newest = run(conn, "SELECT max(id) FROM event").scalar()
+        quiet = run(conn, _WRITERS).scalar_one() == 0
+    statement = f"SELECT {event_columns(conn)} FROM event e WHERE {_UNSEALED} ORDER BY e.id LIMIT :most"
+    rows = list(run(conn, statement, {"settled": settled, "most": AT_ONCE}))
+    if rows and quiet:
+        last = rows[-1][0]
+        settled = max(settled, last if newest is None else min(last, newest))
+    return settled, rows
+
+
+def _write(conn: Connection, checkpoint: Checkpoint, frontier: bytes, sealed_at: Any) -> None:
+    values = {
+        name: getattr(checkpoint, name) for name in checkpoints.COLUMNS if name not in {"frontier", "sealed_at"}
+    } | {"frontier": frontier, "sealed_at": sealed_at}
+    names = ", ".join(values)
+    marks = ", ".join(f":{name}" for name in values)
+    run(conn, f"INSERT INTO checkpoint ({names}) VALUES ({marks})", values)
+
+
+def _exported(database: Database, settings: Settings, events_sealed: int, made: int) -> Sealed:
+    with database.read() as conn:
+        witness.catch_up(conn, settings)
+        found = checkpoints.last(conn)
+    return Sealed(events=events_sealed, checkpoints=made, checkpoint=found[0] if found else None)

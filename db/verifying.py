@@ -1,0 +1,572 @@
+"""`verify`: recomputes the ledger from the rows as they stand, and names what is not as it was sealed.
+
+Everything is read once, in blocks: leaves with their events in the order of the tree (by several processes where there
+are many), checkpoints and the exported file beside them in lockstep. Memory stays flat but for a byte a row.
+
+What is trusted: the exported checkpoints, and the first public key that their name, the origin, was made of. The
+signatures of the first and last checkpoint and of those that change the key are verified; each of the others is vouched
+for by its successor, which has the SHA-256 of its whole note, signature and all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from allq.errors import LedgerError, NotFound
+from db import checkpoints, merkle
+from db.checkpoints import NO_PREVIOUS, Checkpoint
+from db.database import Database
+from db.lines import event_text
+from db.merkle import Frontier, leaf_hash
+from db.rows_told import NAMED, Problem, RowsTold
+from db.sealing import event_columns
+from db.statements import known_moment, on_sqlite, run
+from db.verifying_parts import WORTH_IT, Part, parts
+from db.witness import Witness, as_line, read_line
+
+BLOCK: Final = 10_000
+"""Leaves read at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage, how much of it is done, and how much there is."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Verified:
+    """What was verified, and what is wrong. `waiting`: events that are not sealed yet, the newest ones."""
+
+    events: int = 0
+    rows: int = 0
+    checkpoints: int = 0
+    exported: int = 0
+    waiting: int = 0
+    newest: Checkpoint | None = None
+    problems: list[Problem] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """True when nothing is wrong."""
+        return not self.problems
+
+
+def verify(
+    database: Database,
+    witness: Witness,
+    *,
+    since: int | None = None,
+    complete: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Verified:
+    """Verify the ledger and the rows that it tells of; with `since`, what was sealed after that checkpoint.
+
+    With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
+    `since` leaves out rows that no event tells of. NotFound when there is no such checkpoint.
+    """
+    with database.read() as conn:
+        conn.detach()  # what is set on it to read damaged text must not outlive this
+        return _Verification(database, conn, witness, complete=complete, progress=progress).run(since)
+
+
+class _Verification:
+    def __init__(
+        self, database: Database, conn: Connection, witness: Witness, *, complete: bool, progress: Progress
+    ) -> None:
+        self._database = database
+        self._conn = conn
+        self._complete = complete
+        self._progress = progress
+        self._found = Verified()
+        self._rows = RowsTold(conn, self._report)
+        self._exported = _Exported(witness, self._report)
+        self._statement = (
+            f"SELECT l.seq, l.event_id, l.hash, {event_columns(conn)} "
+            "FROM leaf l LEFT JOIN event e ON e.id = l.event_id "
+            "WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq LIMIT :block"
+        )
+
+    def run(self, since: int | None) -> Verified:
+        found = self._found
+        before, tree = self._start(since)
+        self._total = run(self._conn, "SELECT max(seq) + 1 FROM leaf").scalar() or 0
+        chain = _Chain(before, self._exported, self._report)
+        leaves = _Leaves(self._blocks(tree.size), tree.size, self._report)
+        for checkpoint, frontier in self._checkpoints(before.number if before else None):
+            found.checkpoints += 1
+            if not chain.follows(checkpoint):
+                continue
+            tree = self._seal(checkpoint, frontier, tree, leaves)
+        leaves.the_rest()
+        chain.finish()
+        found.newest = chain.last
+        found.exported = self._exported.count
+        found.remarks += chain.remarks
+        self._unsealed(chain.last, since is not None)
+        if since is None:
+            self._strays()
+            self._rows.finish()
+        found.rows = self._rows.rows
+        return found
+
+    def _report(self, problem: Problem) -> None:
+        self._found.problems.append(problem)
+
+    def _start(self, since: int | None) -> tuple[Checkpoint | None, Frontier]:
+        if since is None:
+            return None, Frontier()
+        found = checkpoints.by_number(self._conn, since)
+        if found is None:
+            raise NotFound(f"The ledger has no checkpoint {since}. `allq audit verify --json` names the newest.")
+        checkpoint, nodes = found
+        self._exported.upto(checkpoint)
+        if not checkpoint.is_signed():
+            self._report(_of_checkpoint(since, "its signature is not that of its key"))
+        try:
+            tree = Frontier.from_bytes(checkpoint.size, nodes)
+        except ValueError:
+            tree = None
+        if tree is None or tree.root() != checkpoint.root:
+            raise LedgerError(f"Checkpoint {since} is damaged: verify the whole ledger, without --since.")
+        return checkpoint, tree
+
+    def _checkpoints(self, number: int | None) -> Iterator[tuple[Checkpoint, bytes]]:
+        """Those after `number`, all of them for None; one that can't be read is named and left out."""
+        after = -(1 << 62) if number is None else number
+        columns = ", ".join(checkpoints.COLUMNS)
+        statement = f"SELECT {columns} FROM checkpoint WHERE number > :after ORDER BY number LIMIT 1000"
+        while rows := self._read(statement, {"after": after}):
+            after = rows[-1][0]
+            for row in rows:
+                try:
+                    yield checkpoints.of_row(row)
+                except (TypeError, ValueError) as error:
+                    self._report(_of_checkpoint(row[0], f"holds what allq never writes ({error})"))
+
+    def _blocks(self, first: int) -> Iterator[list[Any] | Part]:
+        """The leaves from `first` on, in their order: by several processes where there are many and none is missing."""
+        in_order = run(self._conn, "SELECT count(*), min(seq), max(seq) FROM leaf").one()
+        if self._total - first < WORTH_IT or tuple(in_order) != (self._total, 0, self._total - 1):
+            yield from self._leaf_rows(first - 1 if first else -(1 << 62), None)
+            return
+        for part in parts(self._database, first - 1, self._total - 1):
+            if part.hashes is None:
+                yield from self._leaf_rows(part.after, part.upto)
+                continue
+            self._found.events += part.upto - part.after
+            self._found.problems += part.problems
+            self._rows.merge(part.told)
+            self._progress("Verifying events", self._found.events, self._total - first)
+            yield part
+
+    def _leaf_rows(self, after: int, upto: int | None) -> Iterator[list[Any]]:
+        values = {"block": BLOCK, "upto": (1 << 62) if upto is None else upto}
+        while rows := self._read(self._statement, {**values, "after": after}):
+            after = rows[-1][0]
+            self._found.events += len(rows)
+            self._rows.check([(row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str])
+            self._progress("Verifying events", self._found.events, max(self._total, self._found.events))
+            yield rows
+
+    def _seal(self, checkpoint: Checkpoint, frontier: bytes, tree: Frontier, leaves: _Leaves) -> Frontier:
+        """Grow the tree to the checkpoint's size, and compare. Returns the tree to go on with."""
+        start, nodes = tree.size, bytes(tree)
+        if checkpoint.size <= start:
+            self._report(
+                _of_checkpoint(checkpoint.number, f"has {checkpoint.size} leaves, no more than the one before")
+            )
+            return tree
+        segment = leaves.take(checkpoint.size - start)
+        tree.extend(segment.computed)
+        if tree.size == checkpoint.size and tree.root() == checkpoint.root:
+            for seq, event_id in segment.differing:
+                self._report(Problem(table="leaf", row=str(seq), what=f"its hash is not that of event {event_id}"))
+        else:
+            as_stored = Frontier.from_bytes(start, nodes)
+            as_stored.extend(segment.stored)
+            if as_stored.size == checkpoint.size and as_stored.root() == checkpoint.root:
+                tree = as_stored
+                what = "is not as it was sealed: it, or the list of its slides, was changed"
+            else:
+                what = "is not as its leaf has it"
+                self._report(
+                    _of_checkpoint(
+                        checkpoint.number,
+                        f"its root is not that of the leaves {start} to {checkpoint.size - 1} as they are",
+                    )
+                )
+                tree = self._resumed(checkpoint, frontier)
+            for _, event_id in segment.differing:
+                self._report(Problem(table="event", row=str(event_id), what=what))
+        if bytes(tree) != frontier:
+            self._report(_of_checkpoint(checkpoint.number, "its frontier is not that of its tree"))
+        return tree
+
+    def _resumed(self, checkpoint: Checkpoint, frontier: bytes) -> Frontier:
+        """The tree as the checkpoint has it, so that what follows can be verified on its own."""
+        try:
+            return Frontier.from_bytes(checkpoint.size, frontier)
+        except ValueError:
+            return Frontier.from_bytes(checkpoint.size, bytes(merkle.SIZE * checkpoint.size.bit_count()))
+
+    def _unsealed(self, newest: Checkpoint | None, part: bool) -> None:
+        settled = newest.settled if newest else 0
+        statement = f"""
+            SELECT {event_columns(self._conn)} FROM event e
+            WHERE {"e.id > :settled AND" if part else ""} NOT EXISTS (SELECT 1 FROM leaf l WHERE l.event_id = e.id)
+              AND e.id > :after ORDER BY e.id LIMIT :block
+        """
+        after = -(1 << 62)
+        values = {"block": BLOCK} | ({"settled": settled} if part else {})
+        late = 0
+        while rows := self._read(statement, {**values, "after": after}):
+            after = rows[-1][0]
+            self._rows.check([(row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str])
+            for row in rows:
+                if row[0] <= settled:
+                    late += 1
+                    if late <= NAMED:
+                        what = f"is not sealed, as all up to {settled} are: put in later, or its leaf taken away"
+                        self._report(Problem(table="event", row=str(row[0]), what=what))
+                    continue
+                self._found.waiting += 1
+                if self._complete and self._found.waiting <= NAMED:
+                    self._report(Problem(table="event", row=str(row[0]), what="is not sealed"))
+        if self._found.waiting:
+            self._remark_waiting(settled)
+
+    def _remark_waiting(self, settled: int) -> None:
+        now = known_moment(run(self._conn, "SELECT {now}").scalar_one())
+        oldest = run(self._conn, "SELECT min(at) FROM event WHERE id > :settled", {"settled": settled}).scalar()
+        try:
+            since: datetime | None = known_moment(oldest)
+        except (TypeError, ValueError):
+            since = None
+        waits = f", the oldest since {(now - since).total_seconds():,.0f} s" if since else ""
+        self._found.remarks.append(
+            f"{self._found.waiting:,} events wait to be sealed{waits}. Workers do it every few seconds; "
+            "`allq audit seal` does it now."
+        )
+
+    def _strays(self) -> None:
+        rows = run(
+            self._conn,
+            """
+            SELECT es.slide_id, es.event_id FROM event_slide es
+            WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = es.event_id) ORDER BY es.event_id LIMIT :most
+            """,
+            {"most": NAMED},
+        )
+        for slide_id, event_id in rows:
+            row = f"(slide {slide_id}, event {event_id})"
+            self._report(Problem(table="event_slide", row=row, what="there is no such event"))
+
+    def _read(self, statement: str, values: dict[str, Any]) -> list[Any]:
+        try:
+            return list(run(self._conn, statement, values).all())
+        except DBAPIError:
+            # Text that is no UTF-8, a time that Python has not: never written by us. It is read as something else, and
+            # so differs from what was sealed.
+            _read_anything(self._conn)
+            return list(run(self._conn, statement, values).all())
+
+
+@dataclass(slots=True)
+class _Segment:
+    """The leaves between two checkpoints: hashes from the events, and as they are stored; where they differ."""
+
+    computed: list[bytes]
+    stored: list[bytes]
+    differing: list[tuple[int, int]]
+
+
+class _Leaves:
+    """The stream of leaves, taken by the checkpoint. Gaps are named and filled with what hashes to nothing."""
+
+    def __init__(self, blocks: Iterator[list[Any] | Part], first: int, report: Callable[[Problem], None]) -> None:
+        self._blocks = blocks
+        self._next = first
+        self._report = report
+        self._computed: list[bytes] = []
+        self._stored: list[bytes] = []
+        self._differing: list[tuple[int, int]] = []
+        self._at = 0
+
+    def take(self, count: int) -> _Segment:
+        """The next `count` leaves; fewer at the end."""
+        while len(self._computed) - self._at < count and (rows := next(self._blocks, None)) is not None:
+            self._drop_taken()
+            self._add(rows)
+        start, end = self._at, self._at + count
+        self._at = min(end, len(self._computed))
+        first = self._next - len(self._computed)
+        differing = self._differing
+        if differing:
+            taken = [pair for pair in differing if pair[0] < first + self._at]
+            self._differing = differing[len(taken) :]
+            differing = taken
+        if (missing := end - len(self._computed)) > 0:
+            what = "are gone" if missing > 1 else "is gone"
+            self._report(Problem(table="leaf", row=_span(self._next, self._next + missing - 1), what=what))
+        return _Segment(self._computed[start : self._at], self._stored[start : self._at], differing)
+
+    def the_rest(self) -> None:
+        """Name the leaves after the last checkpoint."""
+        left = self._next - len(self._computed) + self._at
+        for rows in self._blocks:
+            self._add(rows)
+        if self._next > left:
+            what = "no checkpoint covers it: it was put in, or the checkpoint taken away"
+            self._report(Problem(table="leaf", row=_span(left, self._next - 1), what=what))
+
+    def _drop_taken(self) -> None:
+        del self._computed[: self._at], self._stored[: self._at]
+        self._at = 0
+
+    def _add(self, rows: list[Any] | Part) -> None:
+        if isinstance(rows, Part):
+            hashes = rows.leaves()
+            self._computed += hashes
+            self._stored += hashes
+            self._next += len(hashes)
+            return
+        rows = self._in_place(rows)
+        computed = [
+            leaf_hash(event_text(row[3:]).encode("utf-8", "surrogatepass")) if row[3] is not None else _as_stored(row)
+            for row in rows
+        ]
+        stored = [row[2] for row in rows]
+        if computed != stored:
+            stored = [value if _is_hash(value) else bytes(merkle.SIZE) for value in map(_plain, stored)]
+            for row, ours, theirs in zip(rows, computed, stored, strict=True):
+                if row[1] is not None and row[3] is None:
+                    what = f"is gone; it was sealed as leaf {row[0]}"
+                    self._report(Problem(table="event", row=str(row[1]), what=what))
+                elif ours != theirs:
+                    self._differing.append((row[0], row[1]))
+        elif any(row[3] is None for row in rows):
+            for row in rows:
+                if row[3] is None:
+                    what = f"is gone; it was sealed as leaf {row[0]}"
+                    self._report(Problem(table="event", row=str(row[1]), what=what))
+        self._computed += computed
+        self._stored += stored
+
+    def _in_place(self, rows: list[Any]) -> list[Any]:
+        """The rows, one for each place from `_next` on."""
+        if rows[0][0] == self._next and rows[-1][0] == self._next + len(rows) - 1:
+            self._next += len(rows)
+            return rows
+        placed: list[Any] = []
+        for row in rows:
+            if row[0] < self._next:
+                self._report(Problem(table="leaf", row=str(row[0]), what="there is no such place in the tree"))
+                continue
+            if row[0] - self._next > NAMED:
+                self._report(Problem(table="leaf", row=_span(self._next, row[0] - 1), what="are gone"))
+                return placed  # far out of its place: what comes after has none either
+            while row[0] > self._next:
+                self._report(Problem(table="leaf", row=str(self._next), what="is gone"))
+                placed.append((self._next, None, bytes(merkle.SIZE), *[None] * 8))
+                self._next += 1
+            placed.append(row)
+            self._next += 1
+        return placed
+
+
+class _Exported:
+    """The exported checkpoints, read in lockstep with the database's."""
+
+    def __init__(self, witness: Witness, report: Callable[[Problem], None]) -> None:
+        self._lines = witness.lines()
+        self._report = report
+        self._raw: bytes | None = None
+        self._ahead: Checkpoint | None = None
+        self._before = 0
+        self.count = 0
+        self.origin: str | None = None
+
+    def _peek(self) -> Checkpoint | None:
+        """The next line, read."""
+        while self._ahead is None:
+            try:
+                if (raw := self._next()) is None:
+                    return None
+                line = read_line(raw)
+            except LedgerError as error:
+                self._report(Problem(table="exported checkpoints", row=f"after {self._before}", what=str(error)))
+                self._raw = None
+                continue
+            self._raw = None
+            self._took(line)
+            if line.number <= self._before:
+                self._report(Problem(table="exported checkpoints", row=str(line.number), what="is out of its order"))
+                continue
+            self._before = line.number
+            self._ahead = line
+        return self._ahead
+
+    def _next(self) -> bytes | None:
+        if self._raw is None:
+            self._raw = next(self._lines, None)
+        return self._raw
+
+    def _took(self, line: Checkpoint) -> None:
+        self.count += 1
+        self.origin = self.origin or line.origin
+
+    def before(self, number: int | None) -> Iterator[Checkpoint]:
+        """Those that come before `number`, all for None, each once."""
+        while (line := self._peek()) is not None and (number is None or line.number < number):
+            self._ahead = None
+            yield line
+
+    def matches(self, checkpoint: Checkpoint) -> bool | None:
+        """Whether the exported one of that number is the same; None when none of that number was exported."""
+        line = self._peek()
+        if line is None or line.number != checkpoint.number:
+            return None
+        self._ahead = None
+        return line == checkpoint
+
+    def skip_same(self, checkpoint: Checkpoint) -> bool:
+        """True when the next line is, to the byte, this checkpoint's: the common case, without reading it."""
+        if self._ahead is None and self._next() == as_line(checkpoint):
+            self._raw = None
+            self._took(checkpoint)
+            self._before = checkpoint.number
+            return True
+        return False
+
+    def upto(self, checkpoint: Checkpoint) -> None:
+        """Pass over what was exported up to this checkpoint, and compare it with the last of that."""
+        for _ in self.before(checkpoint.number):
+            pass
+        if self.matches(checkpoint) is False:
+            self._report(_of_checkpoint(checkpoint.number, "is not the one that was exported"))
+
+
+class _Chain:
+    """The checkpoints, one after the other: numbers, the chain of their notes, keys, signatures, the exported ones."""
+
+    def __init__(self, before: Checkpoint | None, exported: _Exported, report: Callable[[Problem], None]) -> None:
+        self.last = before
+        self.remarks: list[str] = []
+        self._exported = exported
+        self._report = report
+        self._since = before is not None
+        self._broken = False
+
+    def follows(self, checkpoint: Checkpoint) -> bool:
+        """Compare a checkpoint with the one before it; False when its place is none."""
+        number, last = checkpoint.number, self.last
+        if number < 1:
+            self._report(_of_checkpoint(number, "there is no such number"))
+            return False
+        same = self._exported.skip_same(checkpoint)
+        lost = [] if same else list(self._exported.before(number))
+        expected = last.number + 1 if last else 1
+        if number != expected and checkpoint.given_up is None:
+            self._report(_of_checkpoint(_span(expected, number - 1), "is gone"))
+        elif checkpoint.given_up is not None:
+            self._accept(checkpoint, lost)
+            lost = []
+        for gone in lost:
+            self._report(_of_checkpoint(gone.number, "was exported and is gone"))
+        exported = same or self._exported.matches(checkpoint)
+        if exported is False:
+            self._report(_of_checkpoint(number, "is not the one that was exported"))
+        if checkpoint.previous != (last.digest if last else NO_PREVIOUS):
+            self._report(_of_checkpoint(number, "is not chained to the one before it: one of the two was changed"))
+        self._origin(checkpoint)
+        key = last.key_after if last else checkpoint.public_key
+        if checkpoint.public_key != key:
+            self._report(_of_checkpoint(number, "is signed with a key that the one before does not name"))
+        if (last is None or checkpoint.next_key or checkpoint.given_up or not exported) and not checkpoint.is_signed():
+            self._report(_of_checkpoint(number, "its signature is not that of its key"))
+        self.last = checkpoint
+        return True
+
+    def finish(self) -> None:
+        """After the last: its signature, and what was exported and isn't there."""
+        if self.last is not None and not self._since and not self.last.is_signed():
+            self._report(_of_checkpoint(self.last.number, "its signature is not that of its key"))
+        for line in self._exported.before(None):
+            self._report(
+                _of_checkpoint(line.number, "was exported and is gone: the ledger was cut back, or a backup restored")
+            )
+        if self.last is not None and self._exported.count == 0:
+            self.remarks.append(
+                "No exported checkpoints are at hand: that nothing was cut off at the end can't be known. "
+                "Name the file with --checkpoints."
+            )
+        elif self.last is None and self._exported.count == 0:
+            self.remarks.append("Nothing is sealed yet. `allq audit seal` does it now.")
+
+    def _origin(self, checkpoint: Checkpoint) -> None:
+        last = self.last
+        if last is None and checkpoint.origin != checkpoints.origin_of(checkpoint.public_key):
+            self._report(_of_checkpoint(checkpoint.number, "its origin is not that of its key"))
+        if last is not None and checkpoint.origin != last.origin:
+            self._report(_of_checkpoint(checkpoint.number, "has another origin than the one before it"))
+        if last is None and self._exported.origin not in {None, checkpoint.origin}:
+            self._report(_of_checkpoint(checkpoint.number, "has another origin than the exported checkpoints"))
+
+    def _accept(self, checkpoint: Checkpoint, lost: Iterable[Checkpoint]) -> None:
+        """A restored backup: the lost checkpoints are named by the signed one that follows."""
+        number, _, digest = str(checkpoint.given_up).partition(" ")
+        if int(number) != checkpoint.number - 1:
+            self._report(_of_checkpoint(checkpoint.number, "gives up another checkpoint than the one before it"))
+        for line in lost:
+            if line.number == int(number) and line.digest.hex() != digest:
+                self._report(_of_checkpoint(line.number, "was exported and is not the one that was given up"))
+        first = self.last.number + 1 if self.last else 1
+        self.remarks.append(
+            f"Checkpoints {_span(first, int(number))} were lost with a restored backup; checkpoint {checkpoint.number} "
+            "says so."
+        )
+
+
+def _of_checkpoint(number: int | str, what: str) -> Problem:
+    return Problem(table="checkpoint", row=str(number), what=what)
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _plain(value: Any) -> Any:
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, bytes) and len(value) == merkle.SIZE
+
+
+def _as_stored(row: Any) -> bytes:
+    value = _plain(row[2])
+    return value if _is_hash(value) else bytes(merkle.SIZE)
+
+
+def _read_anything(conn: Connection) -> None:
+    """Let this connection read text that is no UTF-8, and times that Python has not, as what they are not."""
+    driver: Any = conn.connection.driver_connection
+    if on_sqlite(conn):
+        driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        return
+    from psycopg import DataError  # noqa: PLC0415 - absent from memory where SQLite is used
+    from psycopg.types.datetime import TimestamptzLoader  # noqa: PLC0415
+
+    class Anything(TimestamptzLoader):
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except DataError:
+                return bytes(data).decode("ascii")
+
+    driver.adapters.register_loader("timestamptz", Anything)

@@ -1,0 +1,133 @@
+-- Who may do what in allq's PostgreSQL database. As a superuser, after the first `allq db upgrade` and after each later
+-- one:
+--
+--     psql --set ON_ERROR_STOP=1 --file deploy/postgres/roles.sql allq
+--
+-- Four groups, which cannot log in themselves:
+--
+--   allq_owner     owns the tables; for `allq db upgrade`, and nothing else
+--   allq_worker    for `allq submit`, `retry`, `cancel` and `allq worker`: changes what moves, and only appends to the rest
+--   allq_reviewer  for people who sign off: reads everything, appends reviews and what the ledger says of them
+--   allq_reader    for dashboards and statistics: reads the views, no table
+--
+-- Give each worker's machine and each person a login of their own, a member of one group:
+--
+--     CREATE ROLE "m.meier" LOGIN PASSWORD '…' IN ROLE allq_reviewer;
+--     CREATE ROLE allq_upgrade LOGIN PASSWORD '…' IN ROLE allq_owner;
+--     ALTER ROLE allq_upgrade SET role TO allq_owner;   -- so that what it makes belongs to the group
+--
+-- It may be run any number of times: it takes away every right that these groups have in the schema, and gives what is
+-- stated below. It refuses a schema with a table or view for which nothing is stated.
+
+BEGIN;
+
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOREACH role IN ARRAY ARRAY['allq_owner', 'allq_worker', 'allq_reviewer', 'allq_reader'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+        END IF;
+        EXECUTE format(
+            'ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', role
+        );
+    END LOOP;
+END $$;
+
+-- The right to UPDATE a column also lets a session hold rows (SELECT … FOR UPDATE), so that two don't decide at once. Of
+-- two columns that is all it gives: every UPDATE of `finding` is refused by its trigger, and a slide's number is held by
+-- its fields.
+CREATE TEMPORARY TABLE stated (name text, role text, rights text) ON COMMIT DROP;
+INSERT INTO stated VALUES
+    -- What moves: a worker can't say afterwards who submitted a batch, or lay a field into another slide.
+    ('batch', 'allq_worker', 'SELECT, INSERT, UPDATE (slides, fields, skipped, registered_at, cancelled_at)'),
+    ('slide', 'allq_worker', 'SELECT, INSERT, UPDATE (complete, fields, screened, failed, cancelled, duplicates,
+                              call_due, slide_call_id, suspicion)'),
+    ('chunk', 'allq_worker', 'SELECT, INSERT, UPDATE (state, fields, waiting, screened, failed, cancelled, linked,
+                              attempt, crashes, owner, lease_until, published_at, started_at, ended_at)'),
+    ('field', 'allq_worker', 'SELECT, INSERT, UPDATE (chunk_id, finding_id, linked, duplicate, state, sha256, failure,
+                              failure_sentence)'),
+    -- What stays as it was written.
+    ('model', 'allq_worker', 'SELECT, INSERT'),
+    ('finding', 'allq_worker', 'SELECT, INSERT, UPDATE (recorded_at)'),
+    ('finding_leukocytes', 'allq_worker', 'SELECT, INSERT'),
+    ('slide_call', 'allq_worker', 'SELECT, INSERT'),
+    ('skipped', 'allq_worker', 'SELECT, INSERT'),
+    ('event', 'allq_worker', 'SELECT, INSERT'),
+    ('event_slide', 'allq_worker', 'SELECT, INSERT'),
+    ('leaf', 'allq_worker', 'SELECT, INSERT'),
+    ('checkpoint', 'allq_worker', 'SELECT, INSERT'),
+    ('review', 'allq_worker', 'SELECT'),
+    ('alembic_version', 'allq_worker', 'SELECT'),
+    -- A person who signs off adds a decision, and the event that tells of it.
+    ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
+    ('review', 'allq_reviewer', 'SELECT, INSERT'),
+    ('event', 'allq_reviewer', 'SELECT, INSERT'),
+    ('event_slide', 'allq_reviewer', 'SELECT, INSERT'),
+    ('alembic_version', 'allq_reader', 'SELECT');
+
+-- A reviewer reads every table; worker and reviewer read every view, and so does a reader.
+INSERT INTO stated
+SELECT name, 'allq_reviewer', 'SELECT'
+FROM unnest(ARRAY['batch', 'chunk', 'field', 'model', 'finding', 'finding_leukocytes', 'slide_call', 'skipped',
+                  'leaf', 'checkpoint', 'alembic_version']) AS name;
+INSERT INTO stated
+SELECT name, role, 'SELECT'
+FROM unnest(ARRAY['batch_progress', 'worklist', 'slide_findings', 'field_failures', 'model_use', 'turnaround',
+                  'slide_history', 'slide_reviews', 'review_queue']) AS name,
+     unnest(ARRAY['allq_worker', 'allq_reviewer', 'allq_reader']) AS role;
+
+DO $$
+DECLARE
+    schema text := current_schema();
+    found record;
+    unstated text;
+BEGIN
+    SELECT string_agg(c.relname, ', ' ORDER BY c.relname) INTO unstated
+    FROM pg_class c
+    WHERE c.relnamespace = schema::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')  -- an extension's
+      AND NOT EXISTS (SELECT FROM stated s WHERE s.name = c.relname);
+    IF unstated IS NOT NULL THEN
+        RAISE EXCEPTION 'deploy/postgres/roles.sql states no rights for: %', unstated
+            USING HINT = 'Use the file that came with this version of allq.';
+    END IF;
+    IF to_regclass('alembic_version') IS NULL THEN
+        RAISE EXCEPTION 'there is no allq schema in this database' USING HINT = 'Run `allq db upgrade` first.';
+    END IF;
+
+    -- Nobody but the owner makes anything here, and nobody enters who is in none of the groups.
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO allq_owner, allq_worker, allq_reviewer, allq_reader',
+                   current_database());
+    EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC, allq_owner, allq_worker, allq_reviewer, allq_reader', schema);
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO allq_worker, allq_reviewer, allq_reader', schema);
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO allq_owner', schema);
+
+    -- A sequence that belongs to a column goes with its table.
+    FOR found IN
+        SELECT c.oid::regclass AS name FROM pg_class c JOIN stated s ON s.name = c.relname
+        WHERE c.relnamespace = schema::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+    LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO allq_owner', found.name);
+    END LOOP;
+    FOR found IN
+        SELECT p.oid::regprocedure AS name FROM pg_proc p
+        WHERE p.pronamespace = schema::regnamespace AND p.proname LIKE 'allq\_%'
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO allq_owner', found.name);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', found.name);
+    END LOOP;
+
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM PUBLIC, allq_worker, allq_reviewer, allq_reader', schema);
+    EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM PUBLIC, allq_worker, allq_reviewer, allq_reader',
+                   schema);
+    FOR found IN SELECT * FROM stated WHERE to_regclass(format('%I', name)) IS NOT NULL LOOP
+        EXECUTE format('GRANT %s ON TABLE %I TO %I', found.rights, found.name, found.role);
+    END LOOP;
+    -- Numbers for rows that are written many at a time are drawn beforehand.
+    GRANT USAGE ON SEQUENCE slide_id_seq, chunk_id_seq TO allq_worker;
+END $$;
+
+COMMIT;

@@ -1,0 +1,321 @@
+"""deploy/postgres/roles.sql: each of the roles logs in, may do what it needs, and is refused everything else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from allq.errors import FailureCode
+from db import batches, chunks, named, reviews, sealing
+from db.database import Database
+from db.records import Failure
+from imaging.synthetic import write_slides
+from tests import store
+from tests.databases import PostgresqlServer, settings_for
+from tests.screening import submit_synthetic
+from worker.calling import call_due_slides
+from worker.station import Station
+
+ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+GROUPS = ("owner", "worker", "reviewer", "reader")
+
+
+def apply(server: PostgresqlServer, url: str) -> None:
+    """Run the file as the superuser, as psql would: statement after statement, as text."""
+    database = Database.open(settings_for(Path("unused"), url), upgrade=False)
+    try:
+        driver = database.engine.raw_connection()
+        try:
+            driver.driver_connection.autocommit = True  # type: ignore[union-attr]
+            driver.driver_connection.execute(ROLES.read_text("utf-8"))  # type: ignore[union-attr]
+        finally:
+            driver.close()
+    finally:
+        database.close()
+
+
+class Laboratory:
+    """A database with the roles in place and a login in each group."""
+
+    def __init__(self, server: PostgresqlServer, url: str) -> None:
+        self.server = server
+        self.url = url
+
+    def login(self, group: str) -> str:
+        return f"{make_url(self.url).database}_{group}"
+
+    def url_as(self, group: str) -> str:
+        return make_url(self.url).set(username=self.login(group)).render_as_string(hide_password=False)
+
+    @contextmanager
+    def opened_as(self, group: str) -> Iterator[Database]:
+        database = Database.open(settings_for(Path("unused"), self.url_as(group)), upgrade=False)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def refuses(self, group: str, statement: str) -> None:
+        """The role is refused for want of a right; by the trigger where the right would be there."""
+        with (
+            self.opened_as(group) as database,
+            pytest.raises(ProgrammingError, match=r"permission denied|must be owner|must be superuser"),
+            database.begin() as conn,
+        ):
+            conn.exec_driver_sql(statement)
+
+
+@pytest.fixture(scope="module")
+def laboratory(postgresql: PostgresqlServer) -> Iterator[Laboratory]:
+    found = Laboratory(postgresql, postgresql.create())
+    apply(postgresql, found.url)
+    for group in GROUPS:
+        postgresql.execute(f"CREATE ROLE {found.login(group)} LOGIN PASSWORD 'x' IN ROLE allq_{group}")
+    postgresql.execute(f"ALTER ROLE {found.login('owner')} SET role TO allq_owner")
+    yield found
+    postgresql.drop(found.url)
+    for group in GROUPS:
+        postgresql.execute(f"DROP ROLE {found.login(group)}")
+    for group in GROUPS:
+        with suppress(Exception):  # on a server that isn't ours alone, another database may use them
+            postgresql.execute(f"DROP ROLE allq_{group}")
+
+
+@pytest.fixture(scope="module")
+def written(laboratory: Laboratory) -> Laboratory:
+    """With a slide screened, by the worker's role."""
+    with laboratory.opened_as("worker") as database:
+        with database.begin() as conn:
+            _, chunk_ids = store.submit(conn, [store.new_slide("A", 3)])
+        store.work(database, chunk_ids)
+    return laboratory
+
+
+def relations(laboratory: Laboratory) -> dict[str, str]:
+    """Tables and views of the schema: name -> kind."""
+    with laboratory.opened_as("owner") as database, database.read() as conn:
+        rows = conn.exec_driver_sql(
+            "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+            "AND relkind IN ('r', 'v')"
+        )
+        return {name: "table" if kind == "r" else "view" for name, kind in rows}
+
+
+def granted(laboratory: Laboratory, group: str) -> dict[str, set[str]]:
+    """What a group may do with whole relations, and `UPDATE` where it may change some column."""
+    with laboratory.opened_as("owner") as database, database.read() as conn:
+        rows = conn.exec_driver_sql(
+            "SELECT table_name, privilege_type FROM information_schema.table_privileges WHERE grantee = %(role)s "
+            "UNION SELECT table_name, 'UPDATE' FROM information_schema.column_privileges "
+            "WHERE grantee = %(role)s AND privilege_type = 'UPDATE'",
+            {"role": f"allq_{group}"},
+        )
+        found: dict[str, set[str]] = {}
+        for name, privilege in rows:
+            found.setdefault(name, set()).add(privilege)
+        return found
+
+
+def stated() -> set[str]:
+    """Every relation that the file names."""
+    text = ROLES.read_text("utf-8")
+    lists = re.findall(r"ARRAY\[([^\]]*)\]\) AS name", text)
+    names = {name for entry in lists for name in re.findall(r"'(\w+)'", entry)}
+    return names | set(re.findall(r"^    \('(\w+)', 'allq_", text, re.MULTILINE))
+
+
+def test_every_table_and_view_has_its_rights_stated_and_no_other_is_named(laboratory: Laboratory) -> None:
+    assert stated() == set(relations(laboratory))
+
+
+def test_the_file_may_be_run_any_number_of_times_and_takes_back_what_was_given_beside_it(
+    laboratory: Laboratory,
+) -> None:
+    before = {group: granted(laboratory, group) for group in GROUPS}
+    with laboratory.opened_as("owner") as database, database.begin() as conn:
+        conn.exec_driver_sql("GRANT DELETE ON event TO allq_worker")
+        conn.exec_driver_sql("GRANT UPDATE (body) ON event TO allq_worker")
+        conn.exec_driver_sql("GRANT SELECT ON field TO PUBLIC")
+    apply(laboratory.server, laboratory.url)
+    assert {group: granted(laboratory, group) for group in GROUPS} == before
+
+
+def test_a_table_for_which_nothing_is_stated_is_refused_by_name(laboratory: Laboratory) -> None:
+    with laboratory.opened_as("owner") as database:
+        with database.begin() as conn:
+            conn.exec_driver_sql("CREATE TABLE forgotten (id integer)")
+        try:
+            with pytest.raises(Exception, match="states no rights for: forgotten"):
+                apply(laboratory.server, laboratory.url)
+        finally:
+            with database.begin() as conn:
+                conn.exec_driver_sql("DROP TABLE forgotten")
+
+
+def test_no_role_but_the_owner_may_more_than_read_and_append_what_is_never_changed(laboratory: Laboratory) -> None:
+    moving = {"batch", "slide", "chunk", "field"}
+    for group in ("worker", "reviewer", "reader"):
+        for name, rights in granted(laboratory, group).items():
+            may_hold = {"worker": moving | {"finding"}, "reviewer": {"slide"}}.get(group, set())
+            held = {"UPDATE"} if name in may_hold else set()
+            assert rights <= {"SELECT", "INSERT"} | held, (group, name)
+    kinds = relations(laboratory)
+    assert {name for name in granted(laboratory, "reader") if kinds[name] == "table"} == {"alembic_version"}
+    appended = {name for name, rights in granted(laboratory, "reviewer").items() if "INSERT" in rights}
+    assert appended <= {"review", "event", "event_slide"}
+
+
+def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
+    laboratory: Laboratory, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path / "home", laboratory.url_as("worker")).model_copy(update={"chunk_size": 4})
+    settings.home.mkdir()
+    write_slides(tmp_path / "slides", slides=1, fields=2, seed=3)
+    with laboratory.opened_as("worker") as database:
+        batch = submit_synthetic(database, settings, tmp_path / "slides").batch
+        (chunk,) = (row[0] for row in store.rows(database, "SELECT id FROM chunk WHERE batch_id = :b", b=batch))
+        station = Station(settings)
+        try:
+            result = station.screen_chunk(chunk)
+        finally:
+            station.close()
+        assert result is not None
+        assert (result.screened, result.failed) == (1, 1), "one of two synthetic fields is a broken file"
+        assert store.rows(database, "SELECT count(*) FROM worklist WHERE batch = :b", b=batch) == [(1,)]
+
+        with database.begin() as conn:
+            other, (first, second) = store.submit(
+                conn, [store.new_slide("B", 3), store.new_slide("C", 3)], chunk_size=3
+            )
+        claim = store.claimed(database, first)
+        with database.begin() as conn:
+            assert chunks.renew(conn, claim, 60)
+            assert chunks.release(conn, claim)
+        store.record(database, store.claimed(database, first), store.failed)
+        with database.begin() as conn:
+            assert batches.retry(conn, other, "tester@here", chunk_size=4).fields == 3
+            chunks.mark_published(conn, [second])
+        claim = store.claimed(database, second)
+        with database.begin() as conn:  # halves it
+            assert chunks.give_up(conn, claim, Failure(code=str(FailureCode.INTERNAL), sentence="tried")) is not None
+            assert batches.cancel(conn, other, "tester@here") == 6
+        call_due_slides(database, settings, worker="tester")
+        store.assert_sums_hold(database)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE event SET body = '{}'",
+        "DELETE FROM event",
+        "TRUNCATE event CASCADE",
+        "UPDATE event_slide SET slide_id = 1",
+        "UPDATE slide_call SET call = 'no-suspects-seen'",
+        "UPDATE model SET name = 'x'",
+        "UPDATE finding SET call = 'benign'",
+        "DELETE FROM finding",
+        "DELETE FROM field",
+        "UPDATE leaf SET hash = ''",
+        "DELETE FROM checkpoint",
+        "INSERT INTO review SELECT * FROM review",
+        "UPDATE batch SET operator = 'somebody else'",
+        "UPDATE batch SET model_id = 1",
+        "UPDATE field SET path = 'B/1.png'",
+        "UPDATE field SET slide_id = 1",
+        "UPDATE slide SET name = 'B'",
+        "UPDATE alembic_version SET version_num = '0000'",
+        "ALTER TABLE event DISABLE TRIGGER ALL",
+        "DROP TRIGGER event_append_only ON event",
+        "CREATE OR REPLACE FUNCTION allq_append_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "SELECT setval('event_id_seq', 1)",
+        "SET session_replication_role = replica",
+        "CREATE TABLE mine (id integer)",
+        "CREATE TEMPORARY TABLE mine (id integer)",
+        "SET ROLE allq_owner",
+        "SELECT pg_read_file('/etc/passwd')",
+        "COPY event TO PROGRAM 'cat'",
+    ],
+)
+def test_a_worker_is_refused_what_would_change_the_record(written: Laboratory, statement: str) -> None:
+    written.refuses("worker", statement)
+
+
+def test_the_one_column_of_a_finding_that_a_worker_may_hold_can_still_not_be_changed(written: Laboratory) -> None:
+    with (
+        written.opened_as("worker") as database,
+        pytest.raises(Exception, match="never changed or removed"),
+        database.begin() as conn,
+    ):
+        conn.exec_driver_sql("UPDATE finding SET recorded_at = now()")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE slide SET suspicion = 0",
+        "UPDATE field SET state = 'cancelled'",
+        "INSERT INTO slide_call SELECT * FROM slide_call",
+        "INSERT INTO finding SELECT * FROM finding",
+        "INSERT INTO batch (root, queue, model_id, operator, settings, created_at) "
+        "VALUES ('/', 'stat', 1, 'x', '{}', now())",
+        "UPDATE event SET body = '{}'",
+        "DELETE FROM event",
+        "SELECT nextval('slide_id_seq')",
+    ],
+)
+def test_a_reviewer_reads_everything_and_changes_nothing_that_was_computed(written: Laboratory, statement: str) -> None:
+    with written.opened_as("reviewer") as database:
+        assert store.rows(database, "SELECT count(*) FROM finding")[0][0] > 0
+    written.refuses("reviewer", statement)
+
+
+def test_a_reviewer_looks_and_signs_and_can_move_no_slide(written: Laboratory) -> None:
+    with written.opened_as("reviewer") as database:
+        with database.begin() as conn:
+            slide = reviews.find(conn, "A")
+            reviews.look(conn, slide, reviewer="m.meier")
+            assert reviews.sign(conn, slide, call="insufficient", reason="out of focus", reviewer="m.meier")
+        with pytest.raises(IntegrityError, match="foreign key"), database.begin() as conn:
+            conn.exec_driver_sql("UPDATE slide SET id = id + 100000")
+
+
+def test_a_worker_seals_the_ledger(written: Laboratory, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, written.url_as("worker"))
+    with written.opened_as("worker") as database:
+        assert sealing.seal(database, settings, wait=True).events > 0
+
+
+@pytest.mark.parametrize("table", ["batch", "slide", "field", "finding", "finding_leukocytes", "event", "model"])
+def test_a_reader_sees_the_views_and_no_table(written: Laboratory, table: str) -> None:
+    with written.opened_as("reader") as database, database.read() as conn:
+        assert conn.exec_driver_sql("SELECT count(*) FROM slide_findings").scalar()
+        columns, rows = named.run(conn, "worklist", {})
+        assert "slide" in columns
+        assert list(rows)
+    written.refuses("reader", f"SELECT * FROM {table}")
+    written.refuses("reader", f"INSERT INTO {table} SELECT * FROM {table}")
+
+
+def test_who_is_in_none_of_the_groups_does_not_even_enter(laboratory: Laboratory) -> None:
+    stranger = laboratory.login("stranger")
+    laboratory.server.execute(f"CREATE ROLE {stranger} LOGIN PASSWORD 'x'")
+    try:
+        with pytest.raises(Exception, match="permission denied for database"), laboratory.opened_as("stranger"):
+            pass
+    finally:
+        laboratory.server.execute(f"DROP ROLE {stranger}")
+
+
+def test_an_upgrade_by_the_owners_login_finds_the_schema_in_order(laboratory: Laboratory) -> None:
+    database = Database.open(settings_for(Path("unused"), laboratory.url_as("owner")), upgrade=True)
+    try:
+        with database.begin() as conn:
+            assert conn.exec_driver_sql("SELECT current_user").scalar() == "allq_owner"
+    finally:
+        database.close()

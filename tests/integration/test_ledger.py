@@ -1,0 +1,417 @@
+"""Sealing, keys, exported checkpoints, restored backups, bundles and reviews, as they work when nobody tampers."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from allq.errors import LedgerError, NotFound, StoreError, UsageError
+from allq.settings import Settings
+from db import bundle, checkpoints, history, keys, lines, reviews, sealing, verifying, verifying_parts
+from db.database import Database
+from db.tables import Base
+from db.verifying import Verified
+from db.witness import Witness
+from tests import store
+
+
+def screen(database: Database, name: str, fields: int = 2) -> None:
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide(name, fields)], root=f"/{name}")
+    store.work(database, chunk_ids)
+
+
+def verify(database: Database, settings: Settings, **how: Any) -> Verified:
+    return verifying.verify(database, Witness(settings.checkpoint_file), **how)
+
+
+def numbers(settings: Settings) -> list[int]:
+    return [one.number for one in Witness(settings.checkpoint_file)]
+
+
+def test_a_rows_line_is_canonical_json_of_its_columns() -> None:
+    row = (3, 'quoted "ü"\n', "a", "b", 1, '{"x":[]}', "0.1", "2026-01-05 08:30:00.250")
+    named = dict(zip(lines.MODEL, row, strict=True)) | {"synthetic": True, "added_at": "2026-01-05T08:30:00.250Z"}
+    assert lines.line("model", row) == lines.canonical(named)
+    numbers = [0.1, 1e-07, 1e16, 0.0, 1.0, 2.5e22, 0.30000000000000004]
+    call = (1, 2, "insufficient", *numbers[:5], numbers[5], None, "", 410, 0, 1, 2, 3, 4, "2026-01-05 08:30:00.250")
+    named = dict(zip(lines.SLIDE_CALL, call, strict=True)) | {"called_at": "2026-01-05T08:30:00.250Z"}
+    assert lines.line("slide_call", call) == lines.canonical(named)
+    for value in (2, b"x", None):
+        with pytest.raises((TypeError, ValueError)):
+            lines.line("model", (*row[:4], value, *row[5:]))
+
+
+@pytest.mark.parametrize("table", lines.COLUMNS)
+def test_a_rows_line_has_every_column(table: str) -> None:
+    assert set(lines.COLUMNS[table]) == {column.name for column in Base.metadata.tables[table].columns}
+
+
+def test_what_has_happened_is_sealed_exported_and_found_sound(database: Database, settings: Settings) -> None:
+    screen(database, "A")
+    before = verify(database, settings)
+    assert (before.sound, before.events, before.waiting, before.rows) == (True, 0, 5, 4)
+    sealed = sealing.seal(database, settings)
+    assert (sealed.events, sealed.checkpoints) == (5, 1)
+    assert sealing.seal(database, settings).checkpoints == 0
+    screen(database, "B")
+    sealing.seal(database, settings)
+    found = verify(database, settings, complete=True)
+    assert (found.problems, found.remarks, found.waiting) == ([], [], 0)
+    assert (found.events, found.checkpoints, found.exported) == (9, 2, 2)
+    part = verify(database, settings, since=1, complete=True)
+    assert (part.problems, part.events, part.checkpoints) == ([], 4, 1)
+    assert numbers(settings) == [1, 2]
+    with pytest.raises(NotFound, match="no checkpoint 7"):
+        verify(database, settings, since=7)
+
+
+def test_many_events_are_sealed_by_several_checkpoints(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "AT_ONCE", 3)
+    monkeypatch.setattr(verifying, "BLOCK", 4)
+    for name in "ABC":
+        screen(database, name)
+    assert sealing.seal(database, settings).checkpoints == 5
+    assert verify(database, settings, complete=True).problems == []
+
+
+def test_a_long_ledger_is_verified_by_several_processes_with_the_same_result(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ABC":
+        screen(database, name)
+        store.review(database, name, "insufficient", "smudged")
+        sealing.seal(database, settings)
+    alone = verify(database, settings, complete=True)
+    monkeypatch.setattr(verifying, "WORTH_IT", 1)
+    monkeypatch.setattr(verifying_parts, "PART", 5)
+    assert verify(database, settings, complete=True) == alone
+    with database.begin() as conn:
+        _unprotect(conn)
+        conn.exec_driver_sql("UPDATE event SET actor = 'somebody else' WHERE id = 7")
+        conn.exec_driver_sql("UPDATE slide_call SET suspects = 99 WHERE id = 3")
+        conn.exec_driver_sql("UPDATE finding SET novelty = 0.5 WHERE id = 2")
+    found = verify(database, settings)
+    assert {(one.table, one.row.split(" ")[0]) for one in found.problems} == {
+        ("event", "7"),
+        ("slide_call", "3"),
+        ("finding", "2"),
+        ("finding", "of"),
+    }
+    monkeypatch.undo()
+    assert set(verify(database, settings).problems) == set(found.problems)
+
+
+def test_an_event_that_is_committed_late_is_sealed_later(
+    database: Database, settings: Settings, postgresql: object
+) -> None:
+    if database.dialect == "sqlite":
+        pytest.skip("one writer: none is late")
+    screen(database, "A")
+    with database.engine.begin() as late:
+        number = late.exec_driver_sql(
+            "INSERT INTO event (at, kind, actor, body) VALUES (now(), 'late', 'x', '{}') RETURNING id"
+        ).scalar_one()
+        screen(database, "B")
+        sealed = sealing.seal(database, settings)
+        assert sealed.checkpoint is not None
+        assert sealed.checkpoint.settled < number
+    assert sealing.seal(database, settings).events == 1
+    screen(database, "C")
+    last = sealing.seal(database, settings).checkpoint
+    assert last is not None
+    assert last.settled > number
+    found = verify(database, settings, complete=True)
+    # our event's time has microseconds, which events of ours never have, but it is sealed as it is
+    assert found.problems == []
+
+
+def test_the_key_is_made_once_and_for_nobody_else(database: Database, settings: Settings) -> None:
+    screen(database, "A")
+    sealing.seal(database, settings)
+    key = settings.ledger_key_file
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    key.chmod(0o644)
+    screen(database, "B")
+    with pytest.raises(LedgerError, match="may be read by others"):
+        sealing.seal(database, settings)
+    key.chmod(0o600)
+    key.unlink()
+    keys.SigningKey.generate().write(key)
+    with pytest.raises(LedgerError, match="has not the ledger's key"):
+        sealing.seal(database, settings)
+    assert verify(database, settings).sound
+
+
+def test_a_new_key_is_signed_for_by_the_old_one(database: Database, settings: Settings) -> None:
+    screen(database, "A")
+    sealing.seal(database, settings)
+    old = keys.SigningKey.read(settings.ledger_key_file)
+    new = sealing.rotate_key(database, settings, actor="tester@here")
+    screen(database, "B")
+    sealing.seal(database, settings)
+    signed_by = [one.public_key for one in Witness(settings.checkpoint_file)]
+    assert signed_by == [old.public, old.public, new.public]
+    assert verify(database, settings, complete=True).problems == []
+    assert store.rows(database, "SELECT actor FROM event WHERE kind = 'ledger-key-rotated'") == [("tester@here",)]
+
+
+def test_a_worker_seals_with_its_housekeeping_and_when_it_goes(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import housekeeping
+
+    told: list[str] = []
+    monkeypatch.setattr(housekeeping.log, "error", lambda *_, problem: told.append(problem))
+    housekeeper = housekeeping.Housekeeper(None, settings)
+    screen(database, "A")
+    housekeeper._seal(database)
+    screen(database, "B")
+    housekeeper._seal(database)  # too soon
+    assert numbers(settings) == [1]
+    housekeeper.end()
+    assert numbers(settings) == [1, 2]
+    assert told == []
+    settings.ledger_key_file.unlink()
+    for name in "CD":
+        screen(database, name)
+        housekeeper.end()
+    assert len(told) == 1  # it is said once
+    assert "has not the ledger's key" in told[0]
+
+
+def test_a_rotation_that_was_cut_short_is_completed(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen(database, "A")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(keys, "promote", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        sealing.rotate_key(database, settings, actor="tester")
+    screen(database, "B")
+    assert sealing.seal(database, settings).checkpoints == 1
+    assert not keys.successor(settings.ledger_key_file).exists()
+    assert verify(database, settings, complete=True).problems == []
+
+
+def test_what_was_not_exported_is_caught_up_with_and_a_torn_line_is_written_anew(
+    database: Database, settings: Settings
+) -> None:
+    for name in "ABC":
+        screen(database, name)
+        sealing.seal(database, settings)
+    file = settings.checkpoint_file
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 60])
+    assert verify(database, settings).exported == 2
+    screen(database, "D")
+    sealing.seal(database, settings)
+    assert numbers(settings) == [1, 2, 3, 4]
+    assert verify(database, settings, complete=True).problems == []
+    file.write_bytes(whole.replace(b'"checkpoint":2', b'"checkpoint":9'))
+    assert [one.table for one in verify(database, settings).problems] == ["exported checkpoints"]
+
+
+def test_checkpoints_are_handed_to_a_command_and_put_as_objects(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    received: dict[str, Any] = {}
+
+    class Store(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            there = self.path in received
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(412 if there else 200)
+            self.end_headers()
+            received.setdefault(self.path, (self.headers["If-None-Match"], json.loads(body)["checkpoint"]))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    command = tmp_path / "hook"
+    command.write_text(f"#!/bin/sh\ncat >> {tmp_path}/handed\n")
+    command.chmod(0o755)
+    with HTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hooks = (str(command), str(tmp_path / "missing"), f"http://127.0.0.1:{server.server_port}/ledger")
+        hooked = settings.model_copy(update={"ledger_hooks": hooks})
+        screen(database, "A")
+        sealing.seal(database, settings)
+        screen(database, "B")
+        sealing.seal(database, hooked)
+        settings.checkpoint_file.with_name("delivered.json").unlink()
+        screen(database, "C")
+        sealing.seal(database, hooked)
+        server.shutdown()
+    assert received == {f"/ledger/{number:012}.json": ("*", number) for number in (1, 2, 3)}
+    handed = [json.loads(line)["checkpoint"] for line in (tmp_path / "handed").read_text().splitlines()]
+    assert handed == [1, 2, 1, 2, 3]
+
+
+def _unprotect(conn: Connection) -> None:
+    """Take away what keeps rows as they are, as the database's owner can."""
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        for name in conn.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all():
+            conn.exec_driver_sql(f"DROP TRIGGER {name}")
+    else:
+        conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
+
+
+def cut_back(database: Database, number: int) -> None:
+    """The state of an old backup, as far as the ledger is concerned."""
+    with database.engine.begin() as conn:
+        _unprotect(conn)
+        size = conn.execute(text("SELECT size FROM checkpoint WHERE number = :n"), {"n": number}).scalar_one()
+        last = conn.execute(text("SELECT event_id FROM leaf WHERE seq = :n"), {"n": size - 1}).scalar_one()
+        conn.exec_driver_sql(f"DELETE FROM checkpoint WHERE number > {number}")
+        conn.exec_driver_sql(f"DELETE FROM leaf WHERE seq >= {size}")
+        for table, column in (("event_slide", "event_id"), ("event", "id"), ("review", "id"), ("slide_call", "id")):
+            bound = last if "event" in table else 0
+            conn.exec_driver_sql(f"DELETE FROM {table} WHERE {column} > {bound}")
+        conn.exec_driver_sql("UPDATE field SET state = 'waiting', finding_id = NULL")
+        for table in ("finding_leukocytes", "finding"):
+            conn.exec_driver_sql(f"DELETE FROM {table}")
+
+
+def test_after_a_restored_backup_nothing_is_sealed_until_somebody_says_so(
+    database: Database, settings: Settings
+) -> None:
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 2)])
+    sealing.seal(database, settings)
+    assert sealing.go_on_after_restore(database, settings, reason="none", actor="tester") is None
+    store.work(database, chunk_ids)
+    sealing.seal(database, settings)
+    cut_back(database, 1)
+    with database.begin() as conn:
+        store.submit(conn, [store.new_slide("B", 2)])
+    with pytest.raises(LedgerError, match=r"Checkpoint 2 was exported .* stands at checkpoint 1"):
+        sealing.seal(database, settings)
+    assert "was exported and is gone" in verify(database, settings).problems[0].what
+    lost = sealing.go_on_after_restore(database, settings, reason="the disk failed", actor="tester@here")
+    assert lost is not None
+    assert lost.number == 2
+    assert numbers(settings) == [1, 2, 3]
+    found = verify(database, settings, complete=True)
+    assert found.problems == []
+    assert found.remarks == ["Checkpoints 2 were lost with a restored backup; checkpoint 3 says so."]
+    ((body,),) = store.rows(database, "SELECT body FROM event WHERE kind = 'backup-restored'")
+    assert json.loads(str(body))["reason"] == "the disk failed"
+
+
+def verify_bundle(path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    with zipfile.ZipFile(path) as zipped:
+        script = path.with_name("verify.py")
+        script.write_bytes(zipped.read("verify.py"))
+    # -I: nothing of ours is on its path
+    command = [sys.executable, "-I", str(script), str(path), *more]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def changed(path: Path, member: str, old: bytes, new: bytes) -> Path:
+    other = path.with_name(f"changed-{member}.zip")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            assert name != member or old in data
+            target.writestr(name, data.replace(old, new) if name == member else data)
+    return other
+
+
+def test_a_bundle_is_verified_without_allq_and_a_changed_one_is_refused(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(LedgerError, match="Nothing is sealed yet"), database.read() as conn:
+        bundle.export(conn, tmp_path / "none.zip")
+    for name in "AB":
+        screen(database, name)
+        store.review(database, name, "insufficient", "smudged")
+        sealing.rotate_key(database, settings, actor="tester")
+    path = tmp_path / "evidence.zip"
+    with database.read() as conn:
+        done = bundle.export(conn, path, slide="B")
+        with pytest.raises(NotFound):
+            bundle.export(conn, tmp_path / "none.zip", slide="Z")
+    assert not list(tmp_path.glob(".*"))
+    assert (done.rows, done.checkpoint.number) == (5, 4)
+    origin = done.checkpoint.origin
+    good = verify_bundle(path, "--origin", origin, "--checkpoint", str(settings.checkpoint_file))
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "Everything fits" in good.stdout
+    assert "origin" not in verify_bundle(path).stderr
+    assert "The ledger is" in verify_bundle(path, "--origin", "allq-ledger-0").stderr
+    for member, old, new, sentence in (
+        ("rows.jsonl", b"smudged", b"bright!", "The row of review is not the one of event"),
+        ("rows.jsonl", b"0.25", b"0.26", "are not those of event|is not the one of event"),
+        ("events.jsonl", b"smudged", b"bright!", "is not in the tree of checkpoint 4"),
+        ("events.jsonl", b'"leaf":0', b'"leaf":1', "is not in the tree of checkpoint 4"),
+        ("checkpoints.jsonl", b"number 2", b"number 7", "Checkpoint|signature"),
+    ):
+        bad = verify_bundle(changed(path, member, old, new))
+        assert bad.returncode == 1
+        assert bad.stdout == ""
+        assert any(part in bad.stderr for part in sentence.split("|")), bad.stderr
+
+
+def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: Database) -> None:
+    screen(database, "A")
+    with database.begin() as conn:
+        slide = reviews.find(conn, "A")
+        with pytest.raises(StoreError, match="has not looked at"):
+            reviews.sign(conn, slide, call="insufficient", reason="x", reviewer="Dr Tester")
+        for call, reason in (("maybe", "x"), ("insufficient", "  ")):
+            with pytest.raises(UsageError):
+                reviews.sign(conn, slide, call=call, reason=reason, reviewer="Dr Tester")
+    store.review(database, "A", "insufficient", "out of focus")
+    store.review(database, "A", slide.call, "photographed again", reviewer="Dr Second")
+    with database.read() as conn:
+        found = reviews.find(conn, "A")
+        (told,) = history.of_slide(conn, "A")
+    assert found.call == slide.call
+    assert [(one.reviewer, one.call, one.latest) for one in found.reviews] == [
+        ("Dr Tester", "insufficient", False),
+        ("Dr Second", slide.call, True),
+    ]
+    assert all(one.looked_at <= one.decided_at for one in found.reviews)
+    kinds = [event.kind for event in told.events]
+    assert kinds[:4] == ["batch-created", "batch-submitted", "chunk-recorded", "slide-called"]
+    assert kinds[4:] == ["slide-looked-at", "slide-reviewed"] * 2
+    assert {(one.computed_by, one.engine) for one in told.fields} == {("worker-1", "openvino")}
+
+
+def test_a_slide_that_was_called_anew_must_be_looked_at_again(database: Database) -> None:
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 2)])
+    store.work(database, chunk_ids, lambda f: store.failed(f) if f.path == "A/001.png" else store.screened(f))
+    with database.begin() as conn:
+        slide = reviews.find(conn, "A")
+        reviews.look(conn, slide, reviewer="Dr Tester")
+    from db import batches
+
+    with database.begin() as conn:
+        again = batches.retry(conn, batch, "tester", chunk_size=4)
+    store.work(database, again.chunk_ids)
+    with pytest.raises(StoreError, match="called anew"), database.begin() as conn:
+        reviews.sign(conn, slide, call="insufficient", reason="x", reviewer="Dr Tester")
+
+
+def test_a_checkpoint_is_read_back_as_it_was_written(database: Database, settings: Settings) -> None:
+    screen(database, "A")
+    sealed = sealing.seal(database, settings).checkpoint
+    assert sealed is not None
+    assert checkpoints.Checkpoint.from_json(json.loads(json.dumps(sealed.as_json()))) == sealed
+    for bad in ({}, [], {"note": "x"}, sealed.as_json() | {"checkpoint": 9}, sealed.as_json() | {"note": sealed.text}):
+        with pytest.raises(ValueError, match="no checkpoint"):
+            checkpoints.Checkpoint.from_json(bad)

@@ -1,0 +1,282 @@
+"""Whatever one row or column of the ledger's tables is made to be without the triggers, `verify` names it.
+
+Tables and columns come from the schema itself, so that a new one can't be forgotten. Each attack is tried in a
+transaction that is rolled back, as the owner of the database: no trigger, no foreign key.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from allq.settings import Settings
+from db import sealing, verifying
+from db.database import Database
+from db.tables import Base
+from db.verifying import Verified
+from db.witness import Witness
+from tests import store
+
+TABLES = (
+    "model",
+    "finding",
+    "finding_leukocytes",
+    "slide_call",
+    "review",
+    "event",
+    "event_slide",
+    "leaf",
+    "checkpoint",
+)
+COLUMNS = [(table, column.name) for table in TABLES for column in Base.metadata.tables[table].columns]
+SAID_OF = {
+    "model": {"model", "finding"},
+    "finding_leukocytes": {"finding", "finding_leukocytes"},
+    "event_slide": {"event", "event_slide"},
+    "leaf": {"leaf", "event", "checkpoint"},
+}
+"""Tables in whose name the problem may be put: an event's slides are part of the event, leukocytes of the finding."""
+
+
+examples = hypothesis_settings(
+    max_examples=8,
+    deadline=None,
+    database=None,
+    phases=(Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_every_table_that_is_append_only_is_attacked() -> None:
+    """The tables that triggers protect, by the triggers there are, are those that are attacked here."""
+    documented = {
+        mapper.local_table.name  # type: ignore[attr-defined]
+        for mapper in Base.registry.mappers
+        if "Append only" in (mapper.class_.__doc__ or "") or "ever changed" in (mapper.class_.__doc__ or "")
+    }
+    assert documented | {"finding_leukocytes"} == set(TABLES)
+
+
+@pytest.fixture
+def ledger(database: Database, settings: Settings) -> Database:
+    """Two slides screened and reviewed, a field that failed, one linked; four checkpoints, a new key among them."""
+    with database.begin() as conn:
+        _, first = store.submit(conn, [store.new_slide("A", 3)], chunk_size=2)
+    store.work(database, first, lambda f: store.failed(f) if f.path == "A/001.png" else store.screened(f))
+    sealing.seal(database, settings)
+    sealing.rotate_key(database, settings, actor="tester")
+    with database.begin() as conn:
+        _, second = store.submit(conn, [store.new_slide("B", 2), store.new_slide("A", 1)], root="/more")
+    sealing.seal(database, settings)
+    store.work(database, second)
+    store.review(database, "A", "all-suspected", "seen with the eye as well")
+    store.review(database, "B", "insufficient", "too few leukocytes")
+    sealed = sealing.seal(database, settings)
+    assert sealed.checkpoint is not None
+    assert sealed.checkpoint.number == 4
+    return database
+
+
+@contextmanager
+def as_owner(database: Database, witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connection, Any]]:
+    """A connection on which nothing is refused, whose work `check` sees, and which leaves nothing behind."""
+    if database.dialect == "sqlite":
+        conn = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT", allq_begin="SELECT 1")
+        conn.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        conn.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
+        triggers = conn.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all()
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+        for name in triggers:
+            conn.exec_driver_sql(f"DROP TRIGGER {name}")
+    else:
+        conn = database.engine.connect()
+        conn.exec_driver_sql("SET session_replication_role = replica")
+
+    def check() -> Verified:
+        @contextmanager
+        def read() -> Iterator[Connection]:
+            yield conn
+
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "read", read)
+            patched.setattr(conn, "detach", lambda: None)
+            return verifying.verify(database, witness, complete=True)
+
+    try:
+        yield conn, check
+    finally:
+        conn.exec_driver_sql("ROLLBACK")
+        conn.invalidate()
+        conn.close()
+
+
+@contextmanager
+def attempt(conn: Connection) -> Iterator[None]:
+    """What is done inside is undone; a change that the database itself refuses is no attack."""
+    conn.exec_driver_sql("SAVEPOINT attack")
+    try:
+        yield
+    except DBAPIError as error:
+        assert re.search("violates|constraint|out of range|datatype mismatch", str(error)), error
+    finally:
+        conn.exec_driver_sql("ROLLBACK TO SAVEPOINT attack")
+
+
+def keys_of(table: str) -> list[str]:
+    return [column.name for column in Base.metadata.tables[table].primary_key.columns]
+
+
+def all_rows(conn: Connection, table: str) -> list[dict[str, Any]]:
+    return [
+        dict(row._mapping) for row in conn.execute(text(f"SELECT * FROM {table} ORDER BY {', '.join(keys_of(table))}"))
+    ]
+
+
+def update(conn: Connection, table: str, row: dict[str, Any], column: str, value: Any) -> None:
+    where = " AND ".join(f"{key} = :key_{key}" for key in keys_of(table))
+    values = {"value": value} | {f"key_{key}": row[key] for key in keys_of(table)}
+    conn.execute(text(f"UPDATE {table} SET {column} = :value WHERE {where}"), values)
+
+
+def insert(conn: Connection, table: str, row: dict[str, Any]) -> None:
+    names = ", ".join(row)
+    conn.execute(text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(':' + name for name in row)})"), row)
+
+
+def delete(conn: Connection, table: str, row: dict[str, Any]) -> None:
+    where = " AND ".join(f"{key} = :{key}" for key in keys_of(table))
+    conn.execute(text(f"DELETE FROM {table} WHERE {where}"), {key: row[key] for key in keys_of(table)})
+
+
+def assert_named(found: Verified, table: str, what: object) -> None:
+    assert found.problems, f"not detected: {what}"
+    said = {problem.table for problem in found.problems}
+    assert said & (SAID_OF.get(table, {table}) | {table}), f"{what}: named as {[str(one) for one in found.problems]}"
+
+
+def other_values(old: Any, table: str, column: str, dialect: str) -> st.SearchStrategy[Any]:
+    """Values that the column can hold and has not: of its own kind, and on SQLite of any other."""
+    kind = Base.metadata.tables[table].columns[column].type.__class__.__name__
+    texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+    own: dict[str, st.SearchStrategy[Any]] = {
+        "BigInteger": st.integers(-3, 60) | st.integers(-(2**62), 2**62),
+        "Integer": st.integers(-(2**31), 2**31 - 1),
+        "Double": st.floats(allow_nan=dialect == "postgresql"),
+        "Boolean": st.booleans(),
+        "LargeBinary": st.binary(max_size=40),
+        "Text": texts | st.just(f"{old} ") | st.just(f"{old}".swapcase()),
+        "UtcTimestamp": st.timedeltas(timedelta(microseconds=-5_000), timedelta(days=900)),
+    }
+    found = own[kind]
+    if kind == "UtcTimestamp":
+        if dialect == "sqlite":
+            found = (
+                st.sampled_from([f"{old}0", f" {old}", f"{old}".replace(" ", "T"), f"{old}"[:-1], f"1{old}"]) | texts
+            )
+        else:
+            found = found.map(lambda shift: old + shift) | st.just(datetime(1, 1, 1, tzinfo=UTC))
+    elif kind == "LargeBinary" and old is not None:
+        found |= (
+            st.just(bytes(old)[:-1])
+            | st.just(bytes(old) + b"\0")
+            | st.just(bytes([bytes(old)[0] ^ 1]) + bytes(old)[1:])
+        )
+    if dialect == "sqlite":
+        found |= texts | st.binary(max_size=3) | st.just("null") | st.integers(0, 3)
+    if Base.metadata.tables[table].columns[column].nullable:
+        found |= st.none()
+    return found
+
+
+def same(conn: Connection, table: str, before: list[dict[str, Any]]) -> bool:
+    """True when the table is, to the type of each value, what it was: no attack has taken place."""
+    return repr(all_rows(conn, table)) == repr(before)
+
+
+def attacks(
+    conn: Connection, check: Callable[[], Verified], table: str, name: str, before: list[dict[str, Any]], dialect: str
+) -> Callable[[], None]:
+    """Set a column of some row to other values, one after the other."""
+
+    @seed(20260105)
+    @examples
+    @given(st.data())
+    def attack(data: st.DataObject) -> None:
+        row = data.draw(st.sampled_from(before))
+        value = data.draw(other_values(row[name], table, name, dialect))
+        with attempt(conn):
+            update(conn, table, row, name, value)
+            if not same(conn, table, before):
+                assert_named(check(), table, (table, name, row[name], value))
+
+    return attack
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_any_change_of_any_column_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        assert check().problems == []
+        before = all_rows(conn, table)
+
+        for name in (column.name for column in Base.metadata.tables[table].columns):
+            attacks(conn, check, table, name, before, ledger.dialect)()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_row_taken_away_put_in_or_given_the_place_of_another_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    keys = keys_of(table)
+    with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        before = all_rows(conn, table)
+        unique = {name for name in ("sha256", "event_id") if name in before[0] and name not in keys}
+        for row in before:
+            with attempt(conn):
+                delete(conn, table, row)
+                assert_named(check(), table, ("deletion", row))
+            for key in (-1, 0, max(one[keys[-1]] for one in before) + 1, 10**9):
+                copy = row | {keys[-1]: key}
+                copy |= dict.fromkeys(unique & {"sha256"}, "ee" * 32 if table == "model" else b"e" * 32)
+                copy |= dict.fromkeys(unique & {"event_id"}, 77000)
+                with attempt(conn):
+                    insert(conn, table, copy)
+                    assert_named(check(), table, ("insertion", copy))
+        for first, second in itertools.pairwise(before):
+            with attempt(conn):
+                delete(conn, table, first)
+                delete(conn, table, second)
+                insert(conn, table, second | {key: first[key] for key in keys})
+                insert(conn, table, first | {key: second[key] for key in keys})
+                if not same(conn, table, before):
+                    assert_named(check(), table, ("exchange", first, second))
+
+
+@pytest.mark.parametrize("checkpoints_left", [0, 1, 2, 3])
+def test_a_ledger_that_is_cut_back_to_an_earlier_state_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, checkpoints_left: int
+) -> None:
+    with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        sizes = {row[0]: row[1] for row in conn.exec_driver_sql("SELECT number, size FROM checkpoint")}
+        conn.exec_driver_sql(f"DELETE FROM checkpoint WHERE number > {checkpoints_left}")
+        kept = sizes.get(checkpoints_left, 0)
+        last = conn.exec_driver_sql(f"SELECT coalesce(max(event_id), 0) FROM leaf WHERE seq < {kept}").scalar()
+        conn.exec_driver_sql(f"DELETE FROM leaf WHERE seq >= {kept}")
+        conn.exec_driver_sql(f"DELETE FROM event_slide WHERE event_id > {last}")
+        conn.exec_driver_sql(f"DELETE FROM event WHERE id > {last}")
+        for problem in (problems := check().problems):
+            assert problem.table in {"checkpoint", "finding", "slide_call", "review", "model"}
+        gone = [one.row for one in problems if one.table == "checkpoint" and "was exported and is gone" in one.what]
+        assert gone == [str(number) for number in range(checkpoints_left + 1, 5)]

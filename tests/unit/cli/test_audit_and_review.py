@@ -1,0 +1,91 @@
+"""`allq review` and `allq audit`: a person's way from the list to the signed decision and its proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from allq.settings import load
+from cli.main import app
+from db.database import Database
+from tests.hand_made import make_batch
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def lines(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run(*arguments, "--json", code=code).stdout.splitlines()]
+
+
+@pytest.fixture
+def batch(home: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setenv("ALLQ_OPERATOR", "Dr R. Franklin")
+    return make_batch({"A-1": ["f1.png", "f2.png"], "B-2": ["f1.png"]})
+
+
+def test_a_slide_is_listed_looked_at_and_signed(batch: int) -> None:
+    assert [one["slide"] for one in lines("review", "list")] == ["A-1", "B-2"]
+    assert "has not looked at" in run("review", "sign", "A-1", "-d", "agree", "-r", "x", code=1).stderr
+    (shown,) = lines("review", "show", "A-1")
+    assert (shown["call"], shown["batch"], shown["reviews"]) == ("all-suspected", batch, [])
+    assert [one["field"] for one in shown["most_suspicious"]] == ["A-1/f1.png", "A-1/f2.png"]
+    (signed,) = lines("review", "sign", "A-1", "-d", "insufficient", "-r", "smudged")
+    assert (signed["reviewer"], signed["call"], signed["overruled"]) == ("Dr R. Franklin", "insufficient", True)
+    assert [one["slide"] for one in lines("review", "list")] == ["B-2"]
+    assert [one["reason"] for one in lines("query", "overrides")] == ["smudged"]
+    text = run("review", "show", "A-1").stdout
+    assert "smudged" in text
+    assert "negative" not in text.lower()
+    run("review", "show", "B-2")
+    run("review", "sign", "B-2", "-d", "agree", "-r", "nothing suspect")
+    assert "No slide waits" in run("review", "list").stderr
+    assert "no called slide" in run("review", "show", "C-3", code=1).stderr
+
+
+def test_the_ledger_is_sealed_verified_shown_and_exported(batch: int, tmp_path: Path) -> None:
+    run("review", "show", "A-1")
+    run("review", "sign", "A-1", "-d", "agree", "-r", "blasts in both fields")
+    (before,) = lines("audit", "verify")
+    assert (before["sound"], before["checkpoint"]) == (True, None)
+    (sealed,) = lines("audit", "seal")
+    assert sealed["checkpoint"] == 1
+    (found,) = lines("audit", "verify", "--complete")
+    assert (found["sound"], found["events"], found["waiting"]) == (True, sealed["events"], 0)
+    assert "as they were sealed" in run("audit", "verify").stdout
+    (told,) = lines("audit", "show", "A-1")
+    decided = told["events"][-1]
+    assert (decided["kind"], decided["actor"]) == ("slide-reviewed", "Dr R. Franklin")
+    assert decided["body"]["reason"] == "blasts in both fields"
+    assert {one["computed_by"] for one in told["fields"]} == {"tester"}
+    text = run("audit", "show", "A-1", "--fields").stdout
+    assert "decided all-suspected (the model: all-suspected), because: blasts in both fields" in text
+    (exported,) = lines("audit", "export", str(tmp_path / "a.zip"), "--slide", "A-1")
+    assert exported["checkpoint"] == 1
+    assert (tmp_path / "a.zip").is_file()
+    assert len(lines("audit", "rotate-key")) == 1
+    assert lines("audit", "verify", "--since", "1")[0]["events"] == 1
+    assert lines("audit", "restored", "--reason", "none was") == [{"given_up": None}]
+    assert "There is no slide" in run("audit", "show", "Z", code=1).stderr
+    assert "no file" in run("audit", "verify", "--checkpoints", "missing.jsonl", code=2).stderr
+
+
+def test_what_was_changed_is_named_and_the_exit_code_says_so(batch: int) -> None:
+    run("audit", "seal")
+    database = Database.open(load())
+    with database.begin() as conn:
+        conn.exec_driver_sql("DROP TRIGGER finding_no_update")
+        conn.exec_driver_sql("UPDATE finding SET call = 'benign' WHERE id = 2")
+    database.close()
+    (found,) = lines("audit", "verify", code=1)
+    assert not found["sound"]
+    assert found["problems"][0]["table"] == "finding"
+    assert found["problems"][0]["row"].startswith("2 of field")
+    assert "not as it was sealed" in run("audit", "verify", code=1).stderr
