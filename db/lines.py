@@ -42,6 +42,8 @@ COLUMNS: Final = {"model": MODEL, "slide_call": SLIDE_CALL, "review": REVIEW}
 
 _TIMES: Final = frozenset({"added_at", "called_at", "looked_at", "decided_at"})
 _BOOLEANS: Final = frozenset({"synthetic"})
+_NUMBERS: Final = frozenset(SLIDE_CALL) - {"call", "flags", "called_at", "upper_bound"} | {"slide_call_id"}
+"""Columns of numbers, never null. Python's repr of a number is JSON's text of it; of anything else it is no JSON."""
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -84,13 +86,15 @@ _WRITTEN: Final[dict[type, Callable[[Any], str]]] = {
 """How the JSON encoder writes a value of each kind that a column holds."""
 
 
-def _layout(table: str) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def _layout(table: str) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     columns = COLUMNS[table]
     ordered = sorted(range(len(columns)), key=lambda at: columns[at])
-    text = "{" + ",".join(f'"{columns[at]}":%s' for at in ordered) + "}"
-    times = tuple(place for place, at in enumerate(ordered) if columns[at] in _TIMES)
-    booleans = tuple(place for place, at in enumerate(ordered) if columns[at] in _BOOLEANS)
-    return text, tuple(ordered), times, booleans
+    named = [columns[at] for at in ordered]
+    text = "{" + ",".join(f'"{name}":{"%r" if name in _NUMBERS else "%s"}' for name in named) + "}"
+    times = tuple(place for place, name in enumerate(named) if name in _TIMES)
+    booleans = tuple(place for place, name in enumerate(named) if name in _BOOLEANS)
+    others = tuple(place for place, name in enumerate(named) if name not in _NUMBERS)
+    return text, tuple(ordered), times, booleans, others
 
 
 _LAYOUTS: Final = {table: _layout(table) for table in COLUMNS}
@@ -102,7 +106,7 @@ def line(table: str, row: Sequence[Any]) -> str:
     `row` holds the columns of `COLUMNS[table]` in their order, as the database gives them. Raises ValueError or
     TypeError for values that no row of ours ever has.
     """
-    text, ordered, times, booleans = _LAYOUTS[table]
+    text, ordered, times, booleans, others = _LAYOUTS[table]
     values = [row[at] for at in ordered]
     for place in times:
         values[place] = instant(values[place])
@@ -111,9 +115,12 @@ def line(table: str, row: Sequence[Any]) -> str:
             raise ValueError("a boolean is none")
         values[place] = bool(values[place])
     try:
-        return text % tuple([_WRITTEN[value.__class__](value) for value in values])
+        for place in others:
+            value = values[place]
+            values[place] = _WRITTEN[value.__class__](value)
     except KeyError:
         raise TypeError("a column holds what allq never writes") from None
+    return text % tuple(values)
 
 
 def row_digest(table: str, row: Sequence[Any]) -> str:

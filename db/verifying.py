@@ -33,6 +33,9 @@ from db.witness import Witness, as_line, read_line
 BLOCK: Final = 10_000
 """Leaves read at once."""
 
+MOST_PROBLEMS: Final = 1_000
+"""So many are named; a table that was changed as a whole would fill the memory with them."""
+
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
 
@@ -83,6 +86,7 @@ class _Verification:
         self._complete = complete
         self._progress = progress
         self._found = Verified()
+        self._more = 0
         self._rows = RowsTold(conn, self._report)
         self._exported = _Exported(witness, self._report)
         self._statement = (
@@ -112,10 +116,15 @@ class _Verification:
             self._strays()
             self._rows.finish()
         found.rows = self._rows.rows
+        if self._more:
+            found.problems.append(Problem(table="and", row=f"{self._more:,} more", what="are not listed"))
         return found
 
     def _report(self, problem: Problem) -> None:
-        self._found.problems.append(problem)
+        if len(self._found.problems) < MOST_PROBLEMS:
+            self._found.problems.append(problem)
+        else:
+            self._more += 1
 
     def _start(self, since: int | None) -> tuple[Checkpoint | None, Frontier]:
         if since is None:
@@ -159,7 +168,8 @@ class _Verification:
                 yield from self._leaf_rows(part.after, part.upto)
                 continue
             self._found.events += part.upto - part.after
-            self._found.problems += part.problems
+            for problem in part.problems:
+                self._report(problem)
             self._rows.merge(part.told)
             self._progress("Verifying events", self._found.events, self._total - first)
             yield part
