@@ -111,8 +111,8 @@ def field_results(conn: Connection, batch_id: int, *, page: int = 5000) -> Itera
 
 def _fields(conn: Connection, batch_id: int, model: str, page: int) -> Iterator[FieldResult]:
     for name, row in _pages(conn, batch_id, _FIELD_PAGE, page):
-        (field_id, path, state, linked, duplicate, failed_sha, failure, sentence, sha, call, confidence) = row[:11]
-        (p_benign, p_early, p_pre, p_pro, suspicion, novelty, flags, leukocytes, suspects, width, height) = row[11:]
+        (_, field_id, path, state, linked, duplicate, failed_sha, failure, sentence, sha, call, confidence, p_benign,
+         p_early, p_pre, p_pro, suspicion, novelty, flags, leukocytes, suspects, width, height) = row  # fmt: skip
         sha = failed_sha if sha is None else sha
         yield FieldResult(
             batch_id,
@@ -150,7 +150,7 @@ def leukocyte_results(conn: Connection, batch_id: int, *, page: int = 1000) -> I
     _batch(conn, batch_id)
     return (
         LeukocyteResult(batch_id, name, field_id, path, count, bytes(data))
-        for name, (field_id, path, count, data) in _pages(conn, batch_id, _LEUKOCYTE_PAGE, page)
+        for name, (_, field_id, path, count, data) in _pages(conn, batch_id, _LEUKOCYTE_PAGE, page)
     )
 
 
@@ -191,7 +191,7 @@ def _batch(conn: Connection, batch_id: int) -> Any:
 
 
 def _pages(conn: Connection, batch_id: int, statement: str, page: int) -> Iterator[tuple[str, Sequence[Any]]]:
-    """(slide's name, row) for the rows of each slide of the batch, by the index over (slide, field).
+    """(slide's name, row) for the rows of each slide of the batch, by the index over (slide, field); both begin a row.
 
     Several small slides are read at once; a slide of more fields than a page by pages, each after the last one's key.
     """
@@ -205,7 +205,7 @@ def _pages(conn: Connection, batch_id: int, statement: str, page: int) -> Iterat
             values = {"slides": group, "after": after, "page": page}
             rows = run(conn, statement, values, lists=("slides",)).all()
             for row in rows:
-                yield names[row[0]], row[1:]
+                yield names[row[0]], row
             if len(group) > 1 or len(rows) < page:
                 break
             after = rows[-1][1]
