@@ -190,7 +190,7 @@ def write_page(record: Mapping[str, Any]) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="a folder of slides; without it, fields are rendered")
-    parser.add_argument("--only", help="bars or their beginnings, by commas: --only status,csv", default="")
+    parser.add_argument("--only", help="bars by commas: --only status,csv", default="")
     parser.add_argument("--databases", help="sqlite, postgresql or both by commas", default="sqlite,postgresql")
     parser.add_argument("--database-url", help="a PostgreSQL on which databases may be made")
     parser.add_argument("--model", help="name or id (default: the active one)")
@@ -212,10 +212,11 @@ def _scale(asked: argparse.Namespace) -> Scale:
 
 
 def _wanted(only: str) -> set[str]:
+    """The bars named, each with those that belong to it: `csv` is also `csv-memory`."""
     asked = [name for name in only.split(",") if name]
-    if unknown := [name for name in asked if not any(bar.startswith(name) for bar in BARS)]:
+    if unknown := [name for name in asked if name not in BARS]:
         raise SystemExit(f"There is no bar {unknown[0]!r}. There are: {', '.join(BARS)}.")
-    return {bar for bar in BARS if not asked or any(bar.startswith(name) for name in asked)}
+    return {bar for bar in BARS if not asked or bar in asked or bar.startswith(tuple(f"{name}-" for name in asked))}
 
 
 def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: list[Figure]) -> None:

