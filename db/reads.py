@@ -68,29 +68,34 @@ def slide_results(conn: Connection, batch_id: int) -> list[SlideResult]:
         """,
         {"batch": batch_id},
     )
-    return [
-        SlideResult(
-            batch=batch_id,
-            slide_id=row.id,
-            slide=row.name,
-            call=row.call,
-            confidence=row.confidence,
-            probabilities=None if row.call is None else (row.p_benign, row.p_early_pre_b, row.p_pre_b, row.p_pro_b),
-            suspicion=row.suspicion,
-            flags=with_duplicate(flags_of(row.flags), row.duplicates > 0),
-            fields=row.fields,
-            waiting=row.fields - row.screened - row.failed - row.cancelled,
-            screened=row.screened,
-            failed=row.failed,
-            cancelled=row.cancelled,
-            leukocytes=row.leukocytes or 0,
-            suspects=row.suspects or 0,
-            upper_bound=row.upper_bound,
-            model=batch.sha256,
-            synthetic=bool(batch.synthetic),
+    model, synthetic = batch.sha256, bool(batch.synthetic)
+    found = []
+    for row in rows:
+        (slide_id, name, fields, screened, failed, cancelled, duplicates, call, confidence, p_benign, p_early, p_pre,
+         p_pro, suspicion, flags, leukocytes, suspects, upper_bound) = row  # fmt: skip
+        found.append(
+            SlideResult(
+                batch_id,
+                slide_id,
+                name,
+                call,
+                confidence,
+                None if call is None else (p_benign, p_early, p_pre, p_pro),
+                suspicion,
+                with_duplicate(flags_of(flags), duplicates > 0),
+                fields,
+                fields - screened - failed - cancelled,
+                screened,
+                failed,
+                cancelled,
+                leukocytes or 0,
+                suspects or 0,
+                upper_bound,
+                model,
+                synthetic,
+            )
         )
-        for row in rows
-    ]
+    return found
 
 
 _FIELD_PAGE = """
