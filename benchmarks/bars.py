@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -220,7 +221,10 @@ def _wanted(only: str) -> set[str]:
 
 
 def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: list[Figure]) -> None:
-    """Measure what is wanted, print each figure as it comes and add it to `figures`."""
+    """Measure what is wanted, print each figure as it comes and add it to `figures`.
+
+    What can't be measured is said, and the rest goes on: its figures stay away.
+    """
     databases = {name for name in DATABASES if name.lower() in asked.databases.lower().split(",")}
     if not databases:
         raise SystemExit(f"--databases {asked.databases}: there are sqlite and postgresql.")
@@ -240,11 +244,14 @@ def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: 
             if not of_group:
                 continue
             began = time.perf_counter()
-            for figure in group.measure(bench, of_group):
-                if figure.bar in wanted:
-                    figures.append(figure)
-                    what, database, *rest = row(figure)
-                    measuring.say(f"{what}{f', {database}' if database else ''}: {', '.join(rest)} ({figure.note})")
+            try:
+                for figure in group.measure(bench, of_group):
+                    if figure.bar in wanted:
+                        figures.append(figure)
+                        what, database, *rest = row(figure)
+                        measuring.say(f"{what}{f', {database}' if database else ''}: {', '.join(rest)} ({figure.note})")
+            except (AllqError, CalledProcessError, SystemExit) as problem:
+                measuring.say(f"{group.__name__} broke off: {problem}")
             measuring.say(f"{group.__name__} took {time.perf_counter() - began:,.0f} s")
 
 
@@ -268,8 +275,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         code = 130
-        left = sorted(wanted - {figure.bar for figure in figures})
-        print(f"Stopped. What is left: --only {','.join(left)}", file=sys.stderr)
+    if left := [bar for bar in BARS if bar in wanted - {figure.bar for figure in figures}]:
+        code = code or 1
+        print(f"Not measured; again with --only {','.join(left)}", file=sys.stderr)
     images = "fields of the folder given" if asked.folder else "rendered fields"
     record = kept(figures, measuring.machine(), images, scale, before if asked.record else {})
     if asked.record:
