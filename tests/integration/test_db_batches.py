@@ -6,6 +6,7 @@ import time
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as tried
 from hypothesis import strategies as st
 from sqlalchemy import event
 
@@ -335,6 +336,7 @@ def test_what_is_asked_again_and_again_is_found_by_an_index_over_what_is_new(ask
     assert any(f"INDEX {index} " in f"{plan} " for plan in plans), plans
 
 
+@tried(deadline=None)
 @given(fields=st.integers(0, 3_000), most=st.integers(1, 256), last=st.booleans())
 def test_chunks_hold_all_fields_none_too_many_and_the_last_ones_fewer_and_fewer(fields, most, last):
     sizes = batches.chunk_sizes(fields, most, last=last)
