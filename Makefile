@@ -61,8 +61,8 @@ check: develop ## ruff, formatting, mypy strict, and who may import whom
 	@$(BIN)/lint-imports
 
 .PHONY: bench
-bench: setup ## throughput of the whole path and its stages; SLIDES=folder
-	@$(BIN)/python benchmarks/throughput.py $(if $(SLIDES),"$(SLIDES)") $(ARGS)
+bench: develop ## every bar of speed, about 20 minutes; SLIDES=folder, ARGS="--only status" or ARGS=--quick
+	@$(BIN)/python benchmarks/bars.py $(if $(SLIDES),"$(SLIDES)") $(ARGS)
 
 .PHONY: model-report
 model-report: develop ## docs/model/README.md: every bar of the model; DATA=folder of the images (docs/model.md)

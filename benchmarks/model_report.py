@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+import measuring
 import segmentation as segmenting
 
 from allq.settings import Settings
@@ -305,7 +306,7 @@ def page(bars: Sequence[Bar], model: Model, reports: Path) -> str:
 
 def machine() -> str:
     """Processor and interpreter."""
-    return f"{segmenting.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{measuring.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def main() -> None:

@@ -14,22 +14,26 @@ import argparse
 import hashlib
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+sys.path.insert(0, str(Path(__file__).parent))
+import filling
 
 from allq.settings import load
 from db import artefacts, batches, chunks, named, reads
 from db.database import Database
-from db.records import FieldOutcome, FieldRow, ModelRecord, NewField, NewFinding, NewSlide, SlideCallRow
+from db.records import FieldOutcome, FieldRow, NewField, NewFinding, NewSlide, SlideCallRow
 
-MODEL = hashlib.sha256(b"benchmark").hexdigest()
-FIELDS_PER_SLIDE = 40
-CHUNK = 256
+MODEL = filling.MODEL
+FIELDS_PER_SLIDE = filling.FIELDS_PER_SLIDE
+CHUNK = filling.CHUNK
 SLICE = 5_000
 
 
@@ -48,15 +52,11 @@ def main() -> None:
         database = Database.open(load(_env_file=None, **values), upgrade=True)
         print(f"{database.dialect}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
         with database.begin() as conn:
-            artefacts.remember_model(
-                conn,
-                ModelRecord(
-                    id=MODEL, name="benchmark", architecture="none", synthetic=True, configuration={}, code_version="0"
-                ),
-            )
+            artefacts.remember_model(conn, filling.model())
         if given.filled:
-            seconds = fill(database, given.filled)
-            print(f"filled with {given.filled:,} findings by SQL in {seconds:,.0f} s")
+            started = time.perf_counter()
+            filling.fill(database, given.filled)
+            print(f"filled with {given.filled:,} findings by SQL in {time.perf_counter() - started:,.0f} s")
         _, chunk_ids, seconds = registering(database, given.fields)
         print(
             f"registering      {given.fields:>9,} fields   {seconds:7.2f} s  {given.fields / seconds:>9,.0f} fields/s"
@@ -185,66 +185,6 @@ def streaming(database: Database, batch: int) -> None:
         count = sum(1 for _ in reads.field_results(conn, batch))
     seconds = time.perf_counter() - started
     print(f"field results    {count:>9,} rows     {seconds:7.2f} s  {count / seconds:>9,.0f} rows/s")
-
-
-def fill(database: Database, findings: int) -> float:
-    """Whole batches of 102,400 screened fields (400 full chunks, 2,560 slides), until there are so many findings."""
-    started = time.perf_counter()
-    sqlite = database.dialect == "sqlite"
-    now = "'2026-01-05 08:30:00.000'" if sqlite else "timestamptz '2026-01-05 08:30:00'"
-    per_batch = 400 * CHUNK
-    with database.begin() as conn:
-        tables = ("batch", "chunk", "slide", "finding", "field", "slide_call")
-        base = {name: conn.execute(text(f"SELECT coalesce(max(id), 0) FROM {name}")).scalar_one() for name in tables}
-    for number in range(-(-findings // per_batch)):
-        with database.begin() as conn:
-            for table, count, columns in _columns(sqlite, now, base, number):
-                first, last = number * count, number * count + count - 1
-                values = ", ".join(columns.values())
-                numbers = (
-                    f"WITH RECURSIVE n(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM n WHERE n < {last})"
-                    if sqlite
-                    else f"WITH n(n) AS (SELECT generate_series(CAST({first} AS bigint), {last}))"
-                )
-                conn.exec_driver_sql(f"INSERT INTO {table} ({', '.join(columns)}) {numbers} SELECT {values} FROM n")
-    with database.begin() as conn:
-        if not sqlite:
-            for name in base:
-                key = f"pg_get_serial_sequence('{name}', 'id')"
-                conn.exec_driver_sql(f"SELECT setval({key}, (SELECT max(id) FROM {name}))")
-        conn.exec_driver_sql("ANALYZE")
-    return time.perf_counter() - started
-
-
-def _columns(sqlite: bool, now: str, base: dict[str, int], number: int) -> Iterator[tuple[str, int, dict[str, str]]]:
-    """For each table: how many rows a batch has, and what stands in them by their number n (over all batches)."""
-    fields, slides = 400 * CHUNK, 400 * CHUNK // FIELDS_PER_SLIDE
-    key = {name: f"n + {last + 1}" for name, last in base.items()}
-    batch = str(base["batch"] + 1 + number)
-    slide_of, chunk_of = f"n / {FIELDS_PER_SLIDE} + {base['slide'] + 1}", f"n / {CHUNK} + {base['chunk'] + 1}"
-    share = "(n * 7919 - (n * 7919 / 1000) * 1000) / 1000.0"
-    shares = {"confidence": "0.9", "p_benign": "0.9", "p_early_pre_b": "0.0", "p_pre_b": "0.1", "p_pro_b": "0.0"}
-    seen = {"suspicion": share, "leukocytes": "12", "suspects": "3", "flags": "''"}
-    each, chunk = str(FIELDS_PER_SLIDE), str(CHUNK)
-    yield "batch", 1, {"id": batch, "root": "'/data/old'", "queue": "'routine'", "model_id": "1", "operator": "'me'",
-                       "settings": "'{}'", "slides": str(slides), "fields": str(fields), "created_at": now,
-                       "registered_at": now}  # fmt: skip
-    yield "chunk", 400, {"id": key["chunk"], "batch_id": batch, "state": "'done'", "fields": chunk, "waiting": "0",
-                         "screened": chunk, "started_at": now, "ended_at": now}  # fmt: skip
-    yield "slide", slides, {"id": key["slide"], "batch_id": batch, "name": "'OLD-' || n", "complete": "true",
-                            "fields": each, "screened": each, "slide_call_id": key["slide_call"],
-                            "suspicion": share}  # fmt: skip
-    yield "slide_call", slides, {"id": key["slide_call"], "slide_id": key["slide"], "call": "'no-suspects-seen'",
-                                 **shares, **seen, "fields": each, "screened": each, "failed": "0", "cancelled": "0",
-                                 "called_at": now}  # fmt: skip
-    yield "finding", fields, {"id": key["finding"], "model_id": "1", "call": "'benign'", **shares, **seen,
-                              "novelty": "0.1", "recorded_at": now, "width": "1024", "height": "768",
-                              "sha256": "randomblob(32)" if sqlite else "sha256(CAST(CAST(n AS text) AS bytea))",
-                              "quality": "'{\"sharpness\":40.25}'", "engine": "'openvino'",
-                              "code_version": "'0.1.0'"}  # fmt: skip
-    yield "field", fields, {"id": key["field"], "slide_id": slide_of, "chunk_id": chunk_of, "size": "150000",
-                            "modified_ns": "1700000000000000000", "finding_id": key["finding"], "state": "'screened'",
-                            "path": f"'OLD-' || (n / {each}) || '/field ' || n || '.jpg'"}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import datetime as dt
 import json
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).parent))
+import measuring
 
 from allq.classes import CLASSES
 from imaging.decode import decode
@@ -159,7 +163,8 @@ def measure(data: Path) -> dict[str, Any]:
     cv2.setNumThreads(1)
     results: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {processor()}, Python {platform.python_version()}, OpenCV {cv2.__version__}",
+        "machine": f"{platform.machine()}, {measuring.processor()}, Python {platform.python_version()}, "
+        f"OpenCV {cv2.__version__}",
     }
     if data.is_dir():
         for name in ("zheng1", "zheng2"):
@@ -178,14 +183,6 @@ def measure(data: Path) -> dict[str, Any]:
     )
     results["time 320x240 synthetic"] = speed([field.pixels for field in rendered])
     return results
-
-
-def processor() -> str:
-    """What the operating system calls the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or "unknown processor"
 
 
 def rows(results: dict[str, Any]) -> Iterator[str]:

@@ -14,31 +14,23 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parent))
+import measuring
+
 from allq.errors import AllqError
-from allq.settings import Settings, load
-
-if TYPE_CHECKING:
-    from db.database import Database
-    from db.records import BatchStatus, ModelRecord
-    from models.artefact import Model
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+from allq.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,30 +69,17 @@ class Stage:
 
 def whole_path(folder: Path, model: str | None, workers: int, database_url: str | None) -> Run:
     """Screen `folder` once, from nothing."""
-    from db.database import Database
-    from imaging.synthetic import write_slides
     from models.artefact import find
-    from worker.local import local_worker
     from worker.submission import SubmitOptions, submit
 
-    with tempfile.TemporaryDirectory(prefix="allq-bench-") as home, _new_database(database_url) as url:
-        settings = _settings(Path(home), url)
+    with measuring.new_installation(database_url) as (settings, database):
         options = SubmitOptions(model=find(settings, model), operator="benchmark")
-        write_slides(Path(home) / "warm-up", slides=2, fields=8 * workers, seed=1)
-        database = Database.open(settings, upgrade=True)
-        try:
-            begun = time.perf_counter()
-            with local_worker(settings, concurrency=workers) as worker:
-                # Small chunks, so that every process gets one and loads the model.
-                small = settings.model_copy(update={"chunk_size": 4})
-                warm = submit(database, small, Path(home) / "warm-up", options)
-                _until_ended(database, warm.batch, worker.problem)
-                started = time.perf_counter()
-                batch = submit(database, settings, folder, options).batch
-                status = _until_ended(database, batch, worker.problem)
-                seconds = time.perf_counter() - started
-        finally:
-            database.close()
+        begun = time.perf_counter()
+        with measuring.warm_workers(settings, database, options, workers) as worker:
+            started = time.perf_counter()
+            batch = submit(database, settings, folder, options).batch
+            status = measuring.until_ended(database, batch, worker.problem)
+            seconds = time.perf_counter() - started
     return Run(
         fields=status.fields,
         screened=status.screened,
@@ -109,42 +88,6 @@ def whole_path(folder: Path, model: str | None, workers: int, database_url: str 
         start_seconds=started - begun,
         seconds=seconds,
     )
-
-
-def _until_ended(database: Database, batch: int, problem: Callable[[], str | None]) -> BatchStatus:
-    from db import reads
-
-    while True:
-        with database.read() as connection:
-            status = reads.batch_status(connection, batch)
-        if status.ended:
-            return status
-        if (reason := problem()) is not None:
-            raise SystemExit(reason)
-        time.sleep(0.02)
-
-
-@contextmanager
-def _new_database(server: str | None) -> Iterator[str | None]:
-    """The URL of an empty database on `server`, dropped afterwards; None for the embedded one."""
-    if server is None:
-        yield None
-        return
-    from sqlalchemy import create_engine, make_url
-
-    url = make_url(server).set(drivername="postgresql+psycopg")
-    name = f"allq_bench_{os.getpid()}_{time.monotonic_ns()}"
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        try:
-            yield url.set(database=name).render_as_string(hide_password=False)
-        finally:
-            with engine.connect() as connection:
-                connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        engine.dispose()
 
 
 # ----------------------------------------------------------------------------------------------------------- stages
@@ -160,9 +103,9 @@ def stages(folder: Path, model: str | None, limit: int, repeat: int, database_ur
     from worker.files import read_file
 
     cv2.setNumThreads(1)  # as in a worker
-    settings = _settings(Path(tempfile.gettempdir()), None)
+    settings = measuring.settings_of(Path(tempfile.gettempdir()))
     classifier = Classifier.load(find(settings, model), settings)
-    paths = [os.fsencode(path) for path in _images(folder, limit)]
+    paths = [os.fsencode(path) for path in measuring.images(folder, limit)]
     size = settings.inference_batch
 
     def read() -> list[tuple[bytes, bytes]]:
@@ -252,102 +195,47 @@ def _record(
     """Record findings in a new database, a transaction a chunk, as a worker does; fields per second."""
     from db import batches, chunks, recording
     from db.artefacts import remember_model
-    from db.database import Database
     from db.records import FieldOutcome, NewField, NewSlide
     from worker.calling import slide_call_of
     from worker.pipeline import finding_of
 
     model = classifier.model
     fields = list({digest: index for index, digest in enumerate(digests)}.items())
-    with tempfile.TemporaryDirectory(prefix="allq-bench-") as home, _new_database(database_url) as url:
-        database = Database.open(_settings(Path(home), url), upgrade=True)
-        try:
+    with measuring.new_installation(database_url) as (settings, database):
+        with database.begin() as connection:
+            remember_model(connection, measuring.model_record(model))
+            batch = batches.create_batch(connection, root=str(settings.home), model_id=model.id, operator="benchmark")
+            slide = NewSlide(name="one", fields=[NewField(f"{index}.jpg", None, 1, 1) for _, index in fields])
+            ids = batches.register(connection, batch, [slide], chunk_size=chunk_size)
+            batches.finish_registration(connection, batch)
+        seconds = 0.0
+        waiting = iter(fields)
+        for chunk in ids:
             with database.begin() as connection:
-                remember_model(connection, _model_record(model))
-                batch = batches.create_batch(connection, root=home, model_id=model.id, operator="benchmark")
-                slide = NewSlide(name="one", fields=[NewField(f"{index}.jpg", None, 1, 1) for _, index in fields])
-                ids = batches.register(connection, batch, [slide], chunk_size=chunk_size)
-                batches.finish_registration(connection, batch)
-            seconds = 0.0
-            waiting = iter(fields)
-            for chunk in ids:
-                with database.begin() as connection:
-                    claim = chunks.claim(connection, chunk, "benchmark", 600)
-                assert claim is not None
-                started = time.perf_counter()
-                outcomes = [
-                    FieldOutcome(
-                        field_id=field.id,
-                        sha256=digest,
-                        finding=finding_of(digest, prepared[index], assessed[index], engine=classifier.engine_name),
-                    )
-                    for field, (digest, index) in zip(claim.fields, waiting, strict=False)
-                ]
-                with database.begin() as connection:
-                    recording.record(
-                        connection,
-                        claim,
-                        outcomes,
-                        call_slide=lambda rows: slide_call_of(rows, model.configuration),
-                        worker="benchmark",
-                    )
-                seconds += time.perf_counter() - started
-        finally:
-            database.close()
+                claim = chunks.claim(connection, chunk, "benchmark", 600)
+            assert claim is not None
+            started = time.perf_counter()
+            outcomes = [
+                FieldOutcome(
+                    field_id=field.id,
+                    sha256=digest,
+                    finding=finding_of(digest, prepared[index], assessed[index], engine=classifier.engine_name),
+                )
+                for field, (digest, index) in zip(claim.fields, waiting, strict=False)
+            ]
+            with database.begin() as connection:
+                recording.record(
+                    connection,
+                    claim,
+                    outcomes,
+                    call_slide=lambda rows: slide_call_of(rows, model.configuration),
+                    worker="benchmark",
+                )
+            seconds += time.perf_counter() - started
     return len(fields) / seconds
 
 
-def _model_record(model: Model) -> ModelRecord:
-    from db.records import ModelRecord
-
-    return ModelRecord(
-        id=model.id,
-        name=model.name,
-        architecture=model.configuration.architecture,
-        synthetic=model.configuration.synthetic,
-        configuration=model.configuration.as_json(),
-        code_version=model.configuration.code_version,
-    )
-
-
-def _images(folder: Path, limit: int) -> list[Path]:
-    from worker.walk import walk
-
-    found: list[Path] = []
-    for part in walk(folder, [folder]):
-        found += [folder / file.path for file in part.files]
-        if len(found) >= limit:
-            break
-    return found[:limit]
-
-
 # -------------------------------------------------------------------------------------------------------- reporting
-
-
-def machine() -> dict[str, str]:
-    """What it was measured on, and when."""
-    import openvino
-    import torch
-
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": _processor(),
-        "cores": str(len(psutil.Process().cpu_affinity() or ())),
-        "memory": f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "openvino": openvino.__version__.split("-")[0],
-        "card": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def show(runs: Sequence[Run], measured: Sequence[Stage], arguments: argparse.Namespace, where: dict[str, str]) -> None:
@@ -378,10 +266,6 @@ def _database_name(arguments: argparse.Namespace) -> str:
     return "PostgreSQL" if arguments.database_url else "embedded SQLite"
 
 
-def _settings(home: Path, database_url: str | None) -> Settings:
-    return load(home=home, database_url=database_url) if database_url else load(home=home)
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="a folder of slides; without it, synthetic ones are made")
@@ -402,21 +286,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns the exit code."""
     asked = _parse(arguments)
     folder = asked.folder.resolve() if asked.folder else None
-    for name in ("ALLQ_HOME", "ALLQ_DATABASE_URL", "ALLQ_BROKER_URL", "ALLQ_ROOTS"):
-        os.environ.pop(name, None)  # an installation's own are never touched
     for name in ("engine", "device"):
         if value := getattr(asked, name):
             os.environ[f"ALLQ_{name.upper()}"] = value
-    with tempfile.TemporaryDirectory(prefix="allq-bench-") as place:
-        os.chdir(place)  # away from any .env
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(load().threads)))  # as in a worker
+    with measuring.apart() as place:
         try:
-            return _measure(asked, folder, Path(place))
+            return _measure(asked, folder, place)
         except AllqError as error:
             print(error, file=sys.stderr)
             return error.exit_code
-        finally:
-            os.chdir("/")
 
 
 def _measure(asked: argparse.Namespace, folder: Path | None, place: Path) -> int:
@@ -436,7 +314,7 @@ def _measure(asked: argparse.Namespace, folder: Path | None, place: Path) -> int
     if asked.stage_fields:
         print("stages …", file=sys.stderr)
         measured = stages(folder, model, asked.stage_fields, asked.repeat, asked.database_url)
-    where = machine()
+    where = measuring.machine()
     if asked.json:
         document = {
             "machine": where,

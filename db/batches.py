@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -22,6 +22,11 @@ _RETRIED = {
     "failure_sentence": "text",
     "sha256": "bytea",
 }
+
+SMALL_CHUNK: Final = 32
+"""Fields below which a chunk is not cut for the sake of others: a batch of the network by default."""
+_LAST_PARTS = 8
+"""The last chunks have at most this part of the fields that are left."""
 
 
 def create_batch(
@@ -58,8 +63,10 @@ def create_batch(
     return batch_id
 
 
-def register(conn: Connection, batch_id: int, slides: Sequence[NewSlide], *, chunk_size: int) -> list[int]:
-    """Add slides with their fields, in their order, and return the new chunks: pending, full but for the last.
+def register(
+    conn: Connection, batch_id: int, slides: Sequence[NewSlide], *, chunk_size: int, last: bool = False
+) -> list[int]:
+    """Add slides with their fields, in their order, and return the new chunks: pending, of sizes as `chunk_sizes` says.
 
     A slide that the batch already has by that name gets the fields added. StoreError when the batch is closed.
     """
@@ -74,7 +81,7 @@ def register(conn: Connection, batch_id: int, slides: Sequence[NewSlide], *, chu
     slide_ids = {**known, **dict(zip(_in_order(slides, fresh), bulk.allocate(conn, "slide", len(fresh)), strict=True))}
     _add_slides(conn, batch_id, slides, known, slide_ids)
 
-    sizes = [min(chunk_size, total - start) for start in range(0, total, chunk_size)]
+    sizes = chunk_sizes(total, chunk_size, last=last)
     chunk_ids = bulk.allocate(conn, "chunk", len(sizes))
     bulk.insert(
         conn,
@@ -93,6 +100,21 @@ def register(conn: Connection, batch_id: int, slides: Sequence[NewSlide], *, chu
         {"batch": batch_id, "slides": len(fresh), "fields": total},
     )
     return chunk_ids
+
+
+def chunk_sizes(fields: int, most: int, *, last: bool) -> list[int]:
+    """Into chunks of how many fields so many are cut: full ones, and the rest.
+
+    With `last`, as nothing comes after them, the chunks shrink towards the end, by steps of what a network takes at
+    once: of three full ones, two workers would do one and a half each and one of them two.
+    """
+    sizes: list[int] = []
+    left = fields
+    while left:
+        share = -(-left // (_LAST_PARTS * SMALL_CHUNK)) * SMALL_CHUNK if last else most
+        sizes.append(min(most, share, left))
+        left -= sizes[-1]
+    return sizes
 
 
 def _field_rows(

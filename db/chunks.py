@@ -170,16 +170,21 @@ def running_owners(conn: Connection) -> list[str]:
     return list(run(conn, "SELECT DISTINCT owner FROM chunk WHERE state = 'running' ORDER BY owner").scalars())
 
 
-def unpublished(conn: Connection, *, queue: str, older_than_seconds: float, limit: int) -> list[int]:
-    """Pending chunks of a queue never published, or so long ago that the message must be lost; oldest first."""
+def unpublished(conn: Connection, *, queue: str, older_than_seconds: float | None, limit: int) -> list[int]:
+    """Pending chunks of a queue never published, oldest first; or, with `older_than_seconds`, also those published so
+    long ago that their message must be lost.
+
+    What was never published is little, whatever waits: it has an index of its own, and is asked for all the time.
+    """
+    lost = "" if older_than_seconds is None else " OR c.published_at < {ago}"
     found = run(
         conn,
-        """
+        f"""
         SELECT c.id FROM chunk c JOIN batch b ON b.id = c.batch_id
-        WHERE c.state = 'pending' AND (c.published_at IS NULL OR c.published_at < {ago}) AND b.queue = :queue
+        WHERE c.state = 'pending' AND (c.published_at IS NULL{lost}) AND b.queue = :queue
         ORDER BY c.id LIMIT :limit
         """,
-        {"queue": queue, "seconds": older_than_seconds, "limit": limit},
+        {"queue": queue, "limit": limit} | ({} if older_than_seconds is None else {"seconds": older_than_seconds}),
     )
     return list(found.scalars())
 

@@ -68,29 +68,34 @@ def slide_results(conn: Connection, batch_id: int) -> list[SlideResult]:
         """,
         {"batch": batch_id},
     )
-    return [
-        SlideResult(
-            batch=batch_id,
-            slide_id=row.id,
-            slide=row.name,
-            call=row.call,
-            confidence=row.confidence,
-            probabilities=None if row.call is None else (row.p_benign, row.p_early_pre_b, row.p_pre_b, row.p_pro_b),
-            suspicion=row.suspicion,
-            flags=with_duplicate(flags_of(row.flags), row.duplicates > 0),
-            fields=row.fields,
-            waiting=row.fields - row.screened - row.failed - row.cancelled,
-            screened=row.screened,
-            failed=row.failed,
-            cancelled=row.cancelled,
-            leukocytes=row.leukocytes or 0,
-            suspects=row.suspects or 0,
-            upper_bound=row.upper_bound,
-            model=batch.sha256,
-            synthetic=bool(batch.synthetic),
+    model, synthetic = batch.sha256, bool(batch.synthetic)
+    found = []
+    for row in rows:
+        (slide_id, name, fields, screened, failed, cancelled, duplicates, call, confidence, p_benign, p_early, p_pre,
+         p_pro, suspicion, flags, leukocytes, suspects, upper_bound) = row  # fmt: skip
+        found.append(
+            SlideResult(
+                batch_id,
+                slide_id,
+                name,
+                call,
+                confidence,
+                None if call is None else (p_benign, p_early, p_pre, p_pro),
+                suspicion,
+                with_duplicate(flags_of(flags), duplicates > 0),
+                fields,
+                fields - screened - failed - cancelled,
+                screened,
+                failed,
+                cancelled,
+                leukocytes or 0,
+                suspects or 0,
+                upper_bound,
+                model,
+                synthetic,
+            )
         )
-        for row in rows
-    ]
+    return found
 
 
 _FIELD_PAGE = """
@@ -111,8 +116,8 @@ def field_results(conn: Connection, batch_id: int, *, page: int = 5000) -> Itera
 
 def _fields(conn: Connection, batch_id: int, model: str, page: int) -> Iterator[FieldResult]:
     for name, row in _pages(conn, batch_id, _FIELD_PAGE, page):
-        (field_id, path, state, linked, duplicate, failed_sha, failure, sentence, sha, call, confidence) = row[:11]
-        (p_benign, p_early, p_pre, p_pro, suspicion, novelty, flags, leukocytes, suspects, width, height) = row[11:]
+        (_, field_id, path, state, linked, duplicate, failed_sha, failure, sentence, sha, call, confidence, p_benign,
+         p_early, p_pre, p_pro, suspicion, novelty, flags, leukocytes, suspects, width, height) = row  # fmt: skip
         sha = failed_sha if sha is None else sha
         yield FieldResult(
             batch_id,
@@ -150,7 +155,7 @@ def leukocyte_results(conn: Connection, batch_id: int, *, page: int = 1000) -> I
     _batch(conn, batch_id)
     return (
         LeukocyteResult(batch_id, name, field_id, path, count, bytes(data))
-        for name, (field_id, path, count, data) in _pages(conn, batch_id, _LEUKOCYTE_PAGE, page)
+        for name, (_, field_id, path, count, data) in _pages(conn, batch_id, _LEUKOCYTE_PAGE, page)
     )
 
 
@@ -191,7 +196,7 @@ def _batch(conn: Connection, batch_id: int) -> Any:
 
 
 def _pages(conn: Connection, batch_id: int, statement: str, page: int) -> Iterator[tuple[str, Sequence[Any]]]:
-    """(slide's name, row) for the rows of each slide of the batch, by the index over (slide, field).
+    """(slide's name, row) for the rows of each slide of the batch, by the index over (slide, field); both begin a row.
 
     Several small slides are read at once; a slide of more fields than a page by pages, each after the last one's key.
     """
@@ -205,7 +210,7 @@ def _pages(conn: Connection, batch_id: int, statement: str, page: int) -> Iterat
             values = {"slides": group, "after": after, "page": page}
             rows = run(conn, statement, values, lists=("slides",)).all()
             for row in rows:
-                yield names[row[0]], row[1:]
+                yield names[row[0]], row
             if len(group) > 1 or len(rows) < page:
                 break
             after = rows[-1][1]

@@ -244,11 +244,11 @@ class BatchStatus:
         return self.state in {"done", "cancelled"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SlideResult:
+class SlideResult(NamedTuple):
     """A slide with its latest call; `call` and what belongs to it are None (or empty, or 0) before there is one.
 
-    `confidence` is also None where the call is `insufficient`: there is nothing to be confident of.
+    `confidence` is also None where the call is `insufficient`: there is nothing to be confident of. A tuple rather than
+    a dataclass: a batch has thousands, and a frozen dataclass takes longer to make than its row to read.
     """
 
     batch: int

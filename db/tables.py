@@ -107,7 +107,7 @@ class Batch(Base):
     """One `submit`. Its state is derived: registering, waiting, running, done or cancelled (view batch_progress)."""
 
     __tablename__ = "batch"
-    __table_args__ = (CheckConstraint("queue IN ('routine', 'stat')", name="queue"),)
+    __table_args__ = (CheckConstraint("queue IN ('routine', 'stat')", name="queue"), Index("batch_root", "root"))
 
     id: Mapped[Key]
     root: Mapped[str]
@@ -168,6 +168,8 @@ class Chunk(Base):
         CheckConstraint("(state = 'running') = (owner IS NOT NULL)", name="owner"),
         Index("chunk_batch_id", "batch_id"),
         _partial("chunk_pending", "id", where="state = 'pending'"),
+        _partial("chunk_unpublished", "id", where="state = 'pending' AND published_at IS NULL"),
+        _partial("chunk_active", "batch_id", where="state IN ('pending', 'running')"),
         _partial("chunk_running", "lease_until", where="state = 'running'"),
     )
 

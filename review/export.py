@@ -40,7 +40,7 @@ _BEGINS_A_FORMULA: Final = re.compile(r"(?:^|(?<=[;\t|]))(?=[=+\-@\t\r\n＝＋�
 ROWS_CONVERTED: Final = 2_000
 """Rows held as Python objects at a time on their way into Parquet."""
 
-ROW_GROUP: Final = {Level.SLIDE: 50_000, Level.FIELD: 50_000, Level.LEUKOCYTE: 10_000}
+ROW_GROUP: Final = {Level.SLIDE: 50_000, Level.FIELD: 20_000, Level.LEUKOCYTE: 10_000}
 """Rows per Parquet row group; fewer for leukocytes, whose outlines are long."""
 
 
@@ -105,14 +105,14 @@ def write_jsonl(rows: Iterable[Row], stream: BinaryIO) -> int:
 def write_csv(rows: Iterable[Row], stream: BinaryIO, *, level: Level, terminal: bool = False) -> int:
     """Comma-separated, UTF-8, one header line; text that a spreadsheet would run gets an apostrophe."""
     first, rows = _peek(rows)
+    keys = (*level.keys, "synthetic") if first and "synthetic" in first else level.keys
+    measures = tuple(first["measures"]) if first and "measures" in first else ()
     with _text(stream) as text:
-        writer = csv.DictWriter(_LinesEndInNewline(text), _flat_columns(level, first), restval="")
-        writer.writeheader()
-        count = 0
-        for row in rows:
-            writer.writerow({key: _csv_cell(value, terminal=terminal) for key, value in _flatten(row).items()})
-            count += 1
-    return count
+        writer = csv.writer(_LinesEndInNewline(text))
+        writer.writerow([column for key in keys for column in _columns(key, measures)])
+        counted = _Counting(rows)
+        writer.writerows(_cells(row, keys, measures, terminal=terminal) for row in counted)
+    return counted.count
 
 
 def write_table(
@@ -139,6 +139,19 @@ def _text(stream: BinaryIO) -> Iterator[io.TextIOWrapper]:
     finally:
         with suppress(OSError, ValueError):
             text.detach()
+
+
+class _Counting:
+    """Rows, and how many of them have passed."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = rows
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            self.count += 1
+            yield row
 
 
 class _LinesEndInNewline:
@@ -170,42 +183,43 @@ def _csv_cell(value: object, *, terminal: bool) -> object:
     return "" if value is None else value
 
 
-def _flat_columns(level: Level, first: Row | None) -> list[str]:
-    names: list[str] = []
-    for key in level.keys:
-        if key == "probabilities":
-            names += [f"p_{name}" for name in CLASSES]
-        elif key == "box":
-            names += ["box_x", "box_y", "box_width", "box_height"]
-        elif key == "centre":
-            names += ["centre_x", "centre_y"]
-        elif key == "measures":
-            names += list(first["measures"]) if first else []
-        else:
-            names.append(key)
-    if first and "synthetic" in first:
-        names.append("synthetic")
-    return names
+_FLAT: Final = {
+    "probabilities": tuple(f"p_{name}" for name in CLASSES),
+    "box": ("box_x", "box_y", "box_width", "box_height"),
+    "centre": ("centre_x", "centre_y"),
+}
 
 
-def _flatten(row: Row) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in row.items():
-        if key == "probabilities":
-            flat |= {f"p_{name}": value[name] if value else None for name in CLASSES}
-        elif key == "box":
-            flat |= dict(zip(("box_x", "box_y", "box_width", "box_height"), value, strict=True))
-        elif key == "centre":
-            flat |= dict(zip(("centre_x", "centre_y"), value, strict=True))
+def _columns(key: str, measures: Sequence[str]) -> Sequence[str]:
+    """The columns of a key: one of its name, unless it is nested."""
+    return measures if key == "measures" else _FLAT.get(key, (key,))
+
+
+def _cells(row: Row, keys: Sequence[str], measures: Sequence[str], *, terminal: bool) -> list[object]:
+    """The cells of a row in the order of its columns. There may be millions: what is common comes first."""
+    cells: list[object] = []
+    for key in keys:
+        value = row[key]
+        kind = type(value)
+        if kind is float or kind is int:
+            cells.append(value)
+        elif kind is str and not terminal:
+            cells.append(safe_for_spreadsheets(value))
+        elif value is None:
+            cells += [None] * len(_columns(key, measures))
+        elif key == "probabilities":
+            cells += [value[name] for name in CLASSES]
+        elif key in {"box", "centre"}:
+            cells += value
         elif key == "measures":
-            flat |= value
+            cells += [value[name] for name in measures]
         elif key == "flags":
-            flat[key] = ";".join(value)
+            cells.append(_csv_cell(";".join(value), terminal=terminal))
         elif key == "outline":
-            flat[key] = ";".join(f"{x} {y}" for x, y in value)
+            cells.append(";".join(f"{x} {y}" for x, y in value))
         else:
-            flat[key] = value
-    return flat
+            cells.append(_csv_cell(value, terminal=terminal))
+    return cells
 
 
 def write_parquet(rows: Iterable[Row], stream: BinaryIO, *, level: Level) -> int:

@@ -18,8 +18,6 @@ from worker.broker import QUEUES
 log = logger(__name__)
 
 _AT_ONCE = 500
-_NEVER = 100 * 365 * 86400.0
-"""No chunk was published so many seconds ago: what is left are those that were never published."""
 
 
 def send(app: Celery, queue: str, chunk_ids: Sequence[int]) -> None:
@@ -33,9 +31,9 @@ def send(app: Celery, queue: str, chunk_ids: Sequence[int]) -> None:
 
 
 def publish_waiting(
-    app: Celery, database: Database, queue: str, *, older_than_seconds: float = _NEVER, at_most: int | None = None
+    app: Celery, database: Database, queue: str, *, older_than_seconds: float | None = None, at_most: int | None = None
 ) -> int:
-    """Publish chunks of `queue` that wait, oldest first: those never published, or those published so long ago.
+    """Publish chunks of `queue` that wait, oldest first: those never published, and those published so long ago.
 
     Returns how many. Raises BrokerUnreachable; what was sent by then is marked as published.
     """

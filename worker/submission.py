@@ -128,13 +128,13 @@ def submit(
             with database.read() as connection:
                 known = batches.registered_paths(connection, batch)
                 noted = batches.skipped_paths(connection, batch)
-        for found in _slices(folders):
+        for found, last in _with_last(_slices(folders)):
             piece = [_only_new(folder, known, noted) for folder in found]
             if any(folder.files or folder.skipped for folder in piece):
                 with database.begin() as connection:
                     if taken_up:
                         batches.reopen(connection, batch, options.operator)
-                    _register(connection, settings, batch, piece)
+                    _register(connection, settings, batch, piece, last=last)
             _count(tally, piece)
             if progress is not None:
                 progress(tally.slides, tally.fields, tally.skipped)
@@ -294,7 +294,20 @@ def _slices(folders: Iterable[FoundFolder]) -> Iterator[list[FoundFolder]]:
         yield piece
 
 
-def _register(connection: Connection, settings: Settings, batch: int, piece: Sequence[FoundFolder]) -> None:
+def _with_last(pieces: Iterable[list[FoundFolder]]) -> Iterator[tuple[list[FoundFolder], bool]]:
+    """The same slices, each with whether it is the last."""
+    before: list[FoundFolder] | None = None
+    for piece in pieces:
+        if before is not None:
+            yield before, False
+        before = piece
+    if before is not None:
+        yield before, True
+
+
+def _register(
+    connection: Connection, settings: Settings, batch: int, piece: Sequence[FoundFolder], *, last: bool
+) -> None:
     slides = []
     for folder in piece:
         fields = [_new_field(file) for file in folder.files]
@@ -302,7 +315,7 @@ def _register(connection: Connection, settings: Settings, batch: int, piece: Seq
             name, raw_name = storable(folder.name)
             slides.append(NewSlide(name=name, raw_name=raw_name, fields=fields))
     if slides:
-        batches.register(connection, batch, slides, chunk_size=settings.chunk_size)
+        batches.register(connection, batch, slides, chunk_size=settings.chunk_size, last=last)
     skipped = [(storable(path)[0], reason) for folder in piece for path, reason in folder.skipped]
     if skipped:
         batches.skip(connection, batch, skipped)

@@ -1,15 +1,22 @@
 """Batches: registered, resumed, cancelled, tried again."""
 
 import os
+import shutil
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
+from sqlalchemy import event
 
 from allq.errors import NotFound, StoreError
 from allq.text import storable
 from db import batches, chunks, named, reads, slidecalls
+from db.database import Database
 from db.records import NewField, NewSlide
 from tests import store
+from tests.databases import settings_for
 
 
 def test_chunks_are_filled_across_slides_and_keep_the_order(database):
@@ -292,3 +299,51 @@ def test_published_chunks_are_offered_again_only_after_a_while(database):
 
         time.sleep(0.02)
         assert chunks.unpublished(conn, queue="routine", older_than_seconds=0.01, limit=2) == chunk_ids[:2]
+
+
+def test_what_was_never_published_is_offered_at_once_and_nothing_else(database):
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 4)], chunk_size=1)
+        chunks.mark_published(conn, chunk_ids[:3])
+        assert chunks.unpublished(conn, queue="routine", older_than_seconds=None, limit=9) == chunk_ids[3:]
+        assert chunks.unpublished(conn, queue="stat", older_than_seconds=None, limit=9) == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "index"),
+    [
+        (lambda conn: chunks.unpublished(conn, queue="routine", older_than_seconds=None, limit=9), "chunk_unpublished"),
+        (lambda conn: batches.open_batch(conn, root="/slides", model_id=store.MODEL_ID), "chunk_active"),
+        (lambda conn: batches.open_batch(conn, root="/slides", model_id=store.MODEL_ID), "batch_root"),
+    ],
+)
+def test_what_is_asked_again_and_again_is_found_by_an_index_over_what_is_new(ask, index, tmp_path, sqlite_template):
+    """On SQLite, whose plans do not change with the size of a table; PostgreSQL has the same indexes."""
+    shutil.copyfile(sqlite_template, tmp_path / "allq.db")
+    database = Database.open(settings_for(tmp_path))
+    asked = []
+    event.listen(database.engine, "before_cursor_execute", lambda *sent: asked.append(sent[2:4]))
+    with database.begin() as conn:
+        store.remember(conn)
+        asked.clear()
+        ask(conn)
+        plans = [
+            row[3]
+            for statement, values in list(asked)
+            for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+    database.close()
+    assert any(f"INDEX {index} " in f"{plan} " for plan in plans), plans
+
+
+@tried(deadline=None)
+@given(fields=st.integers(0, 3_000), most=st.integers(1, 256), last=st.booleans())
+def test_chunks_hold_all_fields_none_too_many_and_the_last_ones_fewer_and_fewer(fields, most, last):
+    sizes = batches.chunk_sizes(fields, most, last=last)
+    assert sum(sizes) == fields
+    assert all(0 < size <= most for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    if not last or most <= batches.SMALL_CHUNK:
+        assert all(size == most for size in sizes[:-1])
+    elif fields > 8 * batches.SMALL_CHUNK:
+        assert sizes[-2] <= batches.SMALL_CHUNK

