@@ -15,7 +15,6 @@ from models.architectures.blocks import BlockModule
 from models.architectures.blueprint import Block, Blueprint, View
 from models.architectures.eight_bit import EightBitBlock, Features, convert
 
-
 LOOK_COUNTS: Final = 0.95
 """What looks at "look" counts this much in the network that screens, beside the others' 1 (docs/decisions/0009)."""
 

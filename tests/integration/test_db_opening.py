@@ -93,6 +93,8 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
     store.work(database, chunk_ids)
     monkeypatch.undo()
     with database.begin() as conn:  # back to the first schema, with the events that its code wrote
+        for index in ("chunk_unpublished", "chunk_active", "batch_root"):
+            conn.execute(text(f"DROP INDEX {index}"))
         for table in ("review", "leaf", "checkpoint"):
             for view in ("review_queue", "slide_reviews"):
                 conn.execute(text(f"DROP VIEW IF EXISTS {view}"))
