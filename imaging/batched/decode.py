@@ -29,7 +29,7 @@ from imaging.batched.resize import boxes
 from imaging.batched.transfer import sent, staged
 from imaging.decode import Decoded, decode, reduction
 from imaging.jpeg import PlainJpeg, plain_jpeg
-from imaging.whole import check_jpeg
+from imaging.whole import plain_jpeg as whole_jpeg
 
 log = logger(__name__)
 
@@ -145,7 +145,7 @@ def _parcels(files: Sequence[bytes], max_pixels: int) -> Iterator[tuple[list[int
 
 def _whole(data: bytes) -> bool:
     try:
-        check_jpeg(data)
+        whole_jpeg(data)
     except (ValueError, EOFError, FieldError):
         return False  # the CPU's decoder says what is wrong
     return True
