@@ -69,14 +69,14 @@ def stain_channel(red: Pixels, green: Pixels, blue: Pixels, parameters: StainPar
     stain = cv2.addWeighted(cv2.bitwise_not(red), parameters.red_absorption, violet, 1.0, 0)
     stain = cv2.addWeighted(stain, 1.0, cv2.subtract(green, red), -parameters.green_over_red, 0)
     if parameters.blur:
-        kernel = _gaussian(parameters.blur)
+        kernel = gaussian(parameters.blur)
         # Halves are rounded up: the sums are multiples of 2^-16, and half a step more tips nothing else.
         stain = cv2.sepFilter2D(stain, -1, kernel, kernel, delta=2**-17)
     return as_pixels(stain)
 
 
 @cache
-def _gaussian(deviation: float) -> npt.NDArray[np.float32]:
+def gaussian(deviation: float) -> npt.NDArray[np.float32]:
     """A Gaussian (n, 1) in steps of 1/256, as in cv2.GaussianBlur, which takes three times as long as sepFilter2D."""
     size = round(6 * deviation + 1) | 1
     steps = np.rint(256 * cv2.getGaussianKernel(size, deviation))
