@@ -22,6 +22,7 @@ from allq.settings import Settings
 from db.database import Database
 from worker import broker, embedded
 from worker.broker import QUEUES
+from worker.memory import keep_freed_memory
 
 log = allq_logging.logger(__name__)
 
@@ -81,6 +82,7 @@ def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
     # At each loss of the broker, of what Celery 6 will do by default: worker.app says what it is to do.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app.steps["worker"].add(HousekeepingStep)
+    keep_freed_memory()  # and the pool's processes, which are forked from this one
     worker = app.Worker(
         pool_cls=pool,
         consumer_cls="worker.consumer:PatientConsumer",
