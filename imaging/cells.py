@@ -9,6 +9,7 @@ import numpy as np
 
 from imaging.overlays import Overlays
 from imaging.pieces import SQUARE, Pixels, as_pixels
+from imaging.reduction import reduced
 
 RED_CELL_SIDE = 160
 """The yardstick is taken at this image size at most: it needs no more."""
@@ -42,7 +43,7 @@ def red_cells(green: Pixels, nuclei: Pixels, overlays: Overlays) -> RedCells | N
     shrink = max(1.0, max(height, width) / RED_CELL_SIDE)
     if shrink > 1:
         size = round(width / shrink), round(height / shrink)
-        density = as_pixels(cv2.resize(density, size, interpolation=cv2.INTER_AREA))
+        density = reduced(density, size)
         left_out = as_pixels(cv2.resize(left_out, size, interpolation=cv2.INTER_NEAREST))
     density = as_pixels(cv2.subtract(density, left_out))
     level, _ = cv2.threshold(density, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
