@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from imaging.histograms import picked, pixels_of_each
 from imaging.overlays import Overlays
 from imaging.pieces import SQUARE, Pixels, as_pixels
 from imaging.reduction import reduced
@@ -76,16 +77,8 @@ def _without_small_holes(mask: Pixels) -> Pixels:
     if count < 2:
         return mask
     labels = numbers.astype(np.int32, copy=False)
-    # One of them is most of the image, and isn't counted pixel by pixel: whichever has most of a sample.
-    largest = int(np.bincount(labels[::8, ::8].ravel(), minlength=count)[1:].argmax()) + 1
-    others = np.flatnonzero((labels > 0) & (labels != largest))
-    numbered = labels.ravel()[others]
-    areas = np.bincount(numbered, minlength=count)
-    areas[largest] = mask.size - cv2.countNonZero(mask) - len(others)
+    areas = pixels_of_each(labels)
     small = areas < 0.003 * mask.size
     small[labels[0]] = small[labels[:, 0]] = False
-    filled = mask.copy()
-    filled.ravel()[others[small[numbered]]] = 1
-    if small[largest]:
-        filled[labels == largest] = 1
-    return filled
+    small[0] = False  # what isn't a hole
+    return as_pixels(cv2.bitwise_or(mask, picked(labels, small)))

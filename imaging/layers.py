@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from imaging.histograms import histogram
+from imaging.histograms import pixels_of_each
 from imaging.overlays import Overlays
 from imaging.parameters import RIM, SegmentationParameters, StainParameters
 from imaging.pieces import Pixels, as_pixels
@@ -43,7 +43,7 @@ _INPAINTED: Final = 112
 
 def cell_mask(nuclei: npt.NDArray[np.integer], *, rim: float = RIM) -> Pixels:
     """Grow the labelled nuclei (h, w) by `rim` radii of the median one: uint8 (h, w), 1 on leukocytes."""
-    areas = [area for area in _pixels_of_each(nuclei)[1:] if area > 0]
+    areas = [area for area in pixels_of_each(nuclei)[1:].tolist() if area > 0]
     if not areas:
         return np.zeros(nuclei.shape, np.uint8)
     width = max(rim * (median(areas) / pi) ** 0.5, _LEAST_RIM)
@@ -54,15 +54,6 @@ def cell_mask(nuclei: npt.NDArray[np.integer], *, rim: float = RIM) -> Pixels:
     # paints.
     brush = (_around_a_point(reach) <= width).view(np.uint8)
     return as_pixels(cv2.dilate((nuclei > 0).view(np.uint8), brush))
-
-
-def _pixels_of_each(labels: npt.NDArray[np.integer]) -> list[float]:
-    """How many pixels have each label, from 0 on."""
-    most = int(labels.max(initial=0))
-    if most > 255:
-        return [float(count) for count in np.bincount(labels.ravel())]
-    counted: list[float] = histogram(labels.astype(np.uint8)).tolist()
-    return counted
 
 
 def _distances(background: Pixels) -> npt.NDArray[np.float32]:

@@ -67,6 +67,8 @@ def assess(rgb: Pixels, parameters: QualityParameters = DEFAULT, *, nucleus_diam
 
 def _burnt(rgb: Pixels, green: Pixels, size: tuple[int, int]) -> float:
     """The share of pixels of `rgb`, reduced to `size`, that are white; `green` is reduced already."""
+    if green.shape == rgb.shape[:2]:
+        return float(cv2.countNonZero(cv2.inRange(rgb, (WHITE,) * 3, (255,) * 3))) / green.size
     white = cv2.inRange(green, (WHITE,), (255,))
     for channel in (0, 2):
         if cv2.countNonZero(white) == 0:
