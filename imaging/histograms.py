@@ -18,7 +18,7 @@ def histogram(image: Pixels, channel: int = 0, mask: Pixels | None = None) -> Co
 
 def level_of_rank(counts: Counts, rank: float) -> int:
     """The level of the pixel of this rank, counted from 0, in the order of their levels."""
-    return int(np.cumsum(counts).searchsorted(rank, side="right"))
+    return int(counts.cumsum().searchsorted(rank, side="right"))
 
 
 def pixels_of_each(labels: npt.NDArray[np.integer]) -> Counts:
@@ -31,7 +31,7 @@ def picked(labels: npt.NDArray[np.integer], which: npt.NDArray[np.bool_]) -> Pix
     """Uint8 (h, w): 1 where the label is one of those set in `which`, which has a place for each that occurs."""
     if len(which) == 256 and _fit_a_byte(labels):
         return as_pixels(cv2.LUT(labels.astype(np.uint8), which.view(np.uint8)))
-    return which[labels].view(np.uint8)
+    return as_pixels(which[labels])
 
 
 def _fit_a_byte(labels: npt.NDArray[np.integer]) -> bool:

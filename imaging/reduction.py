@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from math import gcd
 from typing import Final
 
@@ -56,7 +56,7 @@ def _summed(image: npt.NDArray[np.uint16], side: int) -> npt.NDArray[np.uint16]:
     return total.reshape(side, *image.shape[1:])
 
 
-@cache
+@lru_cache(maxsize=256)
 def _weights(before: int, after: int) -> list[Weighted]:
     """What to take in so that `before` pixels become `after`, in whole parts of a pixel of the image."""
     common = gcd(before, after)

@@ -48,7 +48,7 @@ def _powers(peaks: Peaks, shape: tuple[int, ...]) -> Powers:
 
 def _nearest(powers: Powers) -> Pixels:
     """Return the number, from 1 on, of the circle of least power, of several the first: uint8 (h, w)."""
-    nearest = (powers[1] < powers[0]).view(np.uint8) + np.uint8(1)
+    nearest: Pixels = (powers[1] < powers[0]).view(np.uint8) + np.uint8(1)
     least = powers[0]
     for number, power in enumerate(powers[2:], start=3):
         least = np.minimum(least, powers[number - 2])
