@@ -33,6 +33,7 @@ from imaging.decode import decode
 from imaging.overlays import find_bar
 from imaging.segment import Segmentation, segment
 from imaging.synthetic import STYLES, render_field
+from worker.memory import keep_freed_memory
 
 DEFAULT_DATA = Path(os.environ.get("ALLQ_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NUCLEUS = 255
@@ -160,7 +161,8 @@ def speed(images: list[npt.NDArray[np.uint8]]) -> dict[str, Any]:
 
 def measure(data: Path) -> dict[str, Any]:
     """Every figure, by name."""
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # as in a worker
+    keep_freed_memory()
     results: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {measuring.processor()}, Python {platform.python_version()}, "

@@ -101,8 +101,10 @@ def stages(folder: Path, model: str | None, limit: int, repeat: int, database_ur
     from models.artefact import find
     from models.classifier import Classifier
     from worker.files import read_file
+    from worker.memory import keep_freed_memory
 
     cv2.setNumThreads(1)  # as in a worker
+    keep_freed_memory()
     settings = measuring.settings_of(Path(tempfile.gettempdir()))
     classifier = Classifier.load(find(settings, model), settings)
     paths = [os.fsencode(path) for path in measuring.images(folder, limit)]

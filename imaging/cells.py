@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from imaging.histograms import picked, pixels_of_each
 from imaging.overlays import Overlays
 from imaging.pieces import SQUARE, Pixels, as_pixels
+from imaging.reduction import reduced
 
 RED_CELL_SIDE = 160
 """The yardstick is taken at this image size at most: it needs no more."""
@@ -42,7 +44,7 @@ def red_cells(green: Pixels, nuclei: Pixels, overlays: Overlays) -> RedCells | N
     shrink = max(1.0, max(height, width) / RED_CELL_SIDE)
     if shrink > 1:
         size = round(width / shrink), round(height / shrink)
-        density = as_pixels(cv2.resize(density, size, interpolation=cv2.INTER_AREA))
+        density = reduced(density, size)
         left_out = as_pixels(cv2.resize(left_out, size, interpolation=cv2.INTER_NEAREST))
     density = as_pixels(cv2.subtract(density, left_out))
     level, _ = cv2.threshold(density, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -75,16 +77,8 @@ def _without_small_holes(mask: Pixels) -> Pixels:
     if count < 2:
         return mask
     labels = numbers.astype(np.int32, copy=False)
-    # One of them is most of the image, and isn't counted pixel by pixel: whichever has most of a sample.
-    largest = int(np.bincount(labels[::8, ::8].ravel(), minlength=count)[1:].argmax()) + 1
-    others = np.flatnonzero((labels > 0) & (labels != largest))
-    numbered = labels.ravel()[others]
-    areas = np.bincount(numbered, minlength=count)
-    areas[largest] = mask.size - cv2.countNonZero(mask) - len(others)
+    areas = pixels_of_each(labels)
     small = areas < 0.003 * mask.size
     small[labels[0]] = small[labels[:, 0]] = False
-    filled = mask.copy()
-    filled.ravel()[others[small[numbered]]] = 1
-    if small[largest]:
-        filled[labels == largest] = 1
-    return filled
+    small[0] = False  # what isn't a hole
+    return as_pixels(cv2.bitwise_or(mask, picked(labels, small)))

@@ -54,7 +54,8 @@ def colour_of(layers: Pixels, mask: Pixels, box: Box, area: float) -> Colour:
     `area` is the mask's. OpenCV is faster without a mask by more than it takes to set to 0 what lies outside; the
     moments over the box are then those under the mask times the share of it that the mask has.
     """
-    means, spreads = cv2.meanStdDev(cv2.copyTo(layers[window(box)], mask))
+    x, y, w, h = box
+    means, spreads = cv2.meanStdDev(cv2.copyTo(layers[y : y + h, x : x + w], mask))
     share = area / mask.size
     red, green, blue, stain = (mean / share for mean in means.ravel().tolist())
     square = (spreads.item(3) ** 2 + means.item(3) ** 2) / share
@@ -161,6 +162,7 @@ def components(mask: Pixels, *, least: float, most: float) -> list[Component]:
     traced, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not traced:
         return []
+    _, cut = cv2.threshold(mask, 0, 1, cv2.THRESH_BINARY)
     contours = cast("Sequence[Contour]", traced)
     links = hierarchy[0].tolist()
     found = []
@@ -177,8 +179,11 @@ def components(mask: Pixels, *, least: float, most: float) -> list[Component]:
             hole = links[hole][0]
         x, y, w, h = cv2.boundingRect(contour)
         box = x, y, w, h
-        part = _drawn(box, [contour, *holes])
-        area = float(cv2.countNonZero(part)) if holes else area
+        part = as_pixels(cut[y : y + h, x : x + w])
+        # Without holes, what is as large as the component is it; else there is part of another in its box.
+        if holes or cv2.countNonZero(part) != area:
+            part = _drawn(box, [contour, *holes])
+            area = float(cv2.countNonZero(part)) if holes else area
         if least <= area <= most:
             found.append(Component(mask=part, box=box, area=area, contour=contour, holes=holes))
     return sorted(found, key=lambda component: component.box[1::-1])

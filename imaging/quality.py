@@ -11,6 +11,7 @@ import numpy as np
 from imaging.histograms import histogram
 from imaging.parameters import QualityParameters
 from imaging.pieces import Pixels, as_pixels
+from imaging.reduction import reduced
 
 BLURRED: Final = "blurred"
 BADLY_EXPOSED: Final = "badly-exposed"
@@ -47,7 +48,7 @@ def assess(rgb: Pixels, parameters: QualityParameters = DEFAULT, *, nucleus_diam
     if nucleus_diameter is not None:
         shrink = max(shrink, min(nucleus_diameter / NUCLEUS, min(height, width) / 64))
     size = (max(1, round(width / shrink)), max(1, round(height / shrink))) if shrink > 1 else (width, height)
-    green = _reduced(as_pixels(cv2.extractChannel(rgb, 1)), size)  # where stain and haemoglobin both absorb
+    green = reduced(as_pixels(cv2.extractChannel(rgb, 1)), size)  # where stain and haemoglobin both absorb
     levels = np.cumsum(histogram(green)) / green.size
     dark, bright = (float(np.searchsorted(levels, share)) for share in (0.02, 0.98))
     contrast = bright - dark
@@ -66,17 +67,12 @@ def assess(rgb: Pixels, parameters: QualityParameters = DEFAULT, *, nucleus_diam
 
 def _burnt(rgb: Pixels, green: Pixels, size: tuple[int, int]) -> float:
     """The share of pixels of `rgb`, reduced to `size`, that are white; `green` is reduced already."""
+    if green.shape == rgb.shape[:2]:
+        return float(cv2.countNonZero(cv2.inRange(rgb, (WHITE,) * 3, (255,) * 3))) / green.size
     white = cv2.inRange(green, (WHITE,), (255,))
     for channel in (0, 2):
         if cv2.countNonZero(white) == 0:
             return 0.0  # the other channels needn't be reduced
-        reduced = _reduced(as_pixels(cv2.extractChannel(rgb, channel)), size)
-        white = cv2.bitwise_and(white, cv2.inRange(reduced, (WHITE,), (255,)))
+        plane = reduced(as_pixels(cv2.extractChannel(rgb, channel)), size)
+        white = cv2.bitwise_and(white, cv2.inRange(plane, (WHITE,), (255,)))
     return float(cv2.countNonZero(white)) / green.size
-
-
-def _reduced(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """An image (h, w) or (h, w, 3) at the `size` width, height; itself where it has that."""
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    return as_pixels(cv2.resize(image, size, interpolation=cv2.INTER_AREA))

@@ -10,6 +10,7 @@ from imaging.pieces import Pixels
 
 Peaks = npt.NDArray[np.float64]
 Plane = npt.NDArray[np.float32]
+Powers = npt.NDArray[np.float64]
 
 
 def split(component: Pixels, *, neck: float, least_area: float) -> Pixels:
@@ -23,27 +24,35 @@ def split(component: Pixels, *, neck: float, least_area: float) -> Pixels:
     padded = cv2.copyMakeBorder(padded, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[2:-2, 2:-2].astype(np.float32, copy=False)
     peaks = _peaks(distance, neck)
-    while len(peaks) > 1:
-        labels = component * _nearest(peaks, component.shape)
-        areas = [np.count_nonzero(labels == number) for number in range(1, len(peaks) + 1)]
-        smallest = areas.index(min(areas))
+    if len(peaks) < 2:
+        return component
+    powers = _powers(peaks, component.shape)
+    while len(powers) > 1:
+        labels = component * _nearest(powers)
+        areas = np.bincount(labels.ravel(), minlength=len(powers) + 1)[1:]
+        smallest = int(areas.argmin())
         if areas[smallest] >= least_area:
             return labels
         # A part too small for a nucleus goes back to its neighbours.
-        peaks = np.delete(peaks, smallest, axis=0)
+        powers = np.delete(powers, smallest, axis=0)
     return component
 
 
-def _nearest(peaks: Peaks, shape: tuple[int, ...]) -> Pixels:
-    """Return the number, from 1 on, of the circle x, y, radius (n, 3) of least power for each pixel: uint8 (h, w)."""
+def _powers(peaks: Peaks, shape: tuple[int, ...]) -> Powers:
+    """The power of each pixel for each circle x, y, radius (n, 3), without the terms that all circles share."""
+    x, y, radius = peaks.T[:, :, None, None]
     rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
-    nearest = np.ones(shape, np.uint8)
-    least = np.full(shape, np.inf)
-    for number, (x, y, radius) in enumerate(peaks, start=1):
-        # The power without the terms that all circles share.
-        power = (-2 * x * columns) + (x**2 + y**2 - radius**2 - 2 * y * rows)
-        np.maximum(nearest, (power < least).view(np.uint8) * np.uint8(number), out=nearest)
-        np.minimum(least, power, out=least)
+    powers: Powers = (-2 * x * columns) + (x**2 + y**2 - radius**2 - 2 * y * rows)
+    return powers
+
+
+def _nearest(powers: Powers) -> Pixels:
+    """Return the number, from 1 on, of the circle of least power, of several the first: uint8 (h, w)."""
+    nearest: Pixels = (powers[1] < powers[0]).view(np.uint8) + np.uint8(1)
+    least = powers[0]
+    for number, power in enumerate(powers[2:], start=3):
+        least = np.minimum(least, powers[number - 2])
+        np.copyto(nearest, number, where=power < least)
     return nearest
 
 
@@ -59,16 +68,21 @@ def _peaks(distance: Plane, neck: float) -> Peaks:
     for which in np.argsort(-heights, kind="stable")[:64]:
         y, x = divmod(int(places[which]), distance.shape[1])
         height = float(heights[which])
-        if all(_saddle(distance, (x, y), (ox, oy)) < neck * height for ox, oy, _ in kept):
+        if all(_sinks(distance, (x, y), (ox, oy), neck * height) for ox, oy, _ in kept):
             kept.append((x, y, height))
     return np.array(kept, np.float64).reshape(-1, 3)
 
 
-def _saddle(distance: Plane, start: tuple[int, int], end: tuple[int, int]) -> float:
-    """The least value of `distance` on the straight line between two pixels (x, y)."""
+def _sinks(distance: Plane, start: tuple[int, int], end: tuple[int, int], level: float) -> bool:
+    """Whether `distance` falls below `level` on the straight line between two pixels (x, y)."""
     (x, y), across, down = start, end[0] - start[0], end[1] - start[1]
     steps = max(abs(across), abs(down), 1)
+    across_step, down_step = across / steps, down / steps
+    # Most necks are near the middle: one pixel says so in a tenth of the time.
+    middle = steps // 2
+    if distance.item(round(middle * down_step + y), round(middle * across_step + x)) < level:
+        return True
     along = np.arange(steps + 1)
-    columns = np.rint(along * (across / steps) + x).astype(np.intp)
-    rows = np.rint(along * (down / steps) + y).astype(np.intp)
-    return float(distance[rows, columns].min())
+    columns = np.rint(along * across_step + x).astype(np.intp)
+    rows = np.rint(along * down_step + y).astype(np.intp)
+    return float(distance[rows, columns].min()) < level

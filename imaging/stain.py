@@ -57,8 +57,23 @@ def white_point(planes: Sequence[Pixels], overlays: Overlays, percentile: float)
 
 def white_balanced(planes: Sequence[Pixels], white: Sequence[int]) -> list[Pixels]:
     """Return the planes, uint8 (h, w), with the levels `white` moved to 255."""
-    tables = (np.minimum(_LEVELS * (255.0 / level) + 0.5, 255).astype(np.uint8) for level in white)
-    return [as_pixels(cv2.LUT(plane, table)) for plane, table in zip(planes, tables, strict=True)]
+    return [_scaled(plane, level) for plane, level in zip(planes, white, strict=True)]
+
+
+def _scaled(plane: Pixels, white: int) -> Pixels:
+    table = _table(white)
+    return as_pixels(cv2.convertScaleAbs(plane, alpha=255.0 / white) if table is None else cv2.LUT(plane, table))
+
+
+@cache
+def _table(white: int) -> Pixels | None:
+    """The levels (256,) that `white` moves to; None where OpenCV gets them by a product, in half the time.
+
+    It does unless one falls halfway between two levels, as with about half of the even whites.
+    """
+    table = np.minimum(_LEVELS * (255.0 / white) + 0.5, 255).astype(np.uint8)
+    product = cv2.convertScaleAbs(_LEVELS.astype(np.uint8), alpha=255.0 / white).ravel()
+    return None if np.array_equal(table, product) else table
 
 
 def stain_channel(red: Pixels, green: Pixels, blue: Pixels, parameters: StainParameters) -> Pixels:
@@ -92,9 +107,6 @@ class ThreeClasses:
     """The threshold of the highest class."""
     middle: float
     """The mean of the class below it."""
-
-
-_LEVELS = np.arange(256)
 
 
 def three_classes(counts: Counts) -> ThreeClasses:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from imaging.layers import balanced, cell_mask, on_glass
 from imaging.parameters import RIM, QualityParameters
 from imaging.quality import Quality, assess
+from imaging.reduction import reduced
 from imaging.segment import Segmentation
 
 Pixels = NDArray[np.uint8]
@@ -59,9 +60,9 @@ def to_square(rgb: Pixels, side: int) -> Pixels:
     """The whole field, RGB uint8 (H, W, 3), squashed to (side, side, 3)."""
     if rgb.shape[:2] == (side, side):
         return rgb
-    shrinks = rgb.shape[0] >= side and rgb.shape[1] >= side
-    resized = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    return np.ascontiguousarray(resized, dtype=np.uint8)
+    if rgb.shape[0] >= side and rgb.shape[1] >= side:
+        return np.ascontiguousarray(reduced(rgb, (side, side)))
+    return np.ascontiguousarray(cv2.resize(rgb, (side, side), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
 def sampled(labels: NDArray[np.int32], side: int) -> NDArray[np.int32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 import cv2
@@ -35,17 +35,18 @@ class Nuclei:
 def lay_out(segmentation: Segmentation) -> Nuclei:
     """Lay the nuclei of a whole field on the grid, as the field is squashed to the network's input."""
     height, width = segmentation.nuclei.shape
-    labels = segmentation.nuclei[_middles(height)][:, _middles(width)]
+    labels = segmentation.nuclei.take(_middles(height, width))
     down, across = (GRID / segmentation.scale / side for side in (height, width))
     centres = np.array([leukocyte.centre for leukocyte in segmentation.leukocytes], dtype=np.float64).reshape(-1, 2)
     on_grid = centres[:, ::-1] * (down, across)
     return Nuclei(labels=labels.astype(np.uint16), centres=np.clip(on_grid, 0, GRID - 1).astype(np.uint8))
 
 
-@cache
-def _middles(side: int) -> NDArray[np.intp]:
-    """The pixels, of `side`, in the middle of the cells of the grid."""
-    return ((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp)
+@lru_cache(maxsize=64)
+def _middles(height: int, width: int) -> NDArray[np.intp]:
+    """Where in an image, read row by row, the middles of the cells of the grid are: (GRID, GRID)."""
+    down, across = (((np.arange(GRID) + 0.5) * side / GRID).astype(np.intp) for side in (height, width))
+    return down[:, None] * width + across
 
 
 def margins(class_maps: Sequence[NDArray[np.float32]], nuclei: Nuclei) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ from db.database import Database
 from worker import broker, cards, embedded
 from worker.broker import QUEUES
 from worker.introduction import introduce
+from worker.memory import keep_freed_memory
 
 log = allq_logging.logger(__name__)
 
@@ -90,6 +91,7 @@ def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     without_built_in_tasks(app)
     app.steps["worker"].add(HousekeepingStep)
+    keep_freed_memory()  # and the pool's processes, which are forked from this one
     worker = app.Worker(
         pool_cls=pool,
         consumer_cls="worker.consumer:PatientConsumer",

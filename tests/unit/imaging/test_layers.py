@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,6 +26,33 @@ def test_the_mask_holds_the_nuclei_and_a_ring_around_them(field: np.ndarray) -> 
 
 def test_a_field_without_nuclei_has_an_empty_mask() -> None:
     assert not cell_mask(np.zeros((40, 50), np.int32)).any()
+
+
+@pytest.mark.parametrize(("height", "labels"), [(120, 20), (150, 400)])
+@pytest.mark.parametrize("rim", [0.0, 0.3, 0.7, 1.4])
+def test_the_mask_is_what_lies_near_enough_to_a_nucleus(height: int, labels: int, rim: float) -> None:
+    random = np.random.default_rng(labels)
+    nuclei = np.zeros((height, 130), np.int32)
+    for label in range(1, labels + 1):
+        side = random.integers(4, 4 + 400 // labels)
+        y, x = random.integers(0, height), random.integers(0, 130)
+        nuclei[y : y + side, x : x + side] = label
+    areas = np.bincount(nuclei.ravel())[1:]
+    width = max(rim * np.sqrt(np.median(areas[areas > 0]) / np.pi), 2.5)
+    distance = cv2.distanceTransform((nuclei == 0).astype(np.uint8), cv2.DIST_L2, 3)
+    assert np.array_equal(cell_mask(nuclei, rim=rim), distance <= width)
+
+
+@pytest.mark.parametrize("softness", [1.0, 1.3])
+def test_the_seam_between_leukocytes_and_glass_is_a_gaussian(softness: float) -> None:
+    random = np.random.default_rng(5)
+    front = random.integers(0, 256, (90, 110, 3), dtype=np.uint8)
+    cells = (cv2.GaussianBlur(random.random((90, 110)), (0, 0), 2) > 0.5).astype(np.uint8)
+    weights = np.repeat(cv2.GaussianBlur(cells * np.uint8(255), (0, 0), softness)[:, :, None], 3, axis=2)
+    glass = cv2.multiply(np.full_like(front, 255), 255 - weights, scale=1 / 255)
+    expected = cv2.add(cv2.multiply(front, weights, scale=1 / 255), glass)
+    assert np.array_equal(on_glass(front, cells, softness=softness), expected)
+    assert np.array_equal(put_together(front, cells, np.full_like(front, 255), softness=softness), expected)
 
 
 def test_on_glass_nothing_is_left_of_the_smear(field: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from imaging.overlays import Overlays
 from imaging.parameters import StainParameters
-from imaging.stain import stain_channel, stained, three_classes, white_point
+from imaging.stain import stain_channel, stained, three_classes, white_balanced, white_point
 
 
 def none(height: int, width: int) -> Overlays:
@@ -21,6 +21,13 @@ def test_white_becomes_255_and_all_else_the_nearest_level(white: int) -> None:
     field = stained(rgb, none(64, 64), StainParameters())
     assert np.abs(field.green.ravel() - levels * (255 / white)).max() <= 0.5 + 1e-9
     assert field.green.max() == 255
+
+
+def test_every_level_is_moved_as_far_as_the_white() -> None:
+    levels = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
+    for white in range(1, 256):
+        (moved,) = white_balanced([levels], [white])
+        assert np.array_equal(moved, np.minimum(levels * (255.0 / white) + 0.5, 255).astype(np.uint8))
 
 
 def test_what_overlays_cover_has_no_say_in_the_white_and_no_stain() -> None:
