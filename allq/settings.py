@@ -112,6 +112,15 @@ class Settings(BaseSettings):
         return value.expanduser().resolve() if value is not None else None
 
     @property
+    def longest_wait(self) -> float:
+        """Seconds within which a chunk that nobody works on is in a queue again, whatever happened to it.
+
+        Its lease runs out; it is watched for two thirds of a lease more; what was published shortly before is not
+        published again at once; and each of the three is noticed in the next round of housekeeping.
+        """
+        return self.lease_seconds * 5 / 3 + self.republish_seconds + 3 * self.housekeeping_seconds
+
+    @property
     def embedded_database(self) -> bool:
         """True when the database is the SQLite file that allq keeps itself."""
         return self.database_url is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,14 @@ from db import migrate
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for the one before it."""
+
+IDLE_SECONDS = 60
+"""How long PostgreSQL waits for the next statement of a write transaction. A worker that stands still in one (stopped,
+or swapped out) holds chunks and slides that nobody else can touch: the server ends it, and others go on."""
+
+_DEAD_NETWORK = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+"""Seconds, seconds, times: after 25 s without a sign of life the other side is taken to be gone. A network that was cut
+says nothing, and by default the wait for an answer, or for one who holds rows, would last for hours."""
 
 
 class Database:
@@ -72,6 +81,8 @@ class Database:
     def begin(self) -> Iterator[Connection]:
         """A write transaction: committed at the end of the block, rolled back by an exception."""
         with self._writing.begin() as conn:
+            if self.dialect == "postgresql":
+                conn.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}")
             yield conn
 
     @contextmanager
@@ -161,14 +172,19 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    own = {"connect_timeout": "10", "application_name": "allq"}
+    own = {"connect_timeout": "10", "application_name": "allq", "tcp_user_timeout": "25000", **_DEAD_NETWORK}
     arguments: dict[str, Any] = {name: value for name, value in own.items() if name not in url.query}
-    arguments["options"] = f"{url.query.get('options', '')} -c timezone=UTC".strip()
+    theirs = "".join(f" -c tcp_{name}={value}" for name, value in _DEAD_NETWORK.items())
+    theirs += " -c tcp_user_timeout=25000 -c timezone=UTC"
+    arguments["options"] = f"{url.query.get('options', '')}{theirs}".strip()
     url = url.difference_update_query(["options"])
     engine = create_engine(url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED")
     event.listen(engine, "handle_error", _in_plain_words)
     return engine
 
+
+_ROOM_TO_OPEN = 1 << 16
+"""Bytes: SQLite's index of its log takes half of it before anything can be read."""
 
 _SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
     "unable to open database file": (
@@ -187,6 +203,40 @@ _SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
 }
 
 
+_REFUSALS = {
+    "28P01": "refuses this user or password. Correct them in ALLQ_DATABASE_URL",
+    "28000": "refuses this user from this machine. Correct ALLQ_DATABASE_URL, or the server's pg_hba.conf",
+    "3D000": "does not exist on that server. Create it, or correct its name in ALLQ_DATABASE_URL",
+    "53300": "has no connection left for us. Raise max_connections of the server, or run fewer workers",
+    "57P03": "is starting up or shutting down. Wait a moment",
+}
+"""By PostgreSQL's code: what a server says that can be reached and doesn't let us in."""
+
+_REFUSED_IN_WORDS = {
+    "read-write mode during recovery": "25006",
+    "password authentication failed": "28P01",
+    "no password supplied": "28P01",
+    "pg_hba.conf": "28000",
+    "database system is": "57P03",
+    "sorry, too many clients": "53300",
+}
+"""What the server says of these: no code comes with an error of the login, and a standby's is one of many."""
+
+
+def _state_of_refusal(message: str) -> str | None:
+    if "database" in message and message.rstrip().endswith("does not exist"):
+        return "3D000"
+    return next((state for words, state in _REFUSED_IN_WORDS.items() if words in message), None)
+
+
+def _is_full(file: str) -> bool:
+    """Whether the file system of a SQLite file has no room; then SQLite's own words may be of anything but that."""
+    try:
+        return shutil.disk_usage(Path(file).parent).free < _ROOM_TO_OPEN
+    except OSError:
+        return False
+
+
 def _in_plain_words(context: ExceptionContext) -> None:
     """Raise our own error for what an operator can mend; leave all else, which is a fault of ours, as it is."""
     if context.is_pre_ping or context.engine is None:
@@ -195,17 +245,22 @@ def _in_plain_words(context: ExceptionContext) -> None:
     message = str(context.original_exception)
     if context.dialect.name == "sqlite":
         where = url.database or ""
+        if ("disk I/O error" in message or "unable to open" in message) and _is_full(where):
+            message = "disk is full"
         for part, (kind, sentence) in _SQLITE_SENTENCES.items():
             if part in message:
                 raise kind(sentence.format(url=where)) from None
         return
-    state = getattr(context.original_exception, "sqlstate", None)
+    state = _state_of_refusal(message) or getattr(context.original_exception, "sqlstate", None)
     where = url.render_as_string(hide_password=True)
     if state in {"53100", "53200"}:
         what = "disk" if state == "53100" else "memory"
         raise StoreError(f"The server of the database {where} is out of {what}. Make room and try again.") from None
     if state == "25006":
+        context.is_disconnect = True  # a session stays read-only when the server no longer is: begin a new one
         raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None
+    if state in _REFUSALS:
+        raise DatabaseUnreachable(f"The database {where} {_REFUSALS[state]}.") from None
     if context.connection is None or context.is_disconnect:
         reason = " ".join(message.split()) or type(context.original_exception).__name__
         if url.password:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from allq import faults
 from allq.errors import FailureCode, FieldError
 from allq.logging import logger
 from allq.settings import Settings
@@ -82,6 +83,7 @@ class Pipeline:
             while reading:
                 checkpoint()
                 loaded, unread = _gather(reading.popleft())
+                faults.reach("compute.read")
                 yield from unread
                 read_ahead()
                 old = known({entry.sha256 for entry in loaded} - seen)
@@ -148,6 +150,7 @@ class Pipeline:
         if not batch:
             return
         assessments = self._classifier.classify(prepared)
+        faults.reach("compute.classified")
         for entry, ready, assessment in zip(batch, prepared, assessments, strict=True):
             finding = finding_of(entry.sha256, ready, assessment, engine=self._classifier.engine_name)
             yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256, finding=finding)
