@@ -1,6 +1,6 @@
 """A long night in a laboratory where everything breaks: is anything lost, doubled, or left waiting?
 
-    python -m benchmarks.soak [--fields 100000] [--seed 1] [--database sqlite] [--json]
+    python -m benchmarks.soak [--fields 100000] [--seed 1] [--database sqlite] [--json] [--write docs/reliability.md]
     python -m benchmarks.soak --short
 
 Workers are killed and stand still, the broker is restarted and emptied, the database is killed, its disk fills up, the
@@ -62,6 +62,9 @@ _TWINS: Final = 0.05
 """Share of the fields that have the bytes of a field of the batch before."""
 _DISK: Final = 768 << 20
 _HOUR: Final = 3600.0
+_SUBMISSION_KILLED: Final = "a submission killed"
+_BEGIN: Final = "<!-- soak: begin -->"
+_END: Final = "<!-- soak: end -->"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +83,7 @@ LONG: Final = Programme(
     happenings={
         "a process of a pool killed": 110,
         "a worker killed": 110,
-        "a submission killed": 20,
+        _SUBMISSION_KILLED: 20,
         "the broker killed": 10,
         "the broker restarted": 10,
         "the broker emptied": 20,
@@ -98,7 +101,7 @@ SHORT: Final = Programme(
     happenings={
         "a process of a pool killed": 4,
         "a worker killed": 4,
-        "a submission killed": 1,
+        _SUBMISSION_KILLED: 1,
         "the broker killed": 1,
         "the broker restarted": 1,
         "the broker emptied": 2,
@@ -169,10 +172,10 @@ class Soak:
         stack.callback(self._kill_all)
         self._submissions = self._write_slides()
         self._submitting: Runner | None = None
+        self._submissions_to_kill = programme.happenings[_SUBMISSION_KILLED]
         self._how: dict[str, Callable[[], None]] = {
             "a process of a pool killed": self._kill_process,
             "a worker killed": self._kill_worker,
-            "a submission killed": self._kill_submission,
             "the broker killed": self._kill_broker,
             "the broker restarted": self._restart_broker,
             "the broker emptied": self._empty_broker,
@@ -294,10 +297,11 @@ class Soak:
         place.runner, place.stalled = None, False
         self._after(self._random.uniform(0, 2), lambda: self._start(place))
 
-    def _kill_submission(self) -> None:
-        if self._submitting is None or not self._submitting.alive():
-            raise NotNow
-        self._submitting.kill()
+    def _kill_submission(self, submission: Runner) -> None:
+        if submission.alive() and self._submissions_to_kill > 0:
+            submission.kill()
+            self._submissions_to_kill -= 1
+            self.figures.happened[_SUBMISSION_KILLED] += 1
 
     def _kill_broker(self) -> None:
         self._stop_broker(self._broker.kill)
@@ -390,6 +394,8 @@ class Soak:
             self._submitting = Runner(
                 Task(settings=self.settings, log=self.folder / "logs" / "submissions", folder=self._submissions[0])
             )
+            submission = self._submitting
+            self._after(self._random.uniform(0, 0.5), lambda: self._kill_submission(submission))
 
     def _keep_working(self) -> None:
         for place in self._places:
@@ -449,7 +455,7 @@ class Soak:
         names = [
             name
             for name, times in self.programme.happenings.items()
-            if name not in self.figures.left_out
+            if name not in self.figures.left_out and name != _SUBMISSION_KILLED
             for _ in range(times)
         ]
         self._random.shuffle(names)
@@ -461,9 +467,6 @@ class Soak:
         try:
             self._how[name]()
         except NotNow:
-            if name == "a submission killed" and not self._submissions:
-                self.figures.happened[name + " (too late: all was submitted)"] += 1
-                return None
             due.insert(min(len(due), 3), (at, name))
             return None
         self.figures.happened[name] += 1
@@ -555,6 +558,8 @@ def main() -> int:
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
         }
     _tell(found, as_json=options.json)
+    if options.write is not None:
+        _write(options.write, found)
     sound = came_to_its_end and not found["wrong"] and not any(found[name] for name in ("lost", "doubled", "stuck"))
     print("Nothing lost, nothing doubled, nothing stuck." if sound else "NOT SOUND: see above.", file=sys.stderr)
     return 0 if sound else 1
@@ -582,6 +587,25 @@ def _tell(found: dict[str, Any], *, as_json: bool) -> None:
             print(f"{name}: {value:,}" if isinstance(value, int) and name != "seed" else f"{name}: {value}")
 
 
+def _write(page: Path, found: dict[str, Any]) -> None:
+    """Put the figures into the page, in the place of those of the same database."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    old, end, after = rest.partition(_END)
+    if not (mark and end):
+        raise SystemExit(f"{page} has no place for the figures: {_BEGIN} … {_END}")
+    title = f"**{found['database']}**"
+    kept = [part for part in re.split(r"\n(?=\*\*)", old.strip()) if part.startswith("**") and title not in part]
+    happened = "; ".join(f"{name} {times} ×" for name, times in sorted(found["happened"].items()))
+    left_out = "; ".join(f"{name} ({why})" for name, why in found["left out"].items()) or "nothing"
+    shown = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
+    shown = {name: value for name, value in shown.items() if name not in {"database", "date", "machine", "seed"}}
+    lines = [f"{title}, {found['date']}, {found['machine']}, seed {found['seed']}. What happened: {happened}."]
+    lines += [f"Left out: {left_out}. Wrong: {'; '.join(found['wrong']) or 'nothing'}.", ""]
+    lines += ["| figure | |", "|---|---:|", *(f"| {name} | {value:,} |" for name, value in shown.items())]
+    text = "\n\n".join([*kept, "\n".join(lines)])
+    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")
+
+
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
@@ -599,6 +623,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
     parser.add_argument("--keep", type=Path, help="folder, not there yet, in which logs and files stay")
+    parser.add_argument("--write", type=Path, help="page in which the figures are to stand, between its two marks")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

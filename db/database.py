@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +108,8 @@ class Database:
         path = Path(name)
         try:
             if path.exists() and path.stat().st_size > 0:
+                if _has_no_log(path):
+                    self._keep_a_log(path)
                 return
             if not upgrade:
                 raise SchemaOutdated(f"There is no database {path} yet. Run `allq db upgrade`.")
@@ -124,6 +127,21 @@ class Database:
                 f"The database {path} can't be created: {error.strerror}. "
                 "Name a folder that exists and may be written to."
             ) from None
+
+    def _keep_a_log(self, path: Path) -> None:
+        """Switch a file that `VACUUM INTO` made, as a backup is, to WAL mode: else readers hold up writers."""
+        with path.with_name(path.name + ".lock").open("w") as lock:
+            _lock_file(lock)
+            with self.engine.connect() as conn:
+                driver: Any = conn.connection.driver_connection
+                driver.execute("PRAGMA journal_mode = WAL")
+
+
+def _has_no_log(path: Path) -> bool:
+    """Whether a SQLite file that may be written is in another mode than WAL (its file format, section 1.3.3)."""
+    with path.open("rb") as file:
+        header = file.read(20)
+    return header.startswith(b"SQLite format 3\0") and header[18:20] == b"\1\1" and os.access(path, os.W_OK)
 
 
 def _lock_file(lock: Any) -> None:

@@ -213,7 +213,7 @@ def _work(task: Task) -> int:
         return standin.StandIn.load(model, settings, seconds=task.seconds)
 
     station.Classifier.load = load  # type: ignore[assignment,method-assign]
-    return run_worker(task.settings, concurrency=1)
+    return run_worker(task.settings, concurrency=1, parent=os.getppid())  # a test that is killed leaves none behind
 
 
 def _submit(task: Task) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 
@@ -100,11 +100,15 @@ class Laboratory:
     def until_broken(self, *faults: Fault) -> None:
         """Wait until all the faults have happened, and mend what nobody else mends."""
         for number, fault in enumerate(faults):
-            wait_for(lambda number=number: self._plan.happened(number), what=f"{fault} happens", seconds=_SLACK)
+            wait_for(partial(self._happened, number), what=f"{fault} happens", seconds=_SLACK)
             if fault.victim == "postgresql":
                 assert self._server is not None
                 self._server.start()
         self._plan.disarm()
+
+    def _happened(self, number: int) -> bool:
+        self.keep_a_worker()
+        return self._plan.happened(number)
 
     def until_submitted(self, submitted: Runner) -> None:
         """Wait for a submission; make it once more if it did not come to its end, as a person would."""
