@@ -23,6 +23,7 @@ import json
 import platform
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -425,10 +426,10 @@ class Soak:
         due = self._timetable()
         for place in self._places:
             self._start(place)
-        patience = 60 + 4 * self.settings.longest_wait
+        patience = 180.0
         total = self.programme.fields
         progress, moved, last, told = 0, time.monotonic(), 0.0, 0.0
-        while progress < total or due or self._submissions:
+        while progress < total or self._submissions:
             time.sleep(0.1)
             self._mend()
             self._keep_submitting()
@@ -441,9 +442,11 @@ class Soak:
             if time.monotonic() - told > 10:
                 told = time.monotonic()
                 say(f"{progress:,} of {total:,} fields; {self.figures.happened.total()} things have happened")
-            if time.monotonic() - moved > patience and (progress < total or not due):
+            if time.monotonic() - moved > patience:
                 say(f"nothing has moved for {patience:.0f} s")
                 return False
+        for name, times in Counter(name for _, name in due).items():
+            self.figures.left_out[f"{name}, {times} ×"] = "the work had ended before it could happen"
         while self._later:
             time.sleep(0.1)
             self._mend()
@@ -524,6 +527,7 @@ class Soak:
 
 def main() -> int:
     """Run it; the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as with Ctrl-C: what was started is taken away
     options = _options()
     programme = SHORT if options.short else LONG
     if options.fields is not None:

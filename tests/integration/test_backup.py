@@ -15,7 +15,7 @@ from tests.processes import Runner, Task
 from tests.screening import status, wait_for
 from worker import embedded, submission
 
-SLIDES, FIELDS = 12, 10
+SLIDES, FIELDS = 6, 8
 
 
 def briskly(settings):
