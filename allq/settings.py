@@ -180,6 +180,15 @@ class Settings(BaseSettings):
         return {name: getattr(self, name) for name in _RECORDED}
 
     @property
+    def longest_wait(self) -> float:
+        """Seconds within which a chunk that nobody works on is in a queue again, whatever happened to it.
+
+        Its lease runs out; it is watched for two thirds of a lease more; what was published shortly before is not
+        published again at once; and each of the three is noticed in the next round of housekeeping.
+        """
+        return self.lease_seconds * 5 / 3 + self.republish_seconds + 3 * self.housekeeping_seconds
+
+    @property
     def embedded_database(self) -> bool:
         """True when the database is the SQLite file that allq keeps itself."""
         return self.database_url is None

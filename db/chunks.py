@@ -38,6 +38,9 @@ __all__ = [
 HOUSEKEEPER = "housekeeping"
 """The actor of events about chunks whose worker is gone, when nobody in particular noticed it."""
 
+_LONGEST_LEASE: Final = 86_400.0
+"""Seconds. Whoever knows how long the leases of a laboratory are says so."""
+
 CRASHED: Final = Failure(code=str(FailureCode.CRASHED_WORKER), sentence="the worker died each time it tried this field")
 
 _CLAIMABLE = "(state = 'pending' OR (state = 'running' AND lease_until < {now}))"
@@ -60,6 +63,8 @@ _FIELDS = """
     SELECT id, slide_id, path, raw_path, size, modified_ns FROM field
     WHERE chunk_id = :chunk AND state = 'waiting' ORDER BY id
 """
+# A lease that ends in the far future was given before the database's clock was set back: nobody may have it any more.
+_LAPSED = "state = 'running' AND (lease_until < {now} OR lease_until > {lease})"
 _FENCED = "id = :chunk AND owner = :owner AND attempt = :attempt AND state = 'running'"
 
 
@@ -120,18 +125,26 @@ def give_up(conn: Connection, held: Claim, failure: Failure) -> list[int] | None
     return _reclaim(conn, list(found), held.owner, failure) if found else None
 
 
-def lapsed(conn: Connection, *, limit: int = 1_000) -> list[tuple[int, int]]:
-    """Chunks whose lease has run out, each with its attempt. Their workers may be dead, or without the database."""
+def lapsed(conn: Connection, *, longest_lease: float = _LONGEST_LEASE, limit: int = 1_000) -> list[tuple[int, int]]:
+    """Chunks whose lease has run out, each with its attempt. Their workers may be dead, or without the database.
+
+    So may those whose lease ends later than `longest_lease` seconds from now, which no worker asks for.
+    """
     found = run(
         conn,
-        "SELECT id, attempt FROM chunk WHERE state = 'running' AND lease_until < {now} ORDER BY id LIMIT :limit",
-        {"limit": limit},
+        f"SELECT id, attempt FROM chunk WHERE {_LAPSED} ORDER BY id LIMIT :limit",
+        {"limit": limit, "lease_seconds": longest_lease},
     )
     return [(chunk_id, attempt) for chunk_id, attempt in found]
 
 
 def reclaim_expired(
-    conn: Connection, *, only: Collection[tuple[int, int]] | None = None, limit: int = 100, actor: str = HOUSEKEEPER
+    conn: Connection,
+    *,
+    only: Collection[tuple[int, int]] | None = None,
+    longest_lease: float = _LONGEST_LEASE,
+    limit: int = 100,
+    actor: str = HOUSEKEEPER,
 ) -> list[int]:
     """Take chunks whose lease has run out from their workers; return those to publish, halves included.
 
@@ -143,10 +156,11 @@ def reclaim_expired(
         conn,
         f"""
         SELECT id, attempt FROM chunk
-        WHERE state = 'running' AND lease_until < {{now}} {"" if only is None else "AND id IN :ids"}
+        WHERE {_LAPSED} {"" if only is None else "AND id IN :ids"}
         ORDER BY id LIMIT :limit {{lock_free}}
         """,
-        {"limit": limit} if only is None else {"limit": limit, "ids": sorted(chunk for chunk, _ in only)},
+        {"limit": limit, "lease_seconds": longest_lease}
+        | ({} if only is None else {"ids": sorted(chunk for chunk, _ in only)}),
         lists=() if only is None else ("ids",),
     )
     return _reclaim(conn, [chunk for chunk, attempt in found if only is None or (chunk, attempt) in only], actor)
@@ -174,9 +188,10 @@ def unpublished(conn: Connection, *, queue: str, older_than_seconds: float | Non
     """Pending chunks of a queue never published, oldest first; or, with `older_than_seconds`, also those published so
     long ago that their message must be lost.
 
+    What was published in the future was so before the database's clock was set back; nobody knows how long ago.
     What was never published is little, whatever waits: it has an index of its own, and is asked for all the time.
     """
-    lost = "" if older_than_seconds is None else " OR c.published_at < {ago}"
+    lost = "" if older_than_seconds is None else " OR c.published_at < {ago} OR c.published_at > {now}"
     found = run(
         conn,
         f"""

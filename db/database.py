@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,14 @@ from db.address import shown, without_secrets
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for the one before it."""
+
+IDLE_SECONDS = 60
+"""How long PostgreSQL waits for the next statement of a write transaction. A worker that stands still in one (stopped,
+or swapped out) holds chunks and slides that nobody else can touch: the server ends it, and others go on."""
+
+_DEAD_NETWORK = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+"""Seconds, seconds, times: after 25 s without a sign of life the other side is taken to be gone. A network that was cut
+says nothing, and by default the wait for an answer, or for one who holds rows, would last for hours."""
 
 
 class Database:
@@ -78,6 +88,8 @@ class Database:
     def begin(self) -> Iterator[Connection]:
         """A write transaction: committed at the end of the block, rolled back by an exception."""
         with self._writing.begin() as conn:
+            if self.dialect == "postgresql":
+                conn.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}")
             yield conn
 
     @contextmanager
@@ -102,6 +114,8 @@ class Database:
         path = Path(name)
         try:
             if path.exists() and path.stat().st_size > 0:
+                if _has_no_log(path):
+                    self._keep_a_log(path)
                 return
             if not upgrade:
                 raise SchemaOutdated(f"There is no database {path} yet. Run `allq db upgrade`.")
@@ -119,6 +133,21 @@ class Database:
                 f"The database {path} can't be created: {error.strerror}. "
                 "Name a folder that exists and may be written to."
             ) from None
+
+    def _keep_a_log(self, path: Path) -> None:
+        """Switch a file that `VACUUM INTO` made, as a backup is, to WAL mode: else readers hold up writers."""
+        with path.with_name(path.name + ".lock").open("w") as lock:
+            _lock_file(lock)
+            with self.engine.connect() as conn:
+                driver: Any = conn.connection.driver_connection
+                driver.execute("PRAGMA journal_mode = WAL")
+
+
+def _has_no_log(path: Path) -> bool:
+    """Whether a SQLite file that may be written is in another mode than WAL (its file format, section 1.3.3)."""
+    with path.open("rb") as file:
+        header = file.read(20)
+    return header.startswith(b"SQLite format 3\0") and header[18:20] == b"\1\1" and os.access(path, os.W_OK)
 
 
 def _lock_file(lock: Any) -> None:
@@ -170,9 +199,11 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    own = {"connect_timeout": "10", "application_name": "allq"}
+    own = {"connect_timeout": "10", "application_name": "allq", "tcp_user_timeout": "25000", **_DEAD_NETWORK}
     arguments: dict[str, Any] = {name: value for name, value in own.items() if name not in url.query}
-    arguments["options"] = f"{url.query.get('options', '')} -c timezone=UTC".strip()
+    theirs = "".join(f" -c tcp_{name}={value}" for name, value in _DEAD_NETWORK.items())
+    theirs += " -c tcp_user_timeout=25000 -c timezone=UTC"
+    arguments["options"] = f"{url.query.get('options', '')}{theirs}".strip()
     url = url.difference_update_query(["options"])
     engine = create_engine(
         url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True
@@ -180,6 +211,9 @@ def _postgresql_engine(url: URL) -> Engine:
     event.listen(engine, "handle_error", _in_plain_words)
     return engine
 
+
+_ROOM_TO_OPEN = 1 << 16
+"""Bytes: SQLite's index of its log takes half of it before anything can be read."""
 
 _SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
     "unable to open database file": (
@@ -198,6 +232,40 @@ _SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
 }
 
 
+_REFUSALS = {
+    "28P01": "refuses this user or password. Correct them in ALLQ_DATABASE_URL",
+    "28000": "refuses this user from this machine. Correct ALLQ_DATABASE_URL, or the server's pg_hba.conf",
+    "3D000": "does not exist on that server. Create it, or correct its name in ALLQ_DATABASE_URL",
+    "53300": "has no connection left for us. Raise max_connections of the server, or run fewer workers",
+    "57P03": "is starting up or shutting down. Wait a moment",
+}
+"""By PostgreSQL's code: what a server says that can be reached and doesn't let us in."""
+
+_REFUSED_IN_WORDS = {
+    "read-write mode during recovery": "25006",
+    "password authentication failed": "28P01",
+    "no password supplied": "28P01",
+    "pg_hba.conf": "28000",
+    "database system is": "57P03",
+    "sorry, too many clients": "53300",
+}
+"""What the server says of these: no code comes with an error of the login, and a standby's is one of many."""
+
+
+def _state_of_refusal(message: str) -> str | None:
+    if "database" in message and message.rstrip().endswith("does not exist"):
+        return "3D000"
+    return next((state for words, state in _REFUSED_IN_WORDS.items() if words in message), None)
+
+
+def _is_full(file: str) -> bool:
+    """Whether the file system of a SQLite file has no room; then SQLite's own words may be of anything but that."""
+    try:
+        return shutil.disk_usage(Path(file).parent).free < _ROOM_TO_OPEN
+    except OSError:
+        return False
+
+
 def _in_plain_words(context: ExceptionContext) -> None:
     """Raise our own error for what an operator can mend; leave all else, which is a fault of ours, as it is."""
     if context.is_pre_ping or context.engine is None:
@@ -206,17 +274,22 @@ def _in_plain_words(context: ExceptionContext) -> None:
     message = str(context.original_exception)
     if context.dialect.name == "sqlite":
         where = url.database or ""
+        if ("disk I/O error" in message or "unable to open" in message) and _is_full(where):
+            message = "disk is full"
         for part, (kind, sentence) in _SQLITE_SENTENCES.items():
             if part in message:
                 raise kind(sentence.format(url=where)) from None
         return
-    state = getattr(context.original_exception, "sqlstate", None)
+    state = _state_of_refusal(message) or getattr(context.original_exception, "sqlstate", None)
     where = shown(url)
     if state in {"53100", "53200"}:
         what = "disk" if state == "53100" else "memory"
         raise StoreError(f"The server of the database {where} is out of {what}. Make room and try again.") from None
     if state == "25006":
+        context.is_disconnect = True  # a session stays read-only when the server no longer is: begin a new one
         raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None
+    if state in _REFUSALS:
+        raise DatabaseUnreachable(f"The database {where} {_REFUSALS[state]}.") from None
     if context.connection is None or context.is_disconnect:
         reason = without_secrets(" ".join(message.split()), url) or type(context.original_exception).__name__
         raise DatabaseUnreachable(

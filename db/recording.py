@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from allq import faults
 from db import artefacts, bulk, events, findings, lines, slidecalls
 from db.records import CallSlide, Claim, FieldOutcome, RecordResult
 from db.statements import run
@@ -83,14 +84,18 @@ def record(
     if [row.id for row in waiting] != [outcome.field_id for outcome in work.outcomes]:
         raise ValueError(f"The outcomes for chunk {claim.chunk_id} are not those of its waiting fields")
     _write_findings(conn, work)
+    faults.reach("record.findings")
     marked = _find_twins(conn, work)
     _write_fields(conn, work, marked)
+    faults.reach("record.fields")
     screened = sum(outcome.failure is None for outcome in work.outcomes)
     linked = sum(outcome.failure is None and work.linked(outcome) for outcome in work.outcomes)
     failed = len(work.outcomes) - screened
     counts = {"screened": screened, "failed": failed, "linked": linked}
     run(conn, _DONE, {"chunk": claim.chunk_id, **counts})
+    faults.reach("record.counted")
     _tell(conn, work, marked, counts, worker)
+    faults.reach("record.told")
     called = _call_slides(conn, work, call_slide, worker)
     return RecordResult(
         screened=screened, failed=failed, inferred=screened - linked, linked=linked, slides_called=called

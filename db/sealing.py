@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from allq import faults
 from allq.errors import LedgerError
 from allq.settings import Settings
 from db import bulk, checkpoints, events, keys, witness
@@ -73,10 +74,13 @@ def seal(database: Database, settings: Settings, *, wait: bool = False) -> Seale
     with database.read() as conn:
         due = unsealed(conn)
     while due:
+        faults.reach("seal.begin")
         with database.begin() as conn:
             if not _alone(conn, wait=wait):
                 break
             count = _seal_some(conn, settings)
+            faults.reach("seal.written")
+        faults.reach("seal.committed")
         events_sealed, made = events_sealed + count, made + (count > 0)
         due = count == AT_ONCE
     return _exported(database, settings, events_sealed, made)

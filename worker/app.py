@@ -51,7 +51,10 @@ def make_app(settings: Settings) -> Celery:
             "queue_order_strategy": "priority",
             "visibility_timeout": 2 * (settings.task_seconds + _SECOND_LINE) + 60,
             "socket_connect_timeout": 5.0,
+            # A network that was cut says nothing: whoever waits for an answer must stop waiting by himself.
             "socket_keepalive": True,
+            "socket_timeout": 15.0,
+            "health_check_interval": 10,
         },
         # Logs are allq's own (allq.logging).
         worker_hijack_root_logger=False,

@@ -74,6 +74,10 @@ def _client(settings: Settings) -> Iterator[redis.Redis]:
     )
     try:
         yield client
+    except redis.AuthenticationError:
+        raise BrokerUnreachable(
+            f"The broker at {address(settings)} refuses the password. Correct it in ALLQ_BROKER_URL."
+        ) from None
     except (redis.RedisError, OSError) as error:
         raise BrokerUnreachable(f"The broker at {address(settings)} does not answer ({_short(error)}).") from error
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from allq import faults
 from allq.errors import ModelError
 from allq.logging import logger
 from allq.settings import Settings
@@ -46,7 +47,12 @@ def call_due_slides(database: Database, settings: Settings, *, worker: str) -> i
         return slide_call_of(rows, model.configuration)
 
     with database.begin() as connection:
-        return slidecalls.call_due(connection, call, worker=worker)
+        made = slidecalls.call_due(connection, call, worker=worker)
+        if made:
+            faults.reach("call.written")
+    if made:
+        faults.reach("call.committed")
+    return made
 
 
 def _once_each(rows: Sequence[FieldRow]) -> Iterator[FieldRow]:

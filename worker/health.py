@@ -7,8 +7,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
-from allq.errors import AllqError, BrokerUnreachable, ModelError
+from allq.errors import AllqError, BrokerUnreachable, ModelError, SchemaOutdated, StoreError
 from allq.settings import Settings, unknown_variables
 from db import health as store
 from db.database import Database
@@ -16,7 +17,12 @@ from models import artefact
 from worker import broker, embedded
 
 _DISK_WANTED = 1 << 30
-_CLOCK_TOLERANCE = 5.0
+CLOCK_TOLERANCE: Final = 5.0
+"""Seconds"""
+
+CLOCK_ADVICE: Final = (
+    "Leases go by the database's clock and stay right; set both clocks by NTP so that times can be read."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +43,10 @@ def checks(settings: Settings) -> Iterator[Check]:
     try:
         database = Database.open(settings, upgrade=False if not settings.embedded_database else None)
     except AllqError as error:
-        yield Check(
-            name="database", ok=False, detail=str(error), advice="Correct ALLQ_DATABASE_URL, or start the server."
-        )
+        yield Check(name="database", ok=False, detail=str(error), advice=_database_advice(error))
     else:
         try:
-            yield Check(name="database", ok=True, detail=f"{database.dialect}, {database.url}")
+            yield _guarded("database", lambda: _database(database))
             yield _guarded("clock", lambda: _clock(database))
         finally:
             database.close()
@@ -51,6 +55,26 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield _guarded("roots", lambda: _roots(settings))
     yield _guarded("model", lambda: _model(settings))
     yield _guarded("engine", lambda: _engine(settings))
+
+
+def _database_advice(error: AllqError) -> str:
+    if isinstance(error, SchemaOutdated):
+        return "Update allq, or run `allq db upgrade`, as the message says."
+    return "Do what the message says; workers that run take up their work again by themselves."
+
+
+def _database(database: Database) -> Check:
+    store.require_writable(database)
+    with database.read() as connection:
+        forgetful = store.forgetful(connection)
+    if forgetful:
+        return Check(
+            name="database",
+            ok=False,
+            detail=f"{database.url}: a crash loses what was recorded ({', '.join(forgetful)} = off)",
+            advice="Set them to on in postgresql.conf and reload the server.",
+        )
+    return Check(name="database", ok=True, detail=f"{database.dialect}, {database.url}")
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:
@@ -63,6 +87,8 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(
             name=name, ok=False, detail=str(error), advice="Choose another with ALLQ_MODEL: `allq models list`."
         )
+    except StoreError as error:
+        return Check(name=name, ok=False, detail=str(error), advice=_database_advice(error))
     except (AllqError, OSError) as error:
         return Check(name=name, ok=False, detail=str(error), advice="Mend what the message names.")
 
@@ -86,21 +112,27 @@ def _home(settings: Settings) -> Check:
 def _disk(settings: Settings) -> Check:
     free = shutil.disk_usage(settings.home).free
     advice = None if free >= _DISK_WANTED else "Free some space: the database and the broker's log need room."
-    return Check(name="disk", ok=free >= _DISK_WANTED, detail=f"{free / (1 << 30):.1f} GiB free in home", advice=advice)
+    detail = f"{free / (1 << 30):.1f} GiB free in home"
+    return Check(name="disk", ok=free >= _DISK_WANTED, detail=detail, advice=advice)
 
 
 def _clock(database: Database) -> Check:
+    off = clock_skew(database)
+    ok = abs(off) <= CLOCK_TOLERANCE
+    return Check(
+        name="clock",
+        ok=ok,
+        detail=f"{abs(off):.1f} s apart from the database's",
+        advice=None if ok else CLOCK_ADVICE,
+    )
+
+
+def clock_skew(database: Database) -> float:
+    """Seconds by which the database's clock is ahead of this machine's."""
     before = time.time()
     with database.read() as connection:
         theirs = store.now(connection).timestamp()
-    off = theirs - (before + time.time()) / 2
-    ok = abs(off) <= _CLOCK_TOLERANCE
-    advice = (
-        None
-        if ok
-        else "Leases go by the database's clock and stay right; set both clocks by NTP so that times can be read."
-    )
-    return Check(name="clock", ok=ok, detail=f"{abs(off):.1f} s apart from the database's", advice=advice)
+    return theirs - (before + time.time()) / 2
 
 
 def _broker(settings: Settings) -> Check:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import redis
 from celery import Celery, bootsteps
 
+from allq import faults
 from allq.errors import AllqError, BrokerUnreachable, LedgerError
 from allq.logging import logger
 from allq.settings import Settings, current
@@ -34,17 +35,25 @@ from worker.requests import acknowledgements
 log = logger(__name__)
 
 
-def reclaim(database: Database, leases: LapsedLeases) -> int:
+_LONGEST_LEASE = 10
+"""Times the lease of the settings: what is held for longer than that was claimed before the clock was set back."""
+
+
+def reclaim(database: Database, leases: LapsedLeases, settings: Settings) -> int:
     """Make claimable again what was left by workers that died or stalled. Returns how many chunks."""
+    longest = _LONGEST_LEASE * settings.lease_seconds
     with database.read() as connection:
         dead = [name for name in chunks.running_owners(connection) if is_dead(name)]
-        abandoned = leases.abandoned(chunks.lapsed(connection))
+        abandoned = leases.abandoned(chunks.lapsed(connection, longest_lease=longest))
     if not dead and not abandoned:
         return 0
+    faults.reach("reclaim.begin")
     with database.begin() as connection:
-        freed = chunks.reclaim_expired(connection, only=abandoned)
+        freed = chunks.reclaim_expired(connection, only=abandoned, longest_lease=longest)
         if dead:
             freed += chunks.reclaim_owner(connection, dead)
+        faults.reach("reclaim.written")
+    faults.reach("reclaim.committed")
     if freed:
         log.warning("chunks of dead or stalled workers are claimable again", chunks=len(freed))
     return len(freed)
@@ -78,6 +87,7 @@ class Housekeeper:
         self._app = app
         self._settings = settings
         self._broker_was_down = False
+        self._problem: str | None = None
         self._leases = LapsedLeases(settings)
         self._seal_at = 0.0
         self._ledger_problem = ""
@@ -91,12 +101,15 @@ class Housekeeper:
             # Opened and closed each time: the pool forks from this process, and no connection may live in both.
             database = Database.open(self._settings, upgrade=False)
             try:
-                reclaim(database, self._leases)
+                reclaim(database, self._leases, self._settings)
                 call_due_slides(database, self._settings, worker=owner())
                 self._seal(database)
                 self._deliver(database)
             finally:
                 database.close()
+            if self._problem is not None:
+                log.warning("housekeeping goes on", after=self._problem)
+                self._problem = None
         except redis.ConnectionError:
             raise  # Celery's event loop connects anew when it meets this
         except BrokerUnreachable as error:
@@ -105,7 +118,9 @@ class Housekeeper:
             self._broker_was_down = True
         except AllqError as error:
             self._leases.forget()
-            log.error("housekeeping failed", problem=str(error))
+            if str(error) != self._problem:  # every few seconds is too often
+                log.error("housekeeping failed; it is tried again until it succeeds", problem=str(error))
+            self._problem = str(error)
         except Exception:
             log.exception("housekeeping failed")
 

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Final
 
+from allq import faults
 from allq.errors import FailureCode, StoreError
 from allq.logging import logger
 from allq.settings import Settings
@@ -68,8 +69,11 @@ class Lease:
                 if overdue:
                     self._give_up()
                     break
+                faults.reach("renew.begin")
                 with self._database.begin() as connection:
                     held = chunks.renew(connection, self._claim, self._seconds)
+                    faults.reach("renew.written")
+                faults.reach("renew.committed")
             except StoreError as error:
                 log.warning("lease not renewed", chunk=self._claim.chunk_id, problem=str(error))
                 if overdue and self._stop.wait(1):

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from allq import faults
 from allq.errors import FailureCode, FieldError
 from allq.logging import logger
 from allq.memory import ran_out_of_memory
@@ -96,6 +97,7 @@ class Pipeline:
             while reading:
                 checkpoint()
                 loaded, unread = _gather(reading.popleft(), starved)
+                faults.reach("compute.read")
                 yield from unread
                 read_ahead()
                 yield from self._sorted(loaded, known, seen, twins, preparing)
@@ -206,6 +208,7 @@ class Pipeline:
                 raise
             starved += [(entry.field, entry.sha256) for entry in batch]
             return
+        faults.reach("compute.classified")
         for entry, ready, assessment in zip(batch, prepared, assessments, strict=True):
             finding = finding_of(entry.sha256, ready, assessment, engine=self._classifier.engine_name)
             yield FieldOutcome(field_id=entry.field.id, sha256=entry.sha256, finding=finding)

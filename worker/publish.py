@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from allq import faults
 from allq.errors import BrokerUnreachable
 from allq.logging import logger
 from db import chunks
@@ -26,6 +27,7 @@ def send(app: Celery, queue: str, chunk_ids: Sequence[int]) -> None:
         with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
             for chunk_id in chunk_ids:
                 app.send_task(SCREEN_TASK, args=[chunk_id], queue=queue, producer=producer, retry=False)
+                faults.reach("publish.sending")
     except (OperationalError, RedisError, OSError) as error:
         raise BrokerUnreachable(f"The broker takes no messages ({type(error).__name__}: {error}).") from error
 
@@ -44,9 +46,13 @@ def publish_waiting(
             ids = chunks.unpublished(connection, queue=queue, older_than_seconds=older_than_seconds, limit=limit)
         if not ids:
             break
+        faults.reach("publish.begin")
         send(app, queue, ids)
+        faults.reach("publish.sent")
         with database.begin() as connection:
             chunks.mark_published(connection, ids)
+            faults.reach("publish.written")
+        faults.reach("publish.committed")
         total += len(ids)
     return total
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 from celery.app.task import Task
 from celery.worker.request import Request
 
+from allq import faults
+
 
 class Acknowledgements:
     """The acknowledgements that Celery was asked for and that may have failed.
@@ -41,8 +43,10 @@ class NoticingRequest(Request):  # type: ignore[misc]
 
     def acknowledge(self) -> None:
         """Have the message acknowledged."""
+        faults.reach("acknowledge.begin")
         super().acknowledge()
         acknowledgements.ask(self.message)
+        faults.reach("acknowledge.asked")
 
 
 class ScreeningTask(Task):  # type: ignore[misc]

@@ -19,8 +19,9 @@ from celery.exceptions import CPendingDeprecationWarning
 from allq import logging as allq_logging
 from allq.errors import UsageError
 from allq.settings import Settings
+from db import health as store
 from db.database import Database
-from worker import broker, cards, embedded
+from worker import broker, cards, embedded, health
 from worker.broker import QUEUES
 from worker.introduction import introduce
 from worker.memory import keep_freed_memory
@@ -45,13 +46,8 @@ def run_worker(
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
         raise UsageError(f"There is no queue {unknown[0]!r}; the queues are {' and '.join(QUEUES)}.")
-    # Refuses an outdated schema, upgrades the embedded database, before any pool starts.
-    database = Database.open(settings)
-    try:
-        introduce(database, settings)  # this process keeps house, and calls slides in its own name
-    finally:
-        database.close()
     allq_logging.configure(settings)
+    _look_at_the_database(settings)
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     signals.worker_process_init.connect(_begin_process, weak=False)
     with embedded.in_use(settings) if settings.embedded_broker else contextlib.nullcontext():
@@ -67,6 +63,22 @@ def run_worker(
         # Set before any library that reads them is loaded: processes fill the cores, more threads would only queue.
         os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
         return _work("prefork", concurrency or _cores(), queues)
+
+
+def _look_at_the_database(settings: Settings) -> None:
+    """Before any pool starts: upgrade the embedded database, refuse an outdated schema or one that can't be written.
+
+    A clock that is wrong is told, and no more: nothing depends on it but the times in the log.
+    """
+    database = Database.open(settings)
+    try:
+        store.require_writable(database)
+        introduce(database, settings)  # this process keeps house, and calls slides in its own name
+        off = health.clock_skew(database)
+    finally:
+        database.close()
+    if abs(off) > health.CLOCK_TOLERANCE:
+        log.warning("This machine's clock is not the database's.", seconds=round(off), advice=health.CLOCK_ADVICE)
 
 
 def _end_with(parent: int) -> None:

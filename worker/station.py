@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cache
 from time import perf_counter, sleep
 
+from allq import faults
 from allq.errors import AllqError, BrokerUnreachable, StoreError
 from allq.logging import logger
 from allq.settings import Settings, current
@@ -58,8 +59,11 @@ class Station:
         if model_id is not None and not self._can_use(model_id):
             self._leave_to_others(chunk_id)
             return None
+        faults.reach("claim.begin")
         with self.database.begin() as connection:
             claim = chunks.claim(connection, chunk_id, self.owner, self.settings.lease_seconds)
+            faults.reach("claim.written")
+        faults.reach("claim.committed")
         if claim is None:
             log.debug("chunk not claimed", chunk=chunk_id)
             call_due_slides(self.database, self.settings, worker=self.owner)
@@ -131,16 +135,22 @@ class Station:
 
     def _return(self, claim: Claim, because_of: Failure | None = None) -> None:
         """Give the chunk back, or up. Without the database wait for it: a lease left to run out looks like a crash."""
+        told: str | None = None
         while True:
             try:
+                faults.reach("return.begin")
                 with self.database.begin() as connection:
                     if because_of is None:
                         returned = chunks.release(connection, claim)
                     else:
                         returned = chunks.give_up(connection, claim, because_of) is not None
+                    faults.reach("return.written")
+                faults.reach("return.committed")
                 break
             except StoreError as error:
-                log.warning("chunk not given back yet", chunk=claim.chunk_id, problem=str(error))
+                if str(error) != told:
+                    log.warning("chunk not given back yet", chunk=claim.chunk_id, problem=str(error))
+                told = str(error)
                 sleep(1)
         how = "chunk given back" if because_of is None else "chunk given up"
         log.warning(how, chunk=claim.chunk_id, attempt=claim.attempt, returned=returned)
@@ -152,8 +162,11 @@ class Station:
             with self.database.read() as connection:
                 return findings.existing(connection, digests, claim.model_id)
 
+        faults.reach("compute.begin")
         pipeline = Pipeline(self.classifier(claim.model_id), self.settings, self._readers)
-        return list(pipeline.screen(claim, known=known, checkpoint=lease.check))
+        outcomes = list(pipeline.screen(claim, known=known, checkpoint=lease.check))
+        faults.reach("compute.end")
+        return outcomes
 
     def _record(self, claim: Claim, outcomes: Sequence[FieldOutcome]) -> RecordResult | None:
         configuration = self.classifier(claim.model_id).model.configuration
@@ -161,8 +174,12 @@ class Station:
         def call_slide(rows: Sequence[FieldRow]) -> SlideCallRow:
             return slide_call_of(rows, configuration)
 
+        faults.reach("record.begin")
         with self.database.begin() as connection:
-            return chunks.record(connection, claim, outcomes, call_slide=call_slide, worker=self.owner)
+            result = chunks.record(connection, claim, outcomes, call_slide=call_slide, worker=self.owner)
+            faults.reach("record.written")
+        faults.reach("record.committed")
+        return result
 
 
 @cache

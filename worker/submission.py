@@ -14,7 +14,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from allq.errors import BrokerUnreachable, SubmissionError
+from allq import faults
+from allq.errors import BrokerUnreachable, StoreError, SubmissionError
 from allq.logging import logger
 from allq.settings import Settings
 from allq.text import plural, printable, storable
@@ -123,7 +124,9 @@ def submit(
         noted: Collection[str] = ()
         if batch is None:
             folders = _with_an_image(folders, path)
+            faults.reach("submit.begin")
             batch = _create(database, settings, options, root, raw_root)
+            faults.reach("submit.created")
         else:
             with database.read() as connection:
                 known = batches.registered_paths(connection, batch)
@@ -135,11 +138,15 @@ def submit(
                     if taken_up:
                         batches.reopen(connection, batch, options.operator)
                     _register(connection, settings, batch, piece, last=last)
+                    faults.reach("submit.written")
+                faults.reach("submit.committed")
             _count(tally, piece)
             if progress is not None:
                 progress(tally.slides, tally.fields, tally.skipped)
         with database.begin() as connection:
             batches.finish_registration(connection, batch)
+            faults.reach("submit.finishing")
+        faults.reach("submit.finished")
     return _submission(database, settings, batch, tally, resumed=taken_up)
 
 
@@ -246,9 +253,15 @@ def _create(database: Database, settings: Settings, options: SubmitOptions, root
 
 
 def _submission(database: Database, settings: Settings, batch: int, tally: _Tally, *, resumed: bool) -> Submission:
-    delivery = publish(database, settings)
-    with database.read() as connection:
-        status = reads.batch_status(connection, batch)
+    try:
+        delivery = publish(database, settings)
+        with database.read() as connection:
+            status = reads.batch_status(connection, batch)
+    except StoreError as error:
+        raise StoreError(
+            f"Batch {batch} is submitted as a whole and will be screened: don't submit it again. "
+            f"Only what it holds can't be told just now: {error}"
+        ) from error
     log.info("batch submitted", batch=batch, slides=status.slides, fields=status.fields, resumed=resumed)
     return Submission(
         batch=batch,

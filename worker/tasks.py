@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from structlog.contextvars import bound_contextvars
 
+from allq import faults
 from allq.errors import AllqError
 from allq.logging import logger
 from worker.app import SCREEN_TASK, current_app
@@ -25,3 +26,4 @@ def screen(chunk_id: int) -> None:
             log.error("chunk not screened", problem=str(error))
         except Exception:
             log.exception("chunk not screened")
+        faults.reach("acknowledge.due")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from allq.errors import SubmissionError
+from allq.errors import DatabaseUnreachable, StoreError, SubmissionError
 from db import batches, reads
 from models import artefact
 from tests import store
@@ -72,3 +72,16 @@ def test_a_submission_that_was_cut_short_is_completed_and_says_so(database, sett
     assert (done.resumed, done.added, done.fields) == (True, 1, 4)
     assert skipped(database, done.batch) == ["A/notes.txt"]
     assert submission.submit(database, settings, folder, asked()).resumed is False
+
+
+def test_a_database_that_goes_away_after_the_last_row_is_no_reason_to_submit_again(
+    database, settings, folder, asked, monkeypatch
+):
+    def away(*_):
+        raise DatabaseUnreachable("The database can't be reached.")
+
+    monkeypatch.setattr(submission, "publish", away)
+    with pytest.raises(StoreError, match="Batch 1 is submitted as a whole and will be screened: don't submit it again"):
+        submit(database, settings, folder, asked())
+    with database.read() as connection:
+        assert reads.batch_status(connection, 1).state == "waiting"

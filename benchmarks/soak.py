@@ -1,0 +1,636 @@
+"""A long night in a laboratory where everything breaks: is anything lost, doubled, or left waiting?
+
+    python -m benchmarks.soak [--fields 100000] [--seed 1] [--database sqlite] [--json] [--write docs/reliability.md]
+    python -m benchmarks.soak --short
+
+Workers are killed and stand still, the broker is restarted and emptied, the database is killed, its disk fills up, the
+network is cut, clocks jump, and those who submit are killed, too. What happens when follows from the seed (not to the
+millisecond: the machine has its say). In the end every file must have been screened once, under its own bytes, and the
+counters, the findings, the slide calls and the ledger must say so; the exit code is 1 otherwise.
+
+Everything is real but the pixels' work: fields are tiny pictures that are read, hashed and decoded, and instead of
+segmentation and network a stand-in says how dark they are (tests/standin.py). The lease and the other times are short
+(see the first line of the output), so that an hour's breakdowns fit into minutes.
+
+A full disk needs the right to mount, a cut network that to make namespaces: where they are missing, the last lines say
+so, and what was not done is not counted as done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from allq.errors import StoreError
+from allq.settings import Settings
+from db import chunks
+from db.database import Database
+from tests import accounts, standin
+from tests.brokers import KillableValkey
+from tests.databases import (
+    KillablePostgresql,
+    NoSmallDisk,
+    fill,
+    kill_server,
+    mount_small_disk,
+    settings_for,
+    unmount,
+)
+from tests.networks import HERE, Cable, NoNamespaces
+from tests.processes import Runner, Task
+
+_FIELDS_PER_SLIDE: Final = 40
+_SLIDES_PER_BATCH: Final = 50
+_TWINS: Final = 0.05
+"""Share of the fields that have the bytes of a field of the batch before."""
+_DISK: Final = 768 << 20
+_HOUR: Final = 3600.0
+_SUBMISSION_KILLED: Final = "a submission killed"
+_BEGIN: Final = "<!-- soak: begin -->"
+_END: Final = "<!-- soak: end -->"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Programme:
+    """How much work there is, and how often what happens."""
+
+    fields: int
+    workers: int
+    happenings: dict[str, int]
+    seconds_per_chunk: float
+
+
+LONG: Final = Programme(
+    fields=100_000,
+    workers=4,
+    happenings={
+        "a process of a pool killed": 110,
+        "a worker killed": 110,
+        _SUBMISSION_KILLED: 20,
+        "the broker killed": 10,
+        "the broker restarted": 10,
+        "the broker emptied": 20,
+        "the database killed": 10,
+        "a worker stalled beyond its lease": 30,
+        "a worker's clock set": 20,
+        "the disk full": 3,
+        "the network cut": 4,
+    },
+    seconds_per_chunk=0.15,
+)
+SHORT: Final = Programme(
+    fields=2_400,
+    workers=4,
+    happenings={
+        "a process of a pool killed": 4,
+        "a worker killed": 4,
+        _SUBMISSION_KILLED: 1,
+        "the broker killed": 1,
+        "the broker restarted": 1,
+        "the broker emptied": 2,
+        "the database killed": 1,
+        "a worker stalled beyond its lease": 2,
+        "a worker's clock set": 2,
+        "the disk full": 1,
+        "the network cut": 1,
+    },
+    seconds_per_chunk=0.15,
+)
+
+
+class NotNow(Exception):
+    """What was to happen can't happen at the moment: it is tried again a little later."""
+
+
+@dataclass(slots=True)
+class Place:
+    """A worker, or the gap that a killed one has left."""
+
+    task: Task
+    runner: Runner | None = None
+    stalled: bool = False
+
+
+@dataclass(slots=True)
+class Figures:
+    """What is told in the end."""
+
+    happened: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, str] = field(default_factory=dict)
+    longest_overdue: float = 0.0
+    seconds_to_the_end: float = 0.0
+
+
+class Soak:
+    """The laboratory, and what happens to it."""
+
+    def __init__(self, programme: Programme, *, seed: int, database: str, folder: Path, stack: ExitStack) -> None:
+        self.programme = programme
+        self.figures = Figures()
+        self.folder = folder
+        self._random = random.Random(seed)
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._outages: set[str] = set()
+        self._stack = stack
+        (folder / "home").mkdir()
+        (folder / "logs").mkdir()
+        self._cable = self._make_cable() if database == "postgresql" else self._leave_out("the network cut", database)
+        addresses = ["127.0.0.1", *([HERE] if self._cable else [])]
+        self._broker = KillableValkey(addresses)
+        stack.callback(self._broker.close)
+        self._server = self._make_server(database, addresses)
+        url = self._server.create("soak") if self._server else None
+        self.settings = settings_for(folder / "home", url).model_copy(
+            update={
+                "broker_url": SecretStr(self._broker.url()),
+                "chunk_size": 16,
+                "lease_seconds": 2.0,
+                "housekeeping_seconds": 0.3,
+                "republish_seconds": 1.5,
+            }
+        )
+        self.database = Database.open(self.settings)
+        stack.callback(self.database.close)
+        self._places = [Place(self._worker_task(number)) for number in range(programme.workers)]
+        stack.callback(self._kill_all)
+        self._submissions = self._write_slides()
+        self._submitting: Runner | None = None
+        self._submissions_to_kill = programme.happenings[_SUBMISSION_KILLED]
+        self._how: dict[str, Callable[[], None]] = {
+            "a process of a pool killed": self._kill_process,
+            "a worker killed": self._kill_worker,
+            "the broker killed": self._kill_broker,
+            "the broker restarted": self._restart_broker,
+            "the broker emptied": self._empty_broker,
+            "the database killed": self._kill_database,
+            "a worker stalled beyond its lease": self._stall_worker,
+            "a worker's clock set": self._set_clock,
+            "the disk full": self._fill_disk,
+            "the network cut": self._cut_network,
+        }
+
+    # ------------------------------------------------------------------------------------------------ what there is
+
+    def _leave_out(self, what: str, why: str) -> None:
+        self.figures.left_out[what] = why
+
+    def _make_cable(self) -> Cable | None:
+        try:
+            cable = Cable()
+        except NoNamespaces as error:
+            return self._leave_out("the network cut", str(error))
+        self._stack.callback(cable.close)
+        return cable
+
+    def _make_server(self, database: str, addresses: list[str]) -> KillablePostgresql | None:
+        disk: int | None = _DISK
+        if database == "sqlite":
+            self._leave_out("the database killed", "SQLite has no server")
+            self._disk_folder = self.folder / "home"
+            try:
+                mount_small_disk(self._disk_folder, _DISK)
+                self._stack.callback(unmount, self._disk_folder)
+            except NoSmallDisk as error:
+                self._leave_out("the disk full", str(error))
+            return None
+        try:
+            server = KillablePostgresql(listen=",".join(addresses), disk=disk)
+        except NoSmallDisk as error:
+            self._leave_out("the disk full", str(error))
+            server = KillablePostgresql(listen=",".join(addresses))
+        self._disk_folder = server.data
+        self._stack.callback(server.stop)
+        return server
+
+    def _worker_task(self, number: int) -> Task:
+        settings = self.settings
+        network = None
+        if number == 0 and self._cable and self._server:  # this one reaches its servers over the cable
+            network = self._cable.namespace
+            settings = settings.model_copy(
+                update={
+                    "broker_url": SecretStr(self._broker.url(HERE)),
+                    "database_url": SecretStr(self._server.url("soak", HERE)),
+                }
+            )
+        clock = self.folder / f"clock-{number}"
+        clock.write_text("0")
+        return Task(
+            settings=settings,
+            log=self.folder / "logs" / f"worker-{number}",
+            seconds=self.programme.seconds_per_chunk,
+            clock=clock,
+            network=network,
+        )
+
+    def _write_slides(self) -> list[Path]:
+        folders = []
+        per_batch = _FIELDS_PER_SLIDE * _SLIDES_PER_BATCH
+        left, first = self.programme.fields, 0
+        while left > 0:
+            slides = min(_SLIDES_PER_BATCH, -(-left // _FIELDS_PER_SLIDE), max(1, self.programme.fields // 160))
+            folder = self.folder / f"batch-{len(folders):03}"
+            standin.write_fields(folder, slides=slides, fields=_FIELDS_PER_SLIDE, first=first)
+            folders.append(folder)
+            count = slides * _FIELDS_PER_SLIDE
+            left -= count
+            first += count - round(min(count, per_batch) * _TWINS)
+        return folders
+
+    def _kill_all(self) -> None:
+        for place in self._places:
+            if place.runner is not None:
+                place.runner.kill()
+        if self._submitting is not None:
+            self._submitting.kill()
+
+    # ----------------------------------------------------------------------------------------------- what happens
+
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        self._later.append((time.monotonic() + seconds, action))
+
+    def _outage(self, what: str, seconds: float, mend: Callable[[], None]) -> None:
+        self._outages.add(what)
+
+        def over() -> None:
+            mend()
+            self._outages.discard(what)
+
+        self._after(seconds, over)
+
+    def _victim(self) -> Place:
+        standing = [place for place in self._places if place.runner is not None and place.runner.alive()]
+        if not standing:
+            raise NotNow
+        return self._random.choice(standing)
+
+    def _kill_process(self) -> None:
+        place = self._victim()
+        assert place.runner is not None
+        pool = place.runner.pool()
+        if not pool:
+            raise NotNow
+        with suppress(psutil.NoSuchProcess):
+            self._random.choice(pool).kill()
+
+    def _kill_worker(self) -> None:
+        place = self._victim()
+        assert place.runner is not None
+        place.runner.kill()
+        place.runner, place.stalled = None, False
+        self._after(self._random.uniform(0, 2), lambda: self._start(place))
+
+    def _kill_submission(self, submission: Runner) -> None:
+        if submission.alive() and self._submissions_to_kill > 0:
+            submission.kill()
+            self._submissions_to_kill -= 1
+            self.figures.happened[_SUBMISSION_KILLED] += 1
+
+    def _kill_broker(self) -> None:
+        self._stop_broker(self._broker.kill)
+
+    def _restart_broker(self) -> None:
+        self._stop_broker(self._broker.shut_down)
+
+    def _stop_broker(self, stop: Callable[[], None]) -> None:
+        if "broker" in self._outages:
+            raise NotNow
+        stop()
+        self._outage("broker", self._random.uniform(0, 3), self._broker.start)
+
+    def _empty_broker(self) -> None:
+        if "broker" in self._outages:
+            raise NotNow
+        self._broker.empty()
+
+    def _kill_database(self) -> None:
+        server = self._server
+        if server is None or self._outages & {"database", "disk"}:
+            raise NotNow
+        kill_server(server.pid)
+        self._outage("database", self._random.uniform(0, 3), server.start)
+
+    def _stall_worker(self) -> None:
+        place = self._victim()
+        if place.stalled or place.runner is None:
+            raise NotNow
+        family = place.runner.family()
+        if not self._holds_a_chunk(family):
+            raise NotNow
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        place.stalled = True
+
+        def go_on() -> None:
+            place.stalled = False
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+        self._after(self.settings.longest_wait - self.settings.republish_seconds + 0.5, go_on)
+
+    def _holds_a_chunk(self, family: list[psutil.Process]) -> bool:
+        try:
+            with self.database.read() as connection:
+                owners = chunks.running_owners(connection)
+        except StoreError:
+            return False
+        return bool({owner.split("/")[-2] for owner in owners} & {str(process.pid) for process in family})
+
+    def _set_clock(self) -> None:
+        clock = self._random.choice(self._places).task.clock
+        assert clock is not None
+        clock.write_text(str(self._random.choice([-_HOUR, 0.0, _HOUR])))
+
+    def _fill_disk(self) -> None:
+        if self._outages & {"database", "disk"}:
+            raise NotNow
+        ballast = fill(self._disk_folder)
+
+        def mend() -> None:
+            ballast.unlink()
+            if self._server is not None and self._server.has_ended():
+                self._server.start()
+
+        self._outage("disk", 4.0, mend)
+
+    def _cut_network(self) -> None:
+        if self._cable is None or "network" in self._outages:
+            raise NotNow
+        self._cable.pull()
+        longest = 6.0 if self.programme is SHORT else 40.0
+        self._outage("network", self._random.uniform(5.0, longest), self._cable.plug_in)
+
+    # --------------------------------------------------------------------------------------------------- the night
+
+    def _start(self, place: Place) -> None:
+        place.runner = Runner(place.task)
+
+    def _keep_submitting(self) -> None:
+        """One submission after the other; one that was cut short, or found no database, is made again."""
+        if self._submitting is not None and not self._submitting.alive():
+            if self._submitting.process.exitcode == 0:
+                self._submissions.pop(0)
+            self._submitting = None
+        if self._submitting is None and self._submissions and "database" not in self._outages:
+            self._submitting = Runner(
+                Task(settings=self.settings, log=self.folder / "logs" / "submissions", folder=self._submissions[0])
+            )
+            submission = self._submitting
+            self._after(self._random.uniform(0, 0.5), lambda: self._kill_submission(submission))
+
+    def _keep_working(self) -> None:
+        for place in self._places:
+            if place.runner is not None and not place.runner.alive():  # it gave up: as a service manager would
+                self._start(place)
+
+    def _ended(self) -> int | None:
+        """Fields that have ended; None while the database does not answer."""
+        statement = """
+            SELECT coalesce(sum(fields - waiting), 0), max(CASE WHEN state = 'running' THEN {overdue} END) FROM chunk
+        """
+        overdue = {
+            "sqlite": "(julianday('now') - julianday(lease_until)) * 86400",
+            "postgresql": "extract(epoch FROM clock_timestamp() - lease_until)",
+        }
+        try:
+            with self.database.read() as connection:
+                found = connection.execute(text(statement.format(overdue=overdue[self.database.dialect]))).one()
+        except StoreError:
+            return None
+        if not self._outages and found[1] is not None:
+            self.figures.longest_overdue = max(self.figures.longest_overdue, float(found[1]))
+        return int(found[0])
+
+    def run(self, say: Callable[[str], None]) -> bool:
+        """Let it happen. Returns whether the work came to its end."""
+        due = self._timetable()
+        for place in self._places:
+            self._start(place)
+        patience = 180.0
+        total = self.programme.fields
+        progress, moved, last, told = 0, time.monotonic(), 0.0, 0.0
+        while progress < total or self._submissions:
+            time.sleep(0.1)
+            self._mend()
+            self._keep_submitting()
+            self._keep_working()
+            found = self._ended()
+            if found is not None and found > progress:
+                progress, moved = found, time.monotonic()
+            if due and progress >= due[0][0]:
+                last = self._let_happen(due) or last
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                say(f"{progress:,} of {total:,} fields; {self.figures.happened.total()} things have happened")
+            if time.monotonic() - moved > patience:
+                say(f"nothing has moved for {patience:.0f} s")
+                return False
+        for name, times in Counter(name for _, name in due).items():
+            self.figures.left_out[f"{name}, {times} ×"] = "the work had ended before it could happen"
+        while self._later:
+            time.sleep(0.1)
+            self._mend()
+        self.figures.seconds_to_the_end = max(0.0, moved - last)
+        return True
+
+    def _timetable(self) -> list[tuple[int, str]]:
+        """What happens when so many fields have ended, in that order."""
+        names = [
+            name
+            for name, times in self.programme.happenings.items()
+            if name not in self.figures.left_out and name != _SUBMISSION_KILLED
+            for _ in range(times)
+        ]
+        self._random.shuffle(names)
+        end = 0.95 * self.programme.fields
+        return sorted((int(self._random.uniform(0, end)), name) for name in names)
+
+    def _let_happen(self, due: list[tuple[int, str]]) -> float | None:
+        at, name = due.pop(0)
+        try:
+            self._how[name]()
+        except NotNow:
+            due.insert(min(len(due), 3), (at, name))
+            return None
+        self.figures.happened[name] += 1
+        return time.monotonic()
+
+    def _mend(self) -> None:
+        now = time.monotonic()
+        ready = [action for when, action in self._later if when <= now]
+        self._later = [(when, action) for when, action in self._later if when > now]
+        for action in ready:
+            action()
+
+    # ------------------------------------------------------------------------------------------------- the account
+
+    def account(self) -> dict[str, Any]:
+        """Everything is counted from the files, the rows and the logs."""
+        for place in self._places:
+            if place.runner is not None:
+                place.runner.kill()
+        count = self._count
+        files = sum(1 for folder in self.folder.glob("batch-*") for _ in folder.rglob("*.png"))
+        contents = len({path.read_bytes() for folder in self.folder.glob("batch-*") for path in folder.rglob("*.png")})
+        log = "".join(path.read_text(errors="replace") for path in (self.folder / "logs").iterdir())
+        return {
+            "files": files,
+            "screened": count("SELECT count(*) FROM field WHERE state = 'screened'"),
+            "failed": count("SELECT count(*) FROM field WHERE state = 'failed'"),
+            "lost": files
+            - count(
+                "SELECT count(DISTINCT path || ' ' || batch_id) FROM field f JOIN slide s "
+                "ON s.id = f.slide_id WHERE f.state = 'screened'"
+            ),
+            "doubled": count("SELECT count(*) FROM field")
+            - files
+            + abs(count("SELECT count(*) FROM finding") - contents),
+            "stuck": count("SELECT count(*) FROM field WHERE state = 'waiting'"),
+            "findings": count("SELECT count(*) FROM finding"),
+            "linked": count("SELECT count(*) FROM field WHERE linked"),
+            "chunks": count("SELECT count(*) FROM chunk"),
+            "halvings": count("SELECT count(*) FROM event WHERE kind = 'chunk-halved'"),
+            "most attempts at a chunk": count("SELECT max(attempt) FROM chunk"),
+            "late results fenced off": len(re.findall(r"chunk fenced off|chunk dropped: it is no longer ours", log)),
+            "chunks given back": len(re.findall(r"chunk given back ", log)),
+            "times chunks were published again": len(re.findall(r"no queue held were published again", log)),
+            "tracebacks in the logs": len(re.findall(r"^Traceback", log, re.MULTILINE)),
+            "longest lease overdue": round(self.figures.longest_overdue, 1),
+            "seconds from the last happening to the end": round(self.figures.seconds_to_the_end, 1),
+            "wrong": accounts.violations(self.database) + accounts.mistaken(self.database),
+        }
+
+    def _count(self, statement: str) -> int:
+        with self.database.read() as connection:
+            return int(connection.execute(text(statement)).scalar_one() or 0)
+
+
+def main() -> int:
+    """Run it; the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as with Ctrl-C: what was started is taken away
+    options = _options()
+    programme = SHORT if options.short else LONG
+    if options.fields is not None:
+        fields = -(-options.fields // _FIELDS_PER_SLIDE) * _FIELDS_PER_SLIDE
+        share = fields / programme.fields
+        happenings = {name: max(1, round(times * share)) for name, times in programme.happenings.items()}
+        programme = Programme(
+            fields=fields,
+            workers=programme.workers,
+            happenings=happenings,
+            seconds_per_chunk=programme.seconds_per_chunk,
+        )
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    with _folder(options.keep) as folder, ExitStack() as stack:
+        soak = Soak(programme, seed=options.seed, database=options.database, folder=folder, stack=stack)
+        say(_first_line(options, soak.settings))
+        started = time.monotonic()
+        came_to_its_end = soak.run(say)
+        seconds = time.monotonic() - started
+        found = soak.account()
+        found |= {
+            "seconds": round(seconds),
+            "happened": dict(soak.figures.happened),
+            "left out": soak.figures.left_out,
+            "stated time": round(soak.settings.longest_wait, 1),
+            "seed": options.seed,
+            "database": options.database,
+            "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        }
+    _tell(found, as_json=options.json)
+    if options.write is not None:
+        _write(options.write, found)
+    sound = came_to_its_end and not found["wrong"] and not any(found[name] for name in ("lost", "doubled", "stuck"))
+    print("Nothing lost, nothing doubled, nothing stuck." if sound else "NOT SOUND: see above.", file=sys.stderr)
+    return 0 if sound else 1
+
+
+def _first_line(options: argparse.Namespace, settings: Settings) -> str:
+    return (
+        f"Stand-in for segmentation and network, all else real; {options.database}, seed {options.seed}; "
+        f"lease {settings.lease_seconds} s, housekeeping {settings.housekeeping_seconds} s, published again after "
+        f"{settings.republish_seconds} s: nothing may wait longer than {settings.longest_wait:.1f} s unattended."
+    )
+
+
+def _tell(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            for part, number in sorted(value.items()):
+                print(f"{name}: {part}: {number}")
+        elif isinstance(value, list):
+            print(f"{name}: {'; '.join(value) or 'nothing'}")
+        else:
+            print(f"{name}: {value:,}" if isinstance(value, int) and name != "seed" else f"{name}: {value}")
+
+
+def _write(page: Path, found: dict[str, Any]) -> None:
+    """Put the figures into the page, in the place of those of the same database."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    old, end, after = rest.partition(_END)
+    if not (mark and end):
+        raise SystemExit(f"{page} has no place for the figures: {_BEGIN} … {_END}")
+    title = f"**{found['database']}**"
+    kept = [part for part in re.split(r"\n(?=\*\*)", old.strip()) if part.startswith("**") and title not in part]
+    happened = "; ".join(f"{name} {times} ×" for name, times in sorted(found["happened"].items()))
+    left_out = "; ".join(f"{name} ({why})" for name, why in found["left out"].items()) or "nothing"
+    shown = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
+    shown = {name: value for name, value in shown.items() if name not in {"database", "date", "machine", "seed"}}
+    lines = [f"{title}, {found['date']}, {found['machine']}, seed {found['seed']}. What happened: {happened}."]
+    lines += [f"Left out: {left_out}. Wrong: {'; '.join(found['wrong']) or 'nothing'}.", ""]
+    lines += ["| figure | |", "|---|---:|", *(f"| {name} | {value:,} |" for name, value in shown.items())]
+    text = "\n\n".join([*kept, "\n".join(lines)])
+    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="allq-soak-", ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a minute's worth, as the tests run it")
+    parser.add_argument("--fields", type=int, help="as many fields, and breakdowns in proportion")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
+    parser.add_argument("--keep", type=Path, help="folder, not there yet, in which logs and files stay")
+    parser.add_argument("--write", type=Path, help="page in which the figures are to stand, between its two marks")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

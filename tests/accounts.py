@@ -1,0 +1,119 @@
+"""One look at a whole database: is everything accounted for, once, and under the bytes it is about?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+from sqlalchemy import text
+
+from db.database import Database
+from db.verifying import verify
+from db.witness import Witness
+from tests import standin, store
+
+_EMPTY_SETS = {
+    "a screened field without its finding": """
+        SELECT f.id FROM field f LEFT JOIN finding i ON i.id = f.finding_id
+        WHERE f.state = 'screened' AND i.id IS NULL
+    """,
+    "two findings of one content by one model": """
+        SELECT sha256 FROM finding GROUP BY sha256, model_id HAVING count(*) > 1
+    """,
+    "a finding without its leukocytes": """
+        SELECT i.id FROM finding i LEFT JOIN finding_leukocytes l ON l.finding_id = i.id WHERE l.finding_id IS NULL
+    """,
+    "a finding that no field links to": """
+        SELECT i.id FROM finding i LEFT JOIN field f ON f.finding_id = i.id WHERE f.id IS NULL
+    """,
+    "a finding that not exactly one field was inferred for": """
+        SELECT finding_id FROM field WHERE finding_id IS NOT NULL
+        GROUP BY finding_id HAVING sum(CASE WHEN linked THEN 0 ELSE 1 END) <> 1
+    """,
+    "a chunk whose count of linked fields is wrong": """
+        SELECT c.id FROM chunk c LEFT JOIN field f ON f.chunk_id = c.id AND f.linked
+        GROUP BY c.id, c.linked HAVING count(f.id) <> c.linked
+    """,
+    "a batch whose slides or fields are counted wrong": """
+        SELECT b.id FROM batch b
+        WHERE b.fields <> (SELECT count(*) FROM slide s JOIN field f ON f.slide_id = s.id WHERE s.batch_id = b.id)
+           OR b.slides <> (SELECT count(*) FROM slide s WHERE s.batch_id = b.id)
+    """,
+    "a file that a batch has twice": """
+        SELECT s.batch_id, f.path FROM field f JOIN slide s ON s.id = f.slide_id
+        GROUP BY s.batch_id, f.path HAVING count(*) > 1
+    """,
+    "an ended slide without a call about all its fields": """
+        SELECT s.id FROM slide s LEFT JOIN slide_call k ON k.id = s.slide_call_id
+        WHERE s.complete AND (s.screened > 0 OR s.failed = s.fields)
+          AND s.fields = s.screened + s.failed + s.cancelled
+          AND (k.id IS NULL OR k.fields <> s.fields OR k.screened <> s.screened OR k.failed <> s.failed)
+    """,
+    "a slide called twice about the same": """
+        SELECT slide_id FROM slide_call GROUP BY slide_id, fields, screened, failed, cancelled HAVING count(*) > 1
+    """,
+}
+_UNENDED = {
+    "a field that still waits": "SELECT id FROM field WHERE state = 'waiting'",
+    "a chunk that is not done": "SELECT id FROM chunk WHERE state IN ('pending', 'running')",
+    "a batch that is not done": "SELECT batch FROM batch_progress WHERE state NOT IN ('done', 'cancelled')",
+    "a call that is due": "SELECT id FROM slide WHERE call_due",
+}
+
+
+def violations(database: Database, *, ended: bool = True) -> list[str]:
+    """What is wrong, a sentence each; empty when every field is accounted for once. With `ended`, nothing may wait."""
+    found = []
+    try:
+        store.assert_sums_hold(database)
+    except AssertionError as error:
+        found.append(f"a counter that is not the number of its rows: {error}")
+    with database.read() as conn:
+        for what, statement in (_EMPTY_SETS | _UNENDED if ended else _EMPTY_SETS).items():
+            rows = conn.execute(text(statement)).all()
+            if rows:
+                found.append(f"{len(rows)} times {what}, e.g. {tuple(rows[0])}")
+    return found + _ledger(database)
+
+
+def _ledger(database: Database) -> list[str]:
+    """Chunks are recorded once each, and what the events say adds up to what the rows say."""
+    told: Counter[tuple[int, str]] = Counter()
+    chunks: Counter[int] = Counter()
+    for batch, chunk, body in store.rows(
+        database, "SELECT batch_id, chunk_id, body FROM event WHERE kind = 'chunk-recorded'"
+    ):
+        counts = json.loads(str(body))
+        told[int(batch), "screened"] += counts["screened"]  # type: ignore[call-overload]
+        told[int(batch), "linked"] += counts["linked"]  # type: ignore[call-overload]
+        chunks[int(chunk)] += 1  # type: ignore[call-overload]
+    found = [f"chunk {chunk} was recorded {times} times" for chunk, times in chunks.items() if times > 1]
+    counted = store.rows(
+        database,
+        """
+        SELECT s.batch_id, count(*), sum(CASE WHEN f.linked THEN 1 ELSE 0 END)
+        FROM field f JOIN slide s ON s.id = f.slide_id WHERE f.state = 'screened' GROUP BY s.batch_id
+        """,
+    )
+    rows = {(batch, "screened"): count for batch, count, _ in counted}
+    rows |= {(batch, "linked"): linked for batch, _, linked in counted}
+    for (batch, what), number in told.items():
+        if rows.get((batch, what), 0) != number:
+            found.append(f"the ledger tells of {number} fields {what} of batch {batch}, not {rows.get((batch, what))}")
+    return found + [str(problem) for problem in verify(database, Witness(Path("not-exported"))).problems]
+
+
+def mistaken(database: Database) -> list[str]:
+    """Fields, made by `standin.write_fields`, whose finding is not about the bytes of their file."""
+    found = []
+    statement = """
+        SELECT b.root, f.path, i.sha256, i.suspicion FROM field f JOIN finding i ON i.id = f.finding_id
+        JOIN slide s ON s.id = f.slide_id JOIN batch b ON b.id = s.batch_id
+    """
+    for root, path, sha, suspicion in store.rows(database, statement):
+        data = (Path(str(root)) / str(path)).read_bytes()
+        if hashlib.sha256(data).digest() != bytes(sha) or suspicion != standin.suspicion_of(data):  # type: ignore[arg-type]
+            found.append(f"the finding of {path} is about other bytes")
+    return found

@@ -1,0 +1,163 @@
+"""A laboratory in which things break: a database, a broker, a worker, and faults where a test wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from allq.errors import StoreError
+from db import reads
+from db.database import Database
+from tests import accounts, standin
+from tests.databases import KillablePostgresql, settings_for
+from tests.processes import Fault, Plan, Runner, Task
+from tests.screening import wait_for
+from worker import embedded, submission
+
+_SLACK = 30.0
+"""Seconds that a busy machine may need for the work itself, beside what is waited for."""
+
+
+class Laboratory:
+    """One database and one broker, both of which may be killed; one worker that lives as long as it is let."""
+
+    def __init__(self, folder: Path, postgresql: KillablePostgresql | None) -> None:
+        self._folder = folder
+        self._server = postgresql
+        self._numbers = count()
+        self._worker: Runner | None = None
+        self._cut_short: Path | None = None
+        url = None if postgresql is None else postgresql.create(f"laboratory_{folder.name.replace('-', '_')}")
+        self.settings = settings_for(folder / "home", url).model_copy(
+            update={"chunk_size": 2, "lease_seconds": 1.2, "housekeeping_seconds": 0.15, "republish_seconds": 0.3}
+        )
+        (folder / "plan").mkdir(parents=True)
+        self._plan = Plan(folder / "plan")
+        self._plan.disarm()
+
+    @cached_property
+    def database(self) -> Database:
+        return Database.open(self.settings)
+
+    def submit(self, *, slides: int, fields: int, publish: bool = True) -> None:
+        """Submit slides with so many new fields each. Without `publish`, as if the broker were away just now.
+
+        A worker may kill the database meanwhile; then it is submitted again when that is back, if need be.
+        """
+        folder = self._new_slides(slides, fields)
+        try:
+            self._submit(folder, publish=publish)
+        except StoreError as error:
+            if "is submitted as a whole" not in str(error):
+                self._cut_short = folder
+
+    def _submit(self, folder: Path, *, publish: bool) -> None:
+        options = submission.SubmitOptions(model=standin.model(self.settings), operator="tester@here")
+        with pytest.MonkeyPatch.context() as patched:
+            if not publish:
+                patched.setattr(submission, "publish", lambda *_: submission.Delivery(published=False))
+            submission.submit(self.database, self.settings, folder, options)
+
+    def submission(self, *, slides: int, fields: int) -> Runner:
+        """The same in a process of its own, in which something may go wrong."""
+        return Runner(self._task(folder=self._new_slides(slides, fields)))
+
+    def _new_slides(self, slides: int, fields: int) -> Path:
+        number = next(self._numbers)
+        return standin.write_fields(
+            self._folder / f"slides-{number}", slides=slides, fields=fields, first=1000 * number
+        )
+
+    def _task(self, folder: Path | None = None) -> Task:
+        return Task(
+            settings=self.settings,
+            log=self._folder / "log",
+            plan=self._folder / "plan",
+            seconds=0.02,
+            folder=folder,
+        )
+
+    def keep_a_worker(self) -> None:
+        """Start a worker unless one runs."""
+        if self._worker is None or not self._worker.alive():
+            self._worker = Runner(self._task())
+
+    def stop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def break_at(self, *faults: Fault) -> None:
+        """Let these faults happen, in this order, to the next submission and the work on it."""
+        pid_of = None if self._server is None else self._server.data / "postmaster.pid"
+        self._plan.arm(faults, broker=embedded.folder(self.settings) / "valkey.pid", postgresql=pid_of)
+
+    def until_broken(self, *faults: Fault) -> None:
+        """Wait until all the faults have happened, and mend what nobody else mends."""
+        for number, fault in enumerate(faults):
+            wait_for(partial(self._happened, number), what=f"{fault} happens", seconds=_SLACK)
+            if fault.victim == "postgresql":
+                assert self._server is not None
+                self._server.start()
+        self._plan.disarm()
+
+    def _happened(self, number: int) -> bool:
+        self.keep_a_worker()
+        return self._plan.happened(number)
+
+    def until_submitted(self, submitted: Runner) -> None:
+        """Wait for a submission; make it once more if it did not come to its end, as a person would."""
+        submitted.process.join(_SLACK)
+        if submitted.process.exitcode != 0:
+            again = Runner(submitted.task)
+            again.process.join(_SLACK)
+            assert again.process.exitcode == 0, "a second submission succeeds"
+
+    def until_done(self) -> None:
+        """Wait until everything is screened: no longer than promised, and what the work itself takes."""
+        if self._cut_short is not None:
+            self._submit(self._cut_short, publish=True)
+            self._cut_short = None
+        wait_for(self._done, what="everything is screened", seconds=self.settings.longest_wait + _SLACK)
+
+    def _done(self) -> bool:
+        self.keep_a_worker()
+        with self.database.read() as connection:
+            found = reads.batches(connection)
+        return bool(found) and all(batch.state == "done" for batch in found)
+
+    def assert_accounted_for(self, *, failed: int = 0) -> None:
+        """All of the database is in order; of the newest batch so many fields have failed."""
+        assert accounts.violations(self.database) == []
+        assert accounts.mistaken(self.database) == []
+        with self.database.read() as connection:
+            newest = max(reads.batches(connection), key=lambda batch: batch.batch)
+        assert (newest.screened, newest.failed) == (newest.fields - failed, failed)
+
+    def log(self) -> str:
+        path = self._folder / "log"
+        return path.read_text(errors="replace")[-6000:] if path.exists() else ""
+
+
+@contextmanager
+def laboratory(folder: Path, kind: str) -> Iterator[Laboratory]:
+    """A laboratory on SQLite or on a PostgreSQL of its own."""
+    folder.mkdir(exist_ok=True)
+    server = KillablePostgresql() if kind == "postgresql" else None
+    try:
+        made = Laboratory(folder, server)
+        try:
+            made.settings.home.mkdir(exist_ok=True)
+            with embedded.in_use(made.settings):
+                yield made
+        finally:
+            made.stop_worker()
+            made.database.close()
+    finally:
+        if server is not None:
+            server.stop()

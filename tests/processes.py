@@ -1,0 +1,236 @@
+"""Workers and submissions as processes that a test can kill, and that stumble where the test says.
+
+They are forked from a server that has imported what they need, so that starting one takes a fraction of a second. In
+each, `allq.faults.handler` follows a `Plan`: a folder in which the test writes which point is to break what.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import psutil
+
+from allq.settings import Settings
+from tests.databases import kill_server
+
+Victim = Literal["process", "worker", "broker", "postgresql", "error", "pause"]
+Kind = Literal["worker", "submission"]
+
+_PRELOADED: Final = [
+    "tests.installed_clock",  # before anything that takes the time
+    "celery.app.amqp",
+    "celery.apps.worker",
+    "celery.concurrency.prefork",
+    "celery.worker.components",
+    "cv2",
+    "kombu.transport.redis",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite.pysqlite",
+    "tests.standin",
+    "worker.consumer",
+    "worker.housekeeping",
+    "worker.run",
+    "worker.submission",
+]
+
+
+_PAUSE: Final = 1.0
+"""Seconds: long enough for the lease of a test's laboratory to be renewed meanwhile."""
+
+
+class Stumbled(Exception):
+    """What a fault of the kind `error` raises: an error that nobody foresaw."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """At the next time that a process of the kind `by` reaches `point`: kill it, its whole worker, or a server.
+
+    Or let it meet an error that nobody foresaw, or take its time.
+    """
+
+    point: str
+    victim: Victim
+    by: Kind = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Faults that happen once each, one after the other, whichever process reaches their points."""
+
+    folder: Path
+
+    def arm(self, faults: Sequence[Fault], *, broker: Path, postgresql: Path | None) -> None:
+        """Begin anew with these; the servers are named by their files of process ids."""
+        for old in self.folder.glob("happened-*"):
+            old.unlink()
+        self._write([asdict(fault) for fault in faults], broker, postgresql)
+
+    def disarm(self) -> None:
+        """Let nothing happen."""
+        self._write([], Path(), None)
+
+    def _write(self, faults: list[dict[str, str]], broker: Path, postgresql: Path | None) -> None:
+        new = self.folder / "plan.new"
+        new.write_text(json.dumps({"faults": faults, "broker": str(broker), "postgresql": str(postgresql)}))
+        new.rename(self.folder / "plan.json")
+
+    def happened(self, number: int) -> bool:
+        """Whether the fault of that number (from 0) has happened."""
+        return (self.folder / f"happened-{number}").exists()
+
+    def reached(self, point: str, by: Kind) -> None:
+        """What a process does at each point: nothing, unless it is this point's turn."""
+        plan = json.loads((self.folder / "plan.json").read_text())
+        for number, fault in enumerate(plan["faults"]):
+            if self.happened(number):
+                continue
+            if (fault["point"], fault["by"]) != (point, by):
+                return
+            with suppress(FileExistsError):
+                os.close(os.open(self.folder / f"happened-{number}", os.O_CREAT | os.O_EXCL))
+                _break(fault["victim"], plan)
+            return
+
+
+def _break(victim: str, plan: dict[str, str]) -> None:
+    if victim == "process":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif victim == "worker":
+        os.killpg(0, signal.SIGKILL)
+    elif victim == "error":
+        raise Stumbled
+    elif victim == "pause":
+        time.sleep(_PAUSE)
+    else:
+        with suppress(FileNotFoundError):
+            kill_server(int(Path(plan[victim]).read_text().split()[0]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What a process is to do, in a form that can be sent to it."""
+
+    settings: Settings
+    log: Path
+    plan: Path | None = None
+    seconds: float = 0.0
+    """that the stand-in takes for each group of fields"""
+    clock: Path | None = None
+    """file with the number of seconds by which this process's clock is wrong"""
+    folder: Path | None = None
+    """to submit; without it, the process is a worker"""
+    network: Path | None = None
+    """network namespace to be in"""
+
+
+@dataclass(slots=True)
+class Runner:
+    """A worker or a submission."""
+
+    task: Task
+    process: BaseProcess = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.process = _context().Process(target=_run, args=(self.task,))
+        self.process.start()
+
+    def alive(self) -> bool:
+        return self.process.is_alive()
+
+    def family(self) -> list[psutil.Process]:
+        """Its first process and those that it started, as far as they live."""
+        try:
+            first = psutil.Process(self.process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def pool(self) -> list[psutil.Process]:
+        """The processes that screen."""
+        return self.family()[1:]
+
+    def kill(self) -> None:
+        """`kill -9` of all of it."""
+        if self.process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join(10)
+
+    def stop(self, seconds: float = 30) -> None:
+        """SIGTERM; SIGKILL when that does not help."""
+        self.process.terminate()
+        self.process.join(seconds)
+        self.kill()
+
+
+@cache
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _run(task: Task) -> None:
+    from tests import clocks, networks
+
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.environ.update(_environment(task.settings))
+    if task.network is not None:
+        networks.enter(task.network)
+    if task.clock is not None:
+        clocks.obey(task.clock)
+    if task.plan is not None:
+        from allq import faults
+
+        faults.handler = partial(Plan(task.plan).reached, by="worker" if task.folder is None else "submission")
+    sys.exit(_work(task) if task.folder is None else _submit(task))
+
+
+def _work(task: Task) -> int:
+    from tests import standin
+    from worker import station
+    from worker.run import run_worker
+
+    def load(model: Any, settings: Settings) -> standin.StandIn:
+        return standin.StandIn.load(model, settings, seconds=task.seconds)
+
+    station.Classifier.load = load  # type: ignore[assignment,method-assign]
+    return run_worker(task.settings, concurrency=1, parent=os.getppid())  # a test that is killed leaves none behind
+
+
+def _submit(task: Task) -> int:
+    from db.database import Database
+    from tests import standin
+    from worker.submission import SubmitOptions, submit
+
+    assert task.folder is not None
+    database = Database.open(task.settings)
+    options = SubmitOptions(model=standin.model(task.settings), operator=task.settings.operator)
+    done = submit(database, task.settings, task.folder, options)
+    print("batch", done.batch, "published", done.published, done.broker_problem)
+    database.close()
+    return 0
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    from worker.local import environment
+
+    return environment(settings)
