@@ -7,6 +7,7 @@ import json
 import pickle
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from kombu.transport.virtual import Message
@@ -121,7 +122,7 @@ def test_a_message_that_a_worker_itself_publishes_is_taken(settings: Settings) -
 
     made = []
     app.amqp.send_task_message = lambda _producer, _name, made_of, **_: made.append(made_of)
-    app.send_task(SCREEN_TASK, args=[7], queue="routine", producer=object())
+    app.send_task(SCREEN_TASK, args=[7], queue="routine", producer=MagicMock())
     content_type, encoding, body = _encoded(made[0].body)
     assert made[0].headers["timelimit"] == [settings.task_seconds + 30, None]
     assert chunk_of(message(body=body, content_type=content_type, content_encoding=encoding, **made[0].headers)) == 7
