@@ -120,7 +120,8 @@ def test_a_message_that_a_worker_itself_publishes_is_taken(settings: Settings) -
     @app.task(name=SCREEN_TASK, base=ScreeningTask, shared=False)  # type: ignore[untyped-decorator]
     def screen(chunk_id: int) -> None: ...
 
-    made = []
+    app.finalize()
+    made: list[Any] = []
     app.amqp.send_task_message = lambda _producer, _name, made_of, **_: made.append(made_of)
     app.send_task(SCREEN_TASK, args=[7], queue="routine", producer=MagicMock())
     content_type, encoding, body = _encoded(made[0].body)
