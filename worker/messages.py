@@ -25,8 +25,9 @@ _MOST_BYTES: Final = 1_000
 _LARGEST_ID: Final = 2**63 - 1
 """What a bigint holds."""
 
-_LEFT_EMPTY: Final = ("timelimit", "eta", "expires", "group", "stamps", "stamped_headers", "replaced_task_nesting")
-"""Headers that ours leave empty, and that would make Celery do something."""
+_LEFT_EMPTY: Final = ("eta", "expires", "group", "stamps", "stamped_headers", "replaced_task_nesting")
+"""Headers that ours leave empty, and that would make Celery do something. Time limits are not among them: a worker that
+publishes puts its own there, which `worker.requests` lets nobody heed."""
 
 
 def chunk_of(message: Any) -> int | None:

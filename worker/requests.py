@@ -39,7 +39,11 @@ acknowledgements: Final = Acknowledgements()
 
 
 class NoticingRequest(Request):  # type: ignore[misc]
-    """Celery's request, which notes what it asks for."""
+    """Celery's request, which notes what it asks for, and heeds no time limit but this worker's own."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.time_limits = (None, None)  # what the message says of them anyone may have written
 
     def acknowledge(self) -> None:
         """Have the message acknowledged."""

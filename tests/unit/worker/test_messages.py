@@ -7,6 +7,7 @@ import json
 import pickle
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from kombu.transport.virtual import Message
@@ -14,6 +15,7 @@ from kombu.transport.virtual import Message
 from allq.settings import Settings
 from worker.app import SCREEN_TASK, make_app
 from worker.messages import chunk_of, without_built_in_tasks
+from worker.requests import NoticingRequest, ScreeningTask
 
 
 class _Channel:
@@ -82,9 +84,6 @@ def _encoded(body: Any) -> tuple[str, str, bytes]:
         message(([], {"chunk_id": 7}, EMBEDDED)),
         message(([7], {}, {**EMBEDDED, "callbacks": [{"task": "celery.starmap"}]})),
         message(([7], {}, {**EMBEDDED, "chain": [{"task": SCREEN_TASK, "args": [8]}]})),
-        message(([7], {}, EMBEDDED), timelimit=[0.001, None]),
-        message(([7], {}, EMBEDDED), timelimit=[None, 0.001]),
-        message(([7], {}, EMBEDDED), timelimit=1),
         message(([7], {}, EMBEDDED), eta="9999-01-01T00:00:00"),
         message(([7], {}, EMBEDDED), expires="2000-01-01T00:00:00"),
         message(([7], {}, EMBEDDED), retries=10**9),
@@ -100,10 +99,40 @@ def test_any_other_message_names_no_chunk(forged: Message) -> None:
     assert chunk_of(forged) is None
 
 
+@pytest.mark.parametrize("limits", [[1830, None], [0.001, None], [None, 0.001], (1.0, 1.0)])
+def test_a_workers_own_message_is_taken_and_no_messages_time_limits_are_heeded(
+    settings: Settings, limits: list[float | None]
+) -> None:
+    sent = message(timelimit=limits)
+    assert chunk_of(sent) == 7
+    app = make_app(settings)
+
+    @app.task(name=SCREEN_TASK, base=ScreeningTask, shared=False)  # type: ignore[untyped-decorator]
+    def screen(chunk_id: int) -> None: ...
+
+    request = NoticingRequest(sent, app=app, task=app.tasks[SCREEN_TASK], headers=sent.headers, decoded=False)
+    assert request.time_limits == (None, None)
+
+
+def test_a_message_that_a_worker_itself_publishes_is_taken(settings: Settings) -> None:
+    app = make_app(settings)
+
+    @app.task(name=SCREEN_TASK, base=ScreeningTask, shared=False)  # type: ignore[untyped-decorator]
+    def screen(chunk_id: int) -> None: ...
+
+    app.finalize()
+    made: list[Any] = []
+    app.amqp.send_task_message = lambda _producer, _name, made_of, **_: made.append(made_of)
+    app.send_task(SCREEN_TASK, args=[7], queue="routine", producer=MagicMock())
+    content_type, encoding, body = _encoded(made[0].body)
+    assert made[0].headers["timelimit"] == [settings.task_seconds + 30, None]
+    assert chunk_of(message(body=body, content_type=content_type, content_encoding=encoding, **made[0].headers)) == 7
+
+
 def test_a_worker_has_no_task_but_its_own(settings: Settings) -> None:
     app = make_app(settings)
 
-    @app.task(name=SCREEN_TASK)  # type: ignore[untyped-decorator]
+    @app.task(name=SCREEN_TASK, shared=False)  # type: ignore[untyped-decorator]
     def screen(chunk_id: int) -> None: ...
 
     app.finalize()
