@@ -64,6 +64,7 @@ class StandIn:
 
     engine_name = ENGINE
     decode_side = _SIDE
+    batches = None
 
     def __init__(self, model: Model, seconds: float = 0.0) -> None:
         self.model = model
