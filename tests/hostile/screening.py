@@ -2,7 +2,8 @@
 
     python -m tests.hostile.screening HOME FOLDER
 
-Prints one JSON object: fields by path (hex of its bytes), what was left out, the chunks, and the most memory in use, in
+Prints one JSON object: fields by path (hex of its bytes), what was left out, how chunks ended at which attempt, and the
+most memory in use, in
 bytes, when the model had screened its first field and at the end.
 """
 
@@ -40,10 +41,13 @@ def main(home: Path, folder: Path) -> dict[str, Any]:
     before = _most_memory()
     submission = submit_synthetic(database, settings, folder)
     spoil(folder)
-    chunks = _screen(database, station)
+    _screen(database, station)
     with database.read() as connection:
         rows = connection.exec_driver_sql(
             _FIELDS + "JOIN slide s ON s.id = f.slide_id WHERE s.batch_id = ?", (submission.batch,)
+        ).all()
+        attempts = connection.exec_driver_sql(
+            "SELECT DISTINCT state, attempt FROM chunk WHERE batch_id = ?", (submission.batch,)
         ).all()
         skipped = dict(map(tuple, connection.exec_driver_sql("SELECT path, reason FROM skipped")))
     found = {
@@ -57,7 +61,7 @@ def main(home: Path, folder: Path) -> dict[str, Any]:
             for row in rows
         },
         "skipped": skipped,
-        "chunks": chunks,
+        "attempts": [tuple(row) for row in attempts],
         "memory": [before, _most_memory()],
     }
     station.close()
@@ -65,15 +69,14 @@ def main(home: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _screen(database: Database, station: Station) -> int:
-    """Screen all that is pending; return how many chunks that were. None may be given up and come again."""
+def _screen(database: Database, station: Station) -> None:
+    """Screen all that is pending. None may be given up and come again."""
     with database.read() as connection:
         pending = list(connection.exec_driver_sql(_PENDING).scalars())
     for chunk in pending:
         assert station.screen_chunk(chunk) is not None
     with database.read() as connection:
         assert not connection.exec_driver_sql(_PENDING).scalars().all()
-    return len(pending)
 
 
 def _most_memory() -> int:
