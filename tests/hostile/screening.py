@@ -3,8 +3,7 @@
     python -m tests.hostile.screening HOME FOLDER
 
 Prints one JSON object: fields by path (hex of its bytes), what was left out, how chunks ended at which attempt, and the
-most memory in use, in
-bytes, when the model had screened its first field and at the end.
+most memory in use, in bytes, when the model had screened its first field and at the end.
 """
 
 from __future__ import annotations
