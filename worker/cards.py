@@ -54,11 +54,11 @@ def together(commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> int
     When one ends, the others are told to: whoever supervises this process starts all of them again.
     """
     running: list[subprocess.Popen[bytes]] = []
-    told = False
+    told: tuple[int, int] | None = None  # what last, and how many were running then
 
     def pass_on(number: int, _frame: FrameType | None = None) -> None:
         nonlocal told
-        told = True
+        told = number, len(running)
         for process in running:
             process.send_signal(number)
 
@@ -67,8 +67,10 @@ def together(commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> int
         for command, variables in commands:
             # In a session of its own: Ctrl-C reaches it once, through us.
             running.append(subprocess.Popen(command, env=variables, start_new_session=True))
+            if told is not None and len(running) > told[1]:  # it was being started when we were told
+                running[-1].send_signal(told[0])
         code = _first_end(running)
-        if not told:  # a worker that is told twice gives back what it has in hand
+        if told is None:  # a worker that is told twice gives back what it has in hand
             pass_on(signal.SIGTERM)
         return max([code, *(process.wait() for process in running)], key=abs)
     finally:

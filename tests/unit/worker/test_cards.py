@@ -45,7 +45,8 @@ def test_when_one_worker_fails_the_others_are_told_and_its_exit_code_is_passed_o
 
 def test_what_this_process_is_told_each_worker_is_told_once(tmp_path):
     notes = [tmp_path / name for name in ("one", "two")]
-    before = signal.getsignal(signal.SIGTERM)
+    late = []  # what comes after the workers' end must not end the tests
+    before = signal.signal(signal.SIGTERM, lambda number, _: late.append(number))
 
     def tell():
         deadline = time.monotonic() + 60
@@ -53,7 +54,13 @@ def test_what_this_process_is_told_each_worker_is_told_once(tmp_path):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=tell, daemon=True).start()
-    assert together([worker(UNTIL_TOLD, note) for note in notes]) == 0
-    assert [note.read_text() for note in notes] == ["ready told ", "ready told "]
-    assert signal.getsignal(signal.SIGTERM) == before
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        assert together([worker(UNTIL_TOLD, note) for note in notes]) == 0
+        assert [note.read_text() for note in notes] == ["ready told ", "ready told "]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert late == [signal.SIGTERM], "the handler from before is back"
+    finally:
+        teller.join()
+        signal.signal(signal.SIGTERM, before)
