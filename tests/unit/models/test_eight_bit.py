@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,17 +12,17 @@ from torch.nn import functional
 from models.architectures import blueprint
 from models.architectures.depthwise import depthwise
 from models.architectures.eight_bit import on_levels
-from models.architectures.network import Network, to_eight_bit
+from models.architectures.network import LOOK_COUNTS, Network, to_eight_bit
 from models.engines.torch import pack
 
 
 @pytest.fixture(scope="module")
 def trained() -> Network:
-    """The tiny network with normalisations that have seen something."""
+    """The tiny network with every view, its normalisations having seen something."""
     torch.manual_seed(0)
-    network = Network(blueprint("tiny"), 4)
+    network = Network(replace(blueprint("tiny"), views=("cells", "field", "look")), 4)
     for _ in range(30):
-        network.cells.logits(pixels(8))
+        network(pixels(8), pixels(8))
     return network.eval()
 
 
@@ -33,9 +35,12 @@ def test_it_says_what_the_trained_network_says(trained: Network) -> None:
     screening = to_eight_bit(trained, shown, shown)
     fresh = pixels(16)
     with torch.inference_mode():
-        whole, rounded = trained(fresh, fresh).logits, screening(fresh, fresh).logits
-    assert (whole - rounded).abs().max() < 0.2 * whole.std()
-    assert (whole - rounded).mean().abs() < 0.1 * whole.std()
+        expected, found = trained(fresh, fresh).views, screening(fresh, fresh).views
+    expected = expected * torch.tensor([1.0, 1.0, LOOK_COUNTS])[:, None]
+    for view in range(3):
+        whole, rounded = expected[:, view], found[:, view]
+        assert (whole - rounded).abs().max() < 0.2 * whole.std()
+        assert (whole - rounded).mean().abs() < 0.1 * whole.std()
 
 
 def test_its_weights_are_whole_numbers_and_what_leaves_a_block_lies_on_256_levels(trained: Network) -> None:
@@ -45,11 +50,16 @@ def test_its_weights_are_whole_numbers_and_what_leaves_a_block_lies_on_256_level
     assert convolutions
     assert all(array.dtype == np.int8 and np.abs(array).max() == 127 for array in convolutions.values())
     left: list[tuple[torch.Tensor, float]] = []
-    for name, block in screening.cells.blocks.named_children():
+    assert screening.field is not None
+    assert screening.look is not None
+    trunks = (screening.cells, screening.field, screening.look)
+    blocks = [named for trunk in trunks for named in trunk.blocks.named_children()]
+    for name, block in blocks:
         step = float(block.get_buffer("step")) if "step" in dict(block.named_buffers()) else 6 / 255
         block.register_forward_hook(lambda _, __, result, step=step, name=name: left.append((result, step)))
     with torch.inference_mode():
-        screening.cells(pixels(2))
+        screening(pixels(2), pixels(2))
+    assert len(left) == len(blocks)
     for result, step in left:
         levels = result / step
         assert torch.allclose(levels, levels.round(), atol=1e-3)
