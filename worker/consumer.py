@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
+from kombu.exceptions import OperationalError
 
 from allq.errors import BrokerUnreachable
 from allq.logging import logger
@@ -23,7 +24,23 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer, which tries to connect until it succeeds, at the start and after every loss."""
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Return `conn` connected, however long that takes; say that it takes long, and that it is over."""
+        """Return `conn` connected, however long that takes; say that it takes long, and that it is over.
+
+        A broker that goes between a look and the connection is looked after again: Celery's own attempts, which have
+        no end, would wait for somebody to start the embedded one.
+        """
+        while True:
+            self._wait_for_an_answer()
+            try:
+                conn.ensure_connection(max_retries=1, interval_start=_PAUSE, callback=maybe_shutdown)
+            except OperationalError as error:
+                log.warning("the broker answered, and went before this worker was connected", problem=str(error))
+                continue
+            self.first_connection_attempt = False
+            self.broker_connection_retry_attempt = 0
+            return conn
+
+    def _wait_for_an_answer(self) -> None:
         problem = _problem()
         if problem is not None:
             log.error(
@@ -35,7 +52,6 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
                 maybe_shutdown()
                 time.sleep(_PAUSE)
             log.warning("The broker answers: this worker goes to work.", broker=broker.address(current()))
-        return super().ensure_connected(conn)
 
 
 def _problem() -> BrokerUnreachable | None:
