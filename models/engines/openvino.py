@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +44,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: Model, *, batch: int, threads: int, levels: Levels | None = None) -> None:
         """`levels` None: in integers, unless the processor can't add them up."""
-        core = ov.Core()
+        core = process_core()
         configuration = model.configuration
         arrays = model.arrays()
         described = blueprint(configuration.architecture)
@@ -99,6 +100,17 @@ class OpenVinoEngine:
             class_maps=tuple(results[f"{view}.class_maps"][:count].copy() for view in self._views),
             views=views,
         )
+
+
+@cache
+def process_core() -> ov.Core:
+    """OpenVINO itself: one for the process, and for good.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and when it goes puts back the one from before.
+    Of two that don't go in the reverse order of their coming, the second puts back what the first has freed, and the
+    next signal, such as the one to stop, ends the process by a segmentation fault.
+    """
+    return ov.Core()
 
 
 def _filled(view: Pixels, size: int) -> Pixels:

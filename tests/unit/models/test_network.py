@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,7 +191,7 @@ def test_a_processor_that_can_not_add_up_8_bit_products_computes_the_same_in_sin
 
 
 def test_whether_the_processor_can_is_seen_from_a_sum_that_would_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    core = openvino.ov.Core()
+    core = openvino.process_core()
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
     if "vnni" in flags:
         assert not openvino.saturates(core)
@@ -255,3 +257,19 @@ def test_a_nucleus_too_small_for_the_grid_reads_its_centre() -> None:
 def test_a_field_without_leukocytes_has_no_margins() -> None:
     empty = segment(np.full((240, 320, 3), 245, np.uint8))
     assert margins([np.zeros((4, 6, 6), np.float32)], lay_out(empty)).shape == (0,)
+
+
+def test_a_signal_finds_its_stack_when_engines_have_come_and_gone(untrained: Model) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from models.artefact import read\n"
+        "from models.engines.openvino import OpenVinoEngine\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "model = read(Path(sys.argv[1]))\n"
+        "first = OpenVinoEngine(model, batch=1, threads=1)\n"
+        "second = OpenVinoEngine(model, batch=1, threads=1)\n"
+        "del first, second\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    subprocess.run([sys.executable, "-X", "faulthandler", "-c", code, str(untrained.path)], check=True)
