@@ -34,6 +34,8 @@ Row = Mapping[str, Any]
 SPREADSHEET_RUNS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """First characters of a text that Excel and LibreOffice take for a formula (OWASP, "CSV injection")."""
 
+_RUN: Final = frozenset(SPREADSHEET_RUNS)
+_ENDS_A_CELL: Final = (";", "\t", "|")
 _BEGINS_A_FORMULA: Final = re.compile(r"(?:^|(?<=[;\t|]))(?=[=+\-@\t\r\n＝＋－＠])")
 """Where such a text begins: at a cell's beginning, and after what another country's spreadsheet takes for its end."""
 
@@ -170,6 +172,8 @@ def safe_for_spreadsheets(text: str) -> str:
     Inside it, too: where the list separator is a semicolon (in much of Europe), Excel cuts `a;=b` into two cells, and
     quotes don't keep it from doing so.
     """
+    if text[:1] not in _RUN and not any(end in text for end in _ENDS_A_CELL):  # nearly every text of millions
+        return text
     return _BEGINS_A_FORMULA.sub("'", text)
 
 
