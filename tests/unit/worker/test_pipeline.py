@@ -384,5 +384,5 @@ def test_what_waits_for_its_twin_holds_no_bytes(settings, readers, tmp_path):
     pipeline = Pipeline(Counting(), settings.model_copy(update={"inference_batch": 2}), readers)
     held = []
     for _ in pipeline.screen(claim_of(tmp_path, names), known=lambda _: (), checkpoint=lambda: None):
-        held.append(sum(isinstance(each, _Loaded) for each in gc.get_objects()))
+        held.append(sum(type(each) is _Loaded for each in gc.get_objects()))
     assert max(held) <= 4
