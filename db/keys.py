@@ -32,7 +32,7 @@ class SigningKey:
     @classmethod
     def generate(cls) -> SigningKey:
         """A new key, nowhere written yet."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - see below
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - for those who sign only
 
         return cls(Ed25519PrivateKey.generate())
 
@@ -57,7 +57,7 @@ class SigningKey:
 
     def write(self, path: Path) -> None:
         """Keep the key in a new file, whole or not at all. FileExistsError when there is one already."""
-        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - for those who sign or verify only
 
         text = self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -80,7 +80,7 @@ class SigningKey:
 
 def verifies(public: bytes, signature: bytes, data: bytes) -> bool:
     """True when the signature over `data` is that of this public key."""
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - see above
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - for those who sign or verify only
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
     try:
