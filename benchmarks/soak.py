@@ -386,9 +386,16 @@ class Soak:
         place.runner = Runner(place.task)
 
     def _keep_submitting(self) -> None:
-        """One submission after the other; one that was cut short, or found no database, is made again."""
+        """One submission after the other; one that was cut short, or found no database, is made again.
+
+        As an operator would, we look first whether it had come to its end before it was cut short: a folder submitted
+        anew is another batch.
+        """
         if self._submitting is not None and not self._submitting.alive():
-            if self._submitting.process.exitcode == 0:
+            submitted = self._submitting.process.exitcode == 0 or self._is_submitted(self._submissions[0])
+            if submitted is None:
+                return
+            if submitted:
                 self._submissions.pop(0)
             self._submitting = None
         if self._submitting is None and self._submissions and "database" not in self._outages:
@@ -396,7 +403,16 @@ class Soak:
                 Task(settings=self.settings, log=self.folder / "logs" / "submissions", folder=self._submissions[0])
             )
             submission = self._submitting
-            self._after(self._random.uniform(0, 0.5), lambda: self._kill_submission(submission))
+            self._after(self._random.uniform(0, 0.25), lambda: self._kill_submission(submission))
+
+    def _is_submitted(self, folder: Path) -> bool | None:
+        """Whether a batch holds all of a folder; None while the database does not answer."""
+        statement = "SELECT count(*) FROM batch WHERE root = :root AND registered_at IS NOT NULL"
+        try:
+            with self.database.read() as connection:
+                return bool(connection.execute(text(statement), {"root": str(folder.resolve())}).scalar_one())
+        except StoreError:
+            return None
 
     def _keep_working(self) -> None:
         for place in self._places:
