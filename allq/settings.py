@@ -81,7 +81,13 @@ class Settings(BaseSettings):
     threads: int = Field(default=1, ge=1, le=256, description="Threads of the network in each worker process.")
     inference_batch: int = Field(default=32, ge=1, le=1024, description="Fields per network call.")
     readers: int = Field(
-        default=2, ge=1, le=64, description="Threads per worker process that read, decode and segment ahead."
+        default=2, ge=1, le=64, description="Threads per worker process that read and hash files ahead."
+    )
+    preparers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads per worker process that decode and segment. Default: 1; for a card its share of cores.",
     )
 
     chunk_size: int = Field(default=256, ge=1, le=256, description="Fields per unit of work.")

@@ -2,17 +2,14 @@
 
     python benchmarks/bare.py FOLDER [--images 1024] [--repeat 5] [--processes 2] [--json]
 
-Each process has its share of the files' bytes in memory and its own engine, as a worker process has; no queue, no
-database, nothing is hashed or kept. What the whole path has less than this is what allq itself costs.
+Each process has its share of the files' bytes in memory and its own engine, threads and allocator as a worker process
+has them; no queue, no database, nothing is hashed or kept. What the whole path has less than this is what allq itself
+costs.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
-import os
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -32,7 +29,9 @@ def _loop(paths: Sequence[str], model: str | None, repeat: int, barrier: Barrier
     from imaging.decode import decode
     from models.artefact import find
     from models.classifier import Classifier
+    from worker.memory import keep_freed_memory
 
+    keep_freed_memory()
     cv2.setNumThreads(1)
     settings = measuring.settings_of(Path.cwd())
     classifier = Classifier.load(find(settings, model), settings)
@@ -78,20 +77,11 @@ def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: i
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--model", help="name or id (default: the active one)")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    paths = measuring.images(given.folder.resolve(), given.images)
-    found = rates(paths, given.model, repeat=given.repeat, processes=given.processes)
-    if given.json:
-        print(json.dumps({"fields_per_second": found}))
-    else:
-        print(f"{statistics.median(found):.1f} fields/s, median of {len(found)} ({measuring.spread(found)})")
+    given = measuring.asked(__doc__, images=1024, cores="--processes")
+    paths = measuring.images(given.folder, given.images)
+    with measuring.apart():
+        found = rates(paths, given.model, repeat=given.repeat, processes=given.processes)
+    measuring.tell(found, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -42,7 +44,7 @@ class Scale:
 
     repeat: int = 5
     """passes, of which the median counts"""
-    fields: int = 1_024
+    fields: int = 1_536
     """screened by the whole path and by the bare loop"""
     plain: int = 256
     """screened by the plain script"""
@@ -287,7 +289,7 @@ def until_ended(
             return status
         if (reason := problem()) is not None:
             raise SystemExit(reason)
-        time.sleep(0.02)
+        time.sleep(0.1)  # looking takes processor time from those who work, most of all on a PostgreSQL beside them
 
 
 def resident(worker: int) -> list[int]:
@@ -360,6 +362,30 @@ def rendered(count: int, *, size: tuple[int, int] = (320, 240), seed: int = 5, q
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[assignment]
         options = [cv2.IMWRITE_JPEG_QUALITY, quality]
         yield cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+
+
+# --------------------------------------------------------------------------------------- what allq is compared with
+
+
+def asked(text: str | None, *, images: int, cores: str, model: bool = True) -> argparse.Namespace:
+    """The command line of a program that allq is compared with; `cores` names the option for how many it uses."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=lambda path: Path(path).resolve())
+    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument(cores, type=int, default=len(os.sched_getaffinity(0)))
+    if model:
+        parser.add_argument("--model", help="name or id (default: the active one)")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def tell(found: Sequence[float], *, as_json: bool) -> None:
+    """Print the fields per second of each pass."""
+    if as_json:
+        print(json.dumps({"fields_per_second": found}))
+    else:
+        print(f"{statistics.median(found):.4g} fields/s, median of {len(found)} ({spread(found)})")
 
 
 # ---------------------------------------------------------------------------------------------------------- machine

@@ -10,10 +10,6 @@ weights are drawn at random: they cost the same. After Ghaderzadeh et al., Int J
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -52,7 +48,7 @@ def reader(threads: int) -> Callable[[Path], int]:
 
 
 def rates(paths: Sequence[Path], *, repeat: int, threads: int) -> list[float]:
-    """Images per second of each of `repeat` passes; loading and the first image are not timed."""
+    """Fields per second of each of `repeat` passes; loading and the first image are not timed."""
     call = reader(threads)
     call(paths[0])
     found = []
@@ -67,18 +63,9 @@ def rates(paths: Sequence[Path], *, repeat: int, threads: int) -> list[float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    found = rates(measuring.images(given.folder.resolve(), given.images), repeat=given.repeat, threads=given.threads)
-    if given.json:
-        print(json.dumps({"images_per_second": found}))
-    else:
-        print(f"{statistics.median(found):.2f} images/s, median of {len(found)} ({measuring.spread(found)})")
+    given = measuring.asked(__doc__, images=32, cores="--threads", model=False)
+    found = rates(measuring.images(given.folder, given.images), repeat=given.repeat, threads=given.threads)
+    measuring.tell(found, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,7 @@ many threads as there are cores, softmax. No queue, no database, no quality chec
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -101,20 +98,10 @@ def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: i
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=2, help="of the DataLoader")
-    parser.add_argument("--model", help="name or id (default: the active one)")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    paths = measuring.images(given.folder.resolve(), given.images)
+    given = measuring.asked(__doc__, images=512, cores="--processes")
+    paths = measuring.images(given.folder, given.images)
     found = rates(paths, given.model, repeat=given.repeat, processes=given.processes)
-    if given.json:
-        print(json.dumps({"fields_per_second": found}))
-    else:
-        print(f"{statistics.median(found):.1f} fields/s, median of {len(found)} ({measuring.spread(found)})")
+    measuring.tell(found, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,7 +92,10 @@ class Classifier:
             from models.batched import BatchPreparer  # noqa: PLC0415  # only here is torch wanted before the network
 
             classifier.batches = BatchPreparer(
-                model.configuration, device="cuda", threads=settings.readers, decode_side=classifier.decode_side
+                model.configuration,
+                device="cuda",
+                threads=settings.preparers or len(os.sched_getaffinity(0)),
+                decode_side=classifier.decode_side,
             )
         return classifier
 

@@ -45,7 +45,8 @@ def run_on_each(settings: Settings, cards: Sequence[str], queues: Sequence[str])
     command = [sys.executable, "-P", "-m", "allq", "worker", "--parent", str(os.getpid()), "--queues", ",".join(queues)]
     own = {**os.environ, **import_path(), **environment(settings)}
     log.info("workers start", cards=",".join(cards))
-    return together([(command, {**own, _VISIBLE: card}) for card in cards])
+    share = settings.preparers or max(1, len(os.sched_getaffinity(0)) // len(cards))
+    return together([(command, {**own, "ALLQ_PREPARERS": str(share), _VISIBLE: card}) for card in cards])
 
 
 def together(commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> int:

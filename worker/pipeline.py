@@ -1,9 +1,9 @@
 """The life of a chunk inside a worker: read, hash, look up, decode, segment, classify.
 
-Reader threads work ahead of the network: while one batch is classified, the next is decoded and segmented, and the one
-after that is read and hashed. Bytes the model has already seen are linked to their finding without being decoded.
-What is held in memory is bounded by bytes, not by the number of fields. A field for which memory runs out all the same
-is screened again when the others are done, alone; only one that needs too much by itself is failed.
+Threads read and hash a batch ahead while the one before it is decoded, segmented and classified. Bytes the model has
+already seen are linked to their finding without being decoded. What is held in memory is bounded by bytes, not by the
+number of fields. A field for which memory runs out all the same is screened again when the others are done, alone; only
+one that needs too much by itself is failed.
 """
 
 from __future__ import annotations
@@ -60,13 +60,38 @@ _Later = tuple[ClaimedField, bytes | None]
 Lookup = Callable[[Collection[bytes]], Collection[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """One process's threads: `readers` wait for files, `preparers` decode and segment.
+
+    They are apart because the latter contend for the interpreter: where processes fill the cores, a second preparer
+    costs a process 5 to 10 % (docs/benchmarks.md), while a second reader hides the latency of a network's files.
+    """
+
+    readers: ThreadPoolExecutor
+    preparers: ThreadPoolExecutor
+
+    @classmethod
+    def start(cls, settings: Settings) -> Threads:
+        """As many as the settings say; a thread begins when it first has something to do."""
+        return cls(
+            readers=ThreadPoolExecutor(settings.readers, thread_name_prefix="reader"),
+            preparers=ThreadPoolExecutor(settings.preparers or 1, thread_name_prefix="preparer"),
+        )
+
+    def close(self) -> None:
+        """Let them end what they are at, and drop what waits."""
+        for pool in (self.readers, self.preparers):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 class Pipeline:
     """Screens chunks with one model on one process's threads."""
 
-    def __init__(self, classifier: Classifier, settings: Settings, readers: ThreadPoolExecutor) -> None:
+    def __init__(self, classifier: Classifier, settings: Settings, threads: Threads) -> None:
         self._classifier = classifier
         self._settings = settings
-        self._readers = readers
+        self._threads = threads
 
     def screen(self, claim: Claim, *, known: Lookup, checkpoint: Callable[[], None]) -> Iterator[FieldOutcome]:
         """Yield one outcome for each field of `claim`, in no particular order.
@@ -89,7 +114,7 @@ class Pipeline:
         def read_ahead() -> None:
             if group := next(groups, None):
                 reading.append(
-                    [(field, self._readers.submit(self._load_in_group, claim, field, roots)) for field in group]
+                    [(field, self._threads.readers.submit(self._load_in_group, claim, field, roots)) for field in group]
                 )
 
         try:
@@ -170,9 +195,9 @@ class Pipeline:
         return _Loaded(field=field, sha256=hashlib.sha256(data).digest(), data=data)
 
     def _begin(self, loaded: Sequence[_Loaded]) -> list[Future[PreparedField]]:
-        """Begin to make the pixels of a group ready: together on a card, else field by field in the readers."""
+        """Begin to make the pixels of a group ready: together on a card, else field by field in threads."""
         if self._classifier.batches is None:
-            return [self._readers.submit(self._prepare, entry) for entry in loaded]
+            return [self._threads.preparers.submit(self._prepare, entry) for entry in loaded]
         return self._classifier.batches.submit([entry.data for entry in loaded], max_pixels=self._settings.max_pixels)
 
     def _prepare(self, loaded: _Loaded) -> PreparedField:
@@ -240,11 +265,11 @@ class Pipeline:
         self, claim: Claim, field: ClaimedField, roots: Sequence[Path], failures: dict[bytes, Failure]
     ) -> FieldOutcome:
         """Screen a field with nothing else in hand, or say that it needs too much memory by itself."""
-        reading = self._readers.submit(self._load, claim, field, roots, self._settings.max_file_bytes)
+        reading = self._threads.readers.submit(self._load, claim, field, roots, self._settings.max_file_bytes)
         if (error := reading.exception()) is not None:
             return FieldOutcome(field_id=field.id, sha256=None, failure=_reason(field, error))
         loaded = reading.result()
-        preparing = self._readers.submit(self._prepare, loaded)
+        preparing = self._threads.preparers.submit(self._prepare, loaded)
         error = preparing.exception()
         if error is None:
             try:
@@ -311,7 +336,7 @@ def _gather(
 def _reason(field: ClaimedField, error: BaseException) -> Failure:
     """The failure's code and sentence; what is no FieldError was not foreseen and is logged whole.
 
-    `error` is what a reader thread met. What is raised in the thread that waits for it is nobody's failure: it ends the
+    `error` is what such a thread met. What is raised in the thread that waits for it is nobody's failure: it ends the
     chunk.
     """
     if isinstance(error, FieldError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from time import perf_counter, sleep
@@ -22,7 +21,7 @@ from worker import broker
 from worker.calling import call_due_slides, slide_call_of
 from worker.introduction import introduce
 from worker.lease import Lease, LeaseLost
-from worker.pipeline import Pipeline, unforeseen
+from worker.pipeline import Pipeline, Threads, unforeseen
 
 log = logger(__name__)
 
@@ -37,13 +36,13 @@ class Station:
         self.settings = settings
         self.database = Database.open(settings)
         self.owner = introduce(self.database, settings)
-        self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="reader")
+        self._threads = Threads.start(settings)
         self._classifiers: dict[str, Classifier] = {}
         self._unusable: set[str] = set()
 
     def close(self) -> None:
         """Let go of threads and connections."""
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._threads.close()
         self.database.close()
 
     def screen_chunk(self, chunk_id: int) -> RecordResult | None:
@@ -163,7 +162,7 @@ class Station:
                 return findings.existing(connection, digests, claim.model_id)
 
         faults.reach("compute.begin")
-        pipeline = Pipeline(self.classifier(claim.model_id), self.settings, self._readers)
+        pipeline = Pipeline(self.classifier(claim.model_id), self.settings, self._threads)
         outcomes = list(pipeline.screen(claim, known=known, checkpoint=lease.check))
         faults.reach("compute.end")
         return outcomes

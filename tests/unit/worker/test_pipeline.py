@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from imaging.quality import assess
 from imaging.segment import segment
 from models.classifier import Assessment, PreparedField
 from models.leukocytes import lay_out
-from worker.pipeline import Pipeline, _Loaded
+from worker.pipeline import Pipeline, Threads, _Loaded
 
 
 class Counting:
@@ -64,9 +64,10 @@ class Counting:
 
 
 @pytest.fixture
-def readers():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
+def threads(settings):
+    threads = Threads.start(settings)
+    yield threads
+    threads.close()
 
 
 def picture(path, seed):
@@ -92,46 +93,46 @@ def claim_of(folder, names):
     )
 
 
-def screen(settings, readers, claim, *, known=frozenset(), classifier=None, checkpoint=lambda: None):
-    pipeline = Pipeline(classifier or Counting(), settings, readers)
+def screen(settings, threads, claim, *, known=frozenset(), classifier=None, checkpoint=lambda: None):
+    pipeline = Pipeline(classifier or Counting(), settings, threads)
     outcomes = list(pipeline.screen(claim, known=lambda digests: digests & known, checkpoint=checkpoint))
     return {claim.fields[outcome.field_id].path: outcome for outcome in outcomes}
 
 
-def test_every_field_has_one_outcome_and_the_network_sees_full_batches(settings, readers, tmp_path):
+def test_every_field_has_one_outcome_and_the_network_sees_full_batches(settings, threads, tmp_path):
     names = [f"{number}.png" for number in range(11)]
     for number, name in enumerate(names):
         picture(tmp_path / name, number)
     classifier = Counting()
     settings = settings.model_copy(update={"inference_batch": 4})
-    outcomes = screen(settings, readers, claim_of(tmp_path, names), classifier=classifier)
+    outcomes = screen(settings, threads, claim_of(tmp_path, names), classifier=classifier)
     assert sorted(outcomes) == sorted(names)
     assert all(outcome.finding is not None for outcome in outcomes.values())
     assert classifier.sizes == [4, 4, 3]
 
 
-def test_twins_are_inferred_once_and_known_bytes_not_at_all(settings, readers, tmp_path):
+def test_twins_are_inferred_once_and_known_bytes_not_at_all(settings, threads, tmp_path):
     picture(tmp_path / "a.png", 1)
     shutil.copy(tmp_path / "a.png", tmp_path / "twin.png")
     picture(tmp_path / "known.png", 2)
-    first = screen(settings, readers, claim_of(tmp_path, ["known.png"]))
+    first = screen(settings, threads, claim_of(tmp_path, ["known.png"]))
     classifier = Counting()
     claim = claim_of(tmp_path, ["a.png", "twin.png", "known.png"])
-    outcomes = screen(settings, readers, claim, known={first["known.png"].sha256}, classifier=classifier)
+    outcomes = screen(settings, threads, claim, known={first["known.png"].sha256}, classifier=classifier)
     assert classifier.sizes == [1]
     assert outcomes["a.png"].finding is not None
     assert outcomes["twin.png"].finding is outcomes["twin.png"].failure is None
     assert outcomes["known.png"].finding is outcomes["known.png"].failure is None
 
 
-def test_a_field_that_fails_is_named_and_its_neighbours_go_on(settings, readers, tmp_path):
+def test_a_field_that_fails_is_named_and_its_neighbours_go_on(settings, threads, tmp_path):
     picture(tmp_path / "good.png", 1)
     whole = (tmp_path / "good.png").read_bytes()
     for name in ("cut.png", "cut-twin.png"):
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("no image")
     outcomes = screen(
-        settings, readers, claim_of(tmp_path, ["cut.png", "good.png", "text.png", "gone.png", "cut-twin.png"])
+        settings, threads, claim_of(tmp_path, ["cut.png", "good.png", "text.png", "gone.png", "cut-twin.png"])
     )
     codes = {name: outcome.failure.code if outcome.failure else None for name, outcome in outcomes.items()}
     assert codes == {
@@ -143,7 +144,7 @@ def test_a_field_that_fails_is_named_and_its_neighbours_go_on(settings, readers,
     }
 
 
-def test_an_unforeseen_error_fails_one_field_and_is_logged(settings, readers, tmp_path, monkeypatch):
+def test_an_unforeseen_error_fails_one_field_and_is_logged(settings, threads, tmp_path, monkeypatch):
     for number, name in enumerate(["a.png", "b.png"]):
         picture(tmp_path / name, number)
 
@@ -154,14 +155,13 @@ def test_an_unforeseen_error_fails_one_field_and_is_logged(settings, readers, tm
                 raise ZeroDivisionError
             return super().prepare(decoded)
 
-    with ThreadPoolExecutor(1) as one:
-        outcomes = screen(settings, one, claim_of(tmp_path, ["a.png", "b.png"]), classifier=Failing())
+    outcomes = screen(settings, threads, claim_of(tmp_path, ["a.png", "b.png"]), classifier=Failing())
     assert outcomes["a.png"].failure.code == "internal"
     assert "ZeroDivisionError" in outcomes["a.png"].failure.sentence
     assert outcomes["b.png"].finding is not None
 
 
-def test_a_stop_between_groups_ends_the_work(settings, readers, tmp_path):
+def test_a_stop_between_groups_ends_the_work(settings, threads, tmp_path):
     names = [f"{number}.png" for number in range(8)]
     for number, name in enumerate(names):
         picture(tmp_path / name, number)
@@ -176,7 +176,7 @@ def test_a_stop_between_groups_ends_the_work(settings, readers, tmp_path):
     with pytest.raises(InterruptedError):
         screen(
             settings.model_copy(update={"inference_batch": 2}),
-            readers,
+            threads,
             claim_of(tmp_path, names),
             classifier=classifier,
             checkpoint=checkpoint,
@@ -185,7 +185,7 @@ def test_a_stop_between_groups_ends_the_work(settings, readers, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["read", "prepare"])
-def test_what_interrupts_the_waiting_ends_the_chunk_and_fails_no_field(settings, readers, tmp_path, monkeypatch, stage):
+def test_what_interrupts_the_waiting_ends_the_chunk_and_fails_no_field(settings, threads, tmp_path, monkeypatch, stage):
     picture(tmp_path / "sound.png", 1)
 
     class Stopped(Exception):
@@ -210,7 +210,7 @@ def test_what_interrupts_the_waiting_ends_the_chunk_and_fails_no_field(settings,
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
         with pytest.raises(Stopped):
-            screen(settings, readers, claim_of(tmp_path, ["sound.png"]), classifier=Slow())
+            screen(settings, threads, claim_of(tmp_path, ["sound.png"]), classifier=Slow())
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
@@ -238,7 +238,7 @@ class Together:
         return future
 
 
-def test_on_a_card_groups_are_prepared_together_and_ahead_of_the_network(tmp_path, readers):
+def test_on_a_card_groups_are_prepared_together_and_ahead_of_the_network(tmp_path, threads):
     classifier = Counting()
     classifier.batches = Together(classifier.prepare)
     names = [f"{number}.png" for number in range(11)]
@@ -247,7 +247,7 @@ def test_on_a_card_groups_are_prepared_together_and_ahead_of_the_network(tmp_pat
     (tmp_path / names[5]).write_bytes(b"no image")
     begun: list[int] = []
     outcomes = []
-    pipeline = Pipeline(classifier, Settings(home=tmp_path, inference_batch=2), readers)
+    pipeline = Pipeline(classifier, Settings(home=tmp_path, inference_batch=2), threads)
     for outcome in pipeline.screen(claim_of(tmp_path, names), known=lambda _: (), checkpoint=lambda: None):
         begun.append(sum(classifier.batches.given))
         outcomes.append(outcome)
@@ -314,12 +314,12 @@ def wide(path, side):
     cv2.imwrite(str(path), np.random.default_rng(side).integers(0, 255, (64, side, 3), np.uint8))
 
 
-def test_a_field_for_which_memory_runs_out_is_screened_alone_when_the_others_are_done(settings, readers, tmp_path):
+def test_a_field_for_which_memory_runs_out_is_screened_alone_when_the_others_are_done(settings, threads, tmp_path):
     for name, side in (("hungry.png", 80), ("a.png", 64), ("twin-of-hungry.png", 80)):
         wide(tmp_path / name, side)
     classifier = Starving(hungry=80)
     outcomes = screen(
-        settings, readers, claim_of(tmp_path, ["hungry.png", "a.png", "twin-of-hungry.png"]), classifier=classifier
+        settings, threads, claim_of(tmp_path, ["hungry.png", "a.png", "twin-of-hungry.png"]), classifier=classifier
     )
     assert classifier.sizes == [1, 1]
     assert outcomes["hungry.png"].finding is not None and outcomes["a.png"].finding is not None
@@ -327,18 +327,18 @@ def test_a_field_for_which_memory_runs_out_is_screened_alone_when_the_others_are
     assert outcomes["twin-of-hungry.png"].sha256 == outcomes["hungry.png"].sha256
 
 
-def test_a_field_that_needs_too_much_memory_even_alone_fails_with_that_reason(settings, readers, tmp_path):
+def test_a_field_that_needs_too_much_memory_even_alone_fails_with_that_reason(settings, threads, tmp_path):
     for name, side in (("huge.png", 90), ("a.png", 64), ("twin.png", 90)):
         wide(tmp_path / name, side)
     claim = claim_of(tmp_path, ["huge.png", "a.png", "twin.png"])
-    outcomes = screen(settings, readers, claim, classifier=Starving(forbidden=90))
+    outcomes = screen(settings, threads, claim, classifier=Starving(forbidden=90))
     assert outcomes["a.png"].finding is not None
     for name in ("huge.png", "twin.png"):
         assert outcomes[name].failure.code == "out-of-memory"
         assert "allq retry" in outcomes[name].failure.sentence
 
 
-def test_a_twin_is_screened_itself_when_the_field_it_waited_for_has_changed(settings, readers, tmp_path):
+def test_a_twin_is_screened_itself_when_the_field_it_waited_for_has_changed(settings, threads, tmp_path):
     for name in ("hungry.png", "twin.png"):
         wide(tmp_path / name, 80)
     wide(tmp_path / "a.png", 64)
@@ -349,7 +349,7 @@ def test_a_twin_is_screened_itself_when_the_field_it_waited_for_has_changed(sett
 
     classifier = Starving(hungry=80)
     claim = claim_of(tmp_path, ["hungry.png", "a.png", "twin.png"])
-    pipeline = Pipeline(classifier, settings, readers)
+    pipeline = Pipeline(classifier, settings, threads)
     outcomes = {}
     for outcome in pipeline.screen(claim, known=lambda _: (), checkpoint=lambda: None):
         change()
@@ -358,7 +358,7 @@ def test_a_twin_is_screened_itself_when_the_field_it_waited_for_has_changed(sett
     assert all(outcome.finding is not None for outcome in outcomes.values())
 
 
-def test_a_file_that_grew_since_it_was_submitted_is_read_alone(settings, readers, tmp_path, monkeypatch):
+def test_a_file_that_grew_since_it_was_submitted_is_read_alone(settings, threads, tmp_path, monkeypatch):
     wide(tmp_path / "a.png", 64)
     wide(tmp_path / "grown.png", 80)
     with (tmp_path / "grown.png").open("ab") as file:
@@ -371,17 +371,17 @@ def test_a_file_that_grew_since_it_was_submitted_is_read_alone(settings, readers
         return load(self, claim, field, roots, max_bytes)
 
     monkeypatch.setattr(Pipeline, "_load", noting)
-    outcomes = screen(settings, readers, claim_of(tmp_path, ["grown.png", "a.png"]))
+    outcomes = screen(settings, threads, claim_of(tmp_path, ["grown.png", "a.png"]))
     assert all(outcome.finding is not None for outcome in outcomes.values())
     assert sorted(asked[:2]) == [("a.png", 1 << 20), ("grown.png", 1 << 20)]
     assert asked[2:] == [("grown.png", settings.max_file_bytes)]
 
 
-def test_what_waits_for_its_twin_holds_no_bytes(settings, readers, tmp_path):
+def test_what_waits_for_its_twin_holds_no_bytes(settings, threads, tmp_path):
     names = [f"{number}.png" for number in range(12)]
     for name in names:
         wide(tmp_path / name, 80)
-    pipeline = Pipeline(Counting(), settings.model_copy(update={"inference_batch": 2}), readers)
+    pipeline = Pipeline(Counting(), settings.model_copy(update={"inference_batch": 2}), threads)
     held = []
     for _ in pipeline.screen(claim_of(tmp_path, names), known=lambda _: (), checkpoint=lambda: None):
         held.append(sum(type(each) is _Loaded for each in gc.get_objects()))
