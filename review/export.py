@@ -35,7 +35,6 @@ SPREADSHEET_RUNS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "
 """First characters of a text that Excel and LibreOffice take for a formula (OWASP, "CSV injection")."""
 
 _RUN: Final = frozenset(SPREADSHEET_RUNS)
-_ENDS_A_CELL: Final = (";", "\t", "|")
 _BEGINS_A_FORMULA: Final = re.compile(r"(?:^|(?<=[;\t|]))(?=[=+\-@\t\r\n＝＋－＠])")
 """Where such a text begins: at a cell's beginning, and after what another country's spreadsheet takes for its end."""
 
@@ -110,11 +109,12 @@ def write_csv(rows: Iterable[Row], stream: BinaryIO, *, level: Level, terminal: 
     keys = (*level.keys, "synthetic") if first and "synthetic" in first else level.keys
     measures = tuple(first["measures"]) if first and "measures" in first else ()
     with _text(stream) as text:
-        writer = csv.writer(_LinesEndInNewline(text))
-        writer.writerow([column for key in keys for column in _columns(key, measures)])
-        counted = _Counting(rows)
-        writer.writerows(_cells(row, keys, measures, terminal=terminal) for row in counted)
-    return counted.count
+        text.write(_line([column for key in keys for column in _columns(key, measures)]))
+        count = 0
+        for row in rows:
+            text.write(_line(_cells(row, keys, measures, terminal=terminal)))
+            count += 1
+    return count
 
 
 def write_table(
@@ -143,23 +143,20 @@ def _text(stream: BinaryIO) -> Iterator[io.TextIOWrapper]:
             text.detach()
 
 
-class _Counting:
-    """Rows, and how many of them have passed."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = rows
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
-            self.count += 1
-            yield row
+def _line(cells: Sequence[str]) -> str:
+    """A line of several cells. Where none needs quotes they are put together in half of `csv`'s time."""
+    line = ",".join(cells)
+    if line.count(",") == len(cells) - 1 and not ('"' in line or "\n" in line or "\r" in line):
+        return line + "\n"
+    quoted = io.StringIO()
+    csv.writer(_LinesEndInNewline(quoted)).writerow(cells)
+    return quoted.getvalue()
 
 
 class _LinesEndInNewline:
     """Lines from CRLF to LF: `csv` quotes a carriage return inside a cell only where it writes CRLF itself."""
 
-    def __init__(self, text: io.TextIOWrapper) -> None:
+    def __init__(self, text: io.TextIOBase) -> None:
         self._text = text
 
     def write(self, line: str) -> int:
@@ -172,19 +169,20 @@ def safe_for_spreadsheets(text: str) -> str:
     Inside it, too: where the list separator is a semicolon (in much of Europe), Excel cuts `a;=b` into two cells, and
     quotes don't keep it from doing so.
     """
-    if text[:1] not in _RUN and not any(end in text for end in _ENDS_A_CELL):  # nearly every text of millions
+    # Nearly every text of millions, so without a loop.
+    if text[:1] not in _RUN and ";" not in text and "\t" not in text and "|" not in text:
         return text
     return _BEGINS_A_FORMULA.sub("'", text)
 
 
-def _csv_cell(value: object, *, terminal: bool) -> object:
+def _csv_cell(value: object, *, terminal: bool) -> str:
     if isinstance(value, str):
         return safe_for_spreadsheets(printable(value) if terminal else value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
         return value.isoformat()
-    return "" if value is None else value
+    return "" if value is None else str(value)
 
 
 _FLAT: Final = {
@@ -199,24 +197,24 @@ def _columns(key: str, measures: Sequence[str]) -> Sequence[str]:
     return measures if key == "measures" else _FLAT.get(key, (key,))
 
 
-def _cells(row: Row, keys: Sequence[str], measures: Sequence[str], *, terminal: bool) -> list[object]:
+def _cells(row: Row, keys: Sequence[str], measures: Sequence[str], *, terminal: bool) -> list[str]:
     """The cells of a row in the order of its columns. There may be millions: what is common comes first."""
-    cells: list[object] = []
+    cells: list[str] = []
     for key in keys:
         value = row[key]
         kind = type(value)
         if kind is float or kind is int:
-            cells.append(value)
+            cells.append(repr(value))
         elif kind is str and not terminal:
             cells.append(safe_for_spreadsheets(value))
         elif value is None:
-            cells += [None] * len(_columns(key, measures))
+            cells += [""] * len(_columns(key, measures))
         elif key == "probabilities":
-            cells += [value[name] for name in CLASSES]
+            cells += [repr(value[name]) for name in CLASSES]
         elif key in {"box", "centre"}:
-            cells += value
+            cells += map(repr, value)
         elif key == "measures":
-            cells += [value[name] for name in measures]
+            cells += [_csv_cell(value[name], terminal=terminal) for name in measures]
         elif key == "flags":
             cells.append(_csv_cell(";".join(value), terminal=terminal))
         elif key == "outline":

@@ -131,6 +131,13 @@ def test_every_name_comes_back_from_csv_as_it_was_but_for_the_apostrophe(name: s
     assert not any(part.startswith(export.SPREADSHEET_RUNS) for part in re.split("[;|]", row["field"]))
 
 
+@given(st.lists(st.text(st.sampled_from("a,\"\r\n;' "), max_size=4), min_size=2, max_size=4))
+def test_a_line_of_csv_is_what_the_csv_module_makes_of_its_cells(cells: list[str]) -> None:
+    expected = io.StringIO()
+    csv.writer(expected).writerow(cells)
+    assert export._line(cells) == expected.getvalue().removesuffix("\r\n") + "\n"
+
+
 def test_on_a_terminal_control_characters_in_names_are_escaped() -> None:
     data = written([FIELD | {"field": "a\x1b[2Jb.png"}], Level.FIELD, Format.CSV, terminal=True)
     assert b"\x1b" not in data
