@@ -16,6 +16,7 @@ from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, Settings
 from allq.settings import Settings
 from db import migrate
 from db.address import shown, without_secrets
+from db.statements import MANY_ROWS
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for the one before it."""
@@ -208,6 +209,12 @@ def _postgresql_engine(url: URL) -> Engine:
     engine = create_engine(
         url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True
     )
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def on_execute(_conn: Connection, cursor: Any, _sql: str, _values: Any, context: Any, _many: bool) -> None:
+        if context is not None and context.execution_options.get(MANY_ROWS):
+            cursor.format = 1  # psycopg.pq.Format.BINARY, of this cursor alone
+
     event.listen(engine, "handle_error", _in_plain_words)
     return engine
 

@@ -208,7 +208,7 @@ def _pages(conn: Connection, batch_id: int, statement: str, page: int) -> Iterat
         after = 0
         while True:
             values = {"slides": group, "after": after, "page": page}
-            rows = run(conn, statement, values, lists=("slides",)).all()
+            rows = run(conn, statement, values, lists=("slides",), many_rows=True).all()
             for row in rows:
                 yield names[row[0]], row
             if len(group) > 1 or len(rows) < page:

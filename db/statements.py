@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, CursorResult, TextClause, bindparam, text
 
@@ -35,6 +35,10 @@ _POSTGRESQL = {
 }
 
 
+MANY_ROWS: Final = "allq_many_rows"
+"""The execution option of a statement whose rows are worth a binary format (`db.database` acts on it)."""
+
+
 @cache
 def _prepared(template: str, dialect: str, lists: tuple[str, ...]) -> TextClause:
     for name, spelled in (_SQLITE if dialect == "sqlite" else _POSTGRESQL).items():
@@ -48,9 +52,14 @@ def run(
     parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
     *,
     lists: tuple[str, ...] = (),
+    many_rows: bool = False,
 ) -> CursorResult[*tuple[Any, ...]]:
-    """Execute `template`. `lists` names the parameters that stand for several values: `id IN :ids`."""
-    return conn.execute(_prepared(template, conn.dialect.name, lists), parameters or None)
+    """Execute `template`. `lists` names the parameters that stand for several values: `id IN :ids`.
+
+    With `many_rows`, PostgreSQL sends them in binary: numbers are neither written out there nor read here.
+    """
+    options = {MANY_ROWS: True} if many_rows else None
+    return conn.execute(_prepared(template, conn.dialect.name, lists), parameters or None, execution_options=options)
 
 
 def on_sqlite(conn: Connection) -> bool:
