@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--database-url", default=None)
     parser.add_argument("--chunks", type=int, default=80)
     parser.add_argument("--seal-every", type=int, default=3, help="chunks between two seals")
-    parser.add_argument("--fields-per-second", type=float, default=132.5, help="the whole path's, on this machine")
+    parser.add_argument("--fields-per-second", type=float, default=190.0, help="the whole path's, on this machine")
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--per-checkpoint", type=int, default=20)
     given = parser.parse_args()

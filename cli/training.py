@@ -40,6 +40,10 @@ Threads = Annotated[
 Architecture = Annotated[str | None, typer.Option("--architecture", help="Name of the network's architecture.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that is random.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option("--calibration", help="Work folder of an evaluation by group; its held-out fields calibrate."),
+]
 
 
 def train(
@@ -52,10 +56,7 @@ def train(
     architecture: Architecture = None,
     epochs: Epochs = None,
     groups: Groups = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option("--calibration", help="Work folder of an evaluation by group; its held-out fields calibrate."),
-    ] = None,
+    calibration: Calibration = None,
     seed: Seed = 0,
     threads: Threads = None,
     synthetic: Annotated[
@@ -118,6 +119,7 @@ def evaluate(
     architecture: Architecture = None,
     epochs: Epochs = None,
     groups: Groups = None,
+    calibration: Calibration = None,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Checkpoints and held-out outputs. Default: allq-evaluation, here."),
@@ -156,7 +158,12 @@ def evaluate(
         work=work,
         only=tuple(only or ()),
         interventions=interventions,
-        training=TrainOptions(threads=threads, seed=seed, **_given(architecture=architecture, epochs=epochs)),
+        training=TrainOptions(
+            threads=threads,
+            seed=seed,
+            calibration=calibration,
+            **_given(architecture=architecture, epochs=epochs),
+        ),
     )
     with meter() as shown:
         report = evaluate_model(data, asked, shown.stage, settings=working_settings())

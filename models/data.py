@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allq.classes import CLASSES, DATA_FOLDERS
-from allq.errors import UsageError
+from allq.errors import FieldError, UsageError
+from imaging.decode import Decoded, decode
 from imaging.formats import sniff
 
 MAX_PIXELS = 200_000_000
@@ -46,6 +47,15 @@ class Fold:
     name: str
     train: NDArray[np.intp]
     test: NDArray[np.intp]
+
+
+def read_pixels(field: LabelledField, reduce_to: int) -> Decoded:
+    """The field's picture, at a reduced scale of at least `reduce_to` pixels. Raises UsageError naming the file."""
+    try:
+        return decode(field.path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=reduce_to)
+    except (FieldError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{field.path} can't be used: {why} Remove it from the data.") from error
 
 
 def read_labelled(data: Path, groups: Path | None = None) -> list[LabelledField]:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from allq.settings import Settings, current
 from allq.version import __version__
-from imaging.decode import decode
 from models.artefact import SlideRule, find
 from models.classifier import Assessment, Classifier
-from models.data import MAX_PIXELS, LabelledField, fingerprint, read_labelled
+from models.data import LabelledField, fingerprint, read_labelled, read_pixels
 from models.heldout import Calibration, HeldOut, calibrate, cautious, cross_calibrate, stored
 from models.interventions import intervene, remove_suspects, subjects
 from models.options import EvaluateOptions, Progress, silent
@@ -53,6 +52,7 @@ def evaluate(
             **({"streams left out": ", ".join(options.only)} if options.only else {}),
             "seed": options.seed,
             "code_version": __version__,
+            "calibrated": _how_calibrated(options, len(names)),
             "training": _recorded(options),
         },
         parts={name: np.flatnonzero(held_out.folds == number) for number, name in enumerate(names)},
@@ -68,7 +68,7 @@ def _of_model(
     assessments: list[Assessment] = []
     for start in range(0, len(fields), settings.inference_batch):
         prepared = [
-            classifier.prepare(decode(field.path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=classifier.decode_side))
+            classifier.prepare(read_pixels(field, classifier.decode_side))
             for field in fields[start : start + settings.inference_batch]
         ]
         assessments += classifier.classify(prepared)
@@ -93,7 +93,7 @@ def _of_model(
             "fingerprint": content,
             "model": f"{classifier.model.name} {classifier.model.id[:12]}",
             "synthetic": classifier.model.configuration.synthetic,
-            "same data as trained on": content == provenance.fingerprint,
+            "exactly the data it was trained on": content == provenance.fingerprint,
             "engine": classifier.engine_name,
             "code_version": __version__,
         },
@@ -110,6 +110,9 @@ def _calibrations(held_out: HeldOut, options: EvaluateOptions) -> list[tuple[NDA
     is that of an evaluation by group (`training.calibration`), without its fields of the stream, where one is given.
     """
     if options.protocol != "stream" or options.training.calibration is None:
+        if options.protocol == "stream" and len(np.unique(held_out.folds)) == 1:
+            # A stream alone has no other to be calibrated on, and not itself: then it is not calibrated at all.
+            return [(np.arange(len(held_out.labels)), Calibration())]
         return list(cross_calibrate(held_out))
     by_group = stored(options.training.calibration, held_out.fingerprint, held_out.architecture)
     found = []
@@ -118,6 +121,14 @@ def _calibrations(held_out: HeldOut, options: EvaluateOptions) -> list[tuple[NDA
         known = np.flatnonzero(~np.isin(by_group.streams, held_out.streams[inside]))
         found.append((inside, calibrate(by_group.take(known))))
     return found
+
+
+def _how_calibrated(options: EvaluateOptions, folds: int) -> str:
+    if options.protocol != "stream":
+        return "each fold on the others"
+    if options.training.calibration is not None:
+        return "on the fields held out by group, without the stream's own"
+    return "each stream on the other left-out streams" if folds > 1 else "not at all: there is no other stream"
 
 
 def _report(
@@ -138,6 +149,13 @@ def _report(
 
 
 def _recorded(options: EvaluateOptions) -> dict[str, Any]:
+    from models.augment import Augmentation  # noqa: PLC0415  # with what trains, as above
+    from models.scenes import Shares  # noqa: PLC0415
+
     ours = {"name", "groups", "calibration", "work", "threads", "holdout", "synthetic"}
     training = replace(options.training, input_sizes=options.training.sizes)
-    return {name: value for name, value in asdict(training).items() if name not in ours}
+    return {
+        **{name: value for name, value in asdict(training).items() if name not in ours},
+        "augmentation": asdict(Augmentation()),
+        "scenes": asdict(Shares()),
+    }

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.decode import Decoded, decode
+from imaging.decode import Decoded
 from imaging.formats import ImageFormat
 from imaging.layers import cell_mask, paint_out, put_together, without_cells
 from imaging.overlays import find_bar, find_overlays, without_overlays
@@ -26,7 +26,7 @@ from imaging.synthetic import draw_scale_bar
 from models.artefact import LeukocyteRule
 from models.augment import Augmentation, vary_stain
 from models.classifier import Assessment, Classifier, PreparedField
-from models.data import MAX_PIXELS, LabelledField
+from models.data import LabelledField, read_pixels
 from models.metrics import share_interval
 from models.options import Progress, silent
 
@@ -170,7 +170,7 @@ CHANGES: Final[Mapping[str, Change]] = {
     "JPEG quality 40": compressed(40),
     "blur, 0.3 % of the width": blurred(0.003),
     "cells 20 % larger": magnified(1.2),
-    "cells 20 % smaller": magnified(1 / 1.2),
+    "cells 20 % smaller": magnified(0.8),
 }
 
 
@@ -232,7 +232,7 @@ def subjects(classifier: Classifier, fields: Sequence[LabelledField], progress: 
 
 def _read(field: LabelledField, side: int) -> Pixels:
     """At the scale at which leukocytes are looked for: nuclei and pixels lie over each other."""
-    pixels = decode(field.path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=side).pixels
+    pixels = read_pixels(field, side).pixels
     height, width = pixels.shape[:2]
     shrink = max(height, width) / side
     if shrink <= 1:

@@ -15,12 +15,11 @@ import numpy as np
 from allq.errors import UsageError
 from allq.settings import Settings
 from allq.version import __version__
-from imaging.decode import decode
 from models.artefact import Model, Provenance, find, write
 from models.calibration import softmax
 from models.card import card
 from models.classifier import Classifier, PreparedField
-from models.data import MAX_PIXELS, LabelledField, fingerprint, read_labelled, split_folds
+from models.data import LabelledField, fingerprint, read_labelled, read_pixels, split_folds
 from models.engines.base import NetworkOutput, join
 from models.flags import flags
 from models.heldout import HeldOut, calibrate, cautious, cross_calibrate
@@ -92,7 +91,11 @@ def recalibrate(
             fingerprint=fingerprint(fields),
             fields=len(fields),
             groups=count,
-            training={"calibrated from": f"{original.name} {original.id}", **asdict(before)["provenance"]["training"]},
+            training={
+                "calibrated from": f"{original.name} {original.id}",
+                "trained on": before.provenance.fingerprint,
+                **asdict(before)["provenance"]["training"],
+            },
         ),
         metrics=metrics,
         code_version=__version__,
@@ -107,8 +110,7 @@ def _look(
     everything: list[PreparedField] = []
     for start in range(0, len(fields), 32):
         prepared = [
-            classifier.prepare(decode(field.path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=classifier.decode_side))
-            for field in fields[start : start + 32]
+            classifier.prepare(read_pixels(field, classifier.decode_side)) for field in fields[start : start + 32]
         ]
         outputs.append(classifier.infer(prepared))
         everything += prepared

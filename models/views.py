@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from allq.errors import FieldError, UsageError
-from imaging.decode import decode
 from imaging.layers import without_cells
 from imaging.overlays import find_overlays, without_overlays
 from imaging.parameters import QualityParameters, SegmentationParameters
 from imaging.segment import segment
 from models.architectures.blueprint import InputSizes
-from models.data import MAX_PIXELS, LabelledField
+from models.data import LabelledField, read_pixels
 from models.inputs import CACHED_SIDE, Square, cells_view, field_view, judge, sampled, to_cached
 from models.leukocytes import Nuclei, lay_out
 from models.options import Progress, silent
@@ -78,10 +76,7 @@ def view_all(
 
     def view(index: int) -> tuple[Nuclei, tuple[str, ...]]:
         field = fields[index]
-        try:
-            decoded = decode(field.path.read_bytes(), max_pixels=MAX_PIXELS, reduce_to=segmentation.working_side)
-        except FieldError as error:
-            raise UsageError(f"{field.path} can't be used: {error} Remove it from the data.") from error
+        decoded = read_pixels(field, segmentation.working_side)
         overlays = find_overlays(decoded.pixels, segmentation.overlays)
         size = decoded.width, decoded.height
         found = segment(decoded.pixels, segmentation, original_size=size, overlays=overlays)

@@ -118,7 +118,7 @@ def pixels(small: Path, large: Path, fields: int, repeat: int) -> Found:
         "read_ms": (read, "ms/field", "reading and hashing a small field (in the page cache)"),
         "decode_ms": (decode, "ms/field", "decoding a small field"),
         "segment_ms": (segment, "ms/field", "segmenting it, quality checks, cutting out"),
-        "classify_ms": (infer, "ms/field", "the network's two views"),
+        "classify_ms": (infer, "ms/field", "the three networks, views of the field and its leukocytes"),
         "record_ms": (record, "ms/field", "recording into SQLite, a transaction a chunk"),
         "field_bytes": (_mean_bytes(small), "bytes", "a small field's file"),
         "field_bytes_5mp": (_mean_bytes(large), "bytes", "a 2592×1944 field's file (JPEG, quality 90)"),

@@ -63,7 +63,8 @@ class TwoChannelDenseNet201(FieldNetwork):
 
     def learners(self) -> tuple[Learner, ...]:
         """Both channels together."""
-        start = (part for channel in (self.segmented, self.original) for part in channel.children())
+        channels = zip(self.segmented.children(), self.original.children(), strict=True)
+        start = (part for pair in channels for part in pair)  # the first blocks of both are frozen first
         return (Learner(name="both", module=self, inputs=("cells", "field"), logits=self._logits, start=tuple(start)),)
 
     def _logits(self, cells: Tensor, fields: Tensor) -> Tensor:

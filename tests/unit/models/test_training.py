@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +21,15 @@ from models import fit
 from models.architectures.blueprint import InputSizes
 from models.architectures.network import Network
 from models.architectures.registry import TWO_CHANNELS, blueprint
-from models.artefact import Model
+from models.artefact import DEFAULT, Model
+from models.card import card
 from models.data import read_labelled
+from models.engines.torch import restore
 from models.evaluate import evaluate
 from models.heldout import HeldOut
 from models.novelty import Novelty
 from models.options import EvaluateOptions, TrainOptions
+from models.outside import left_out_streams
 from models.recalibrate import recalibrate
 from models.scenes import Shares
 from models.train import train
@@ -219,7 +224,7 @@ def test_a_finished_model_is_evaluated_on_a_labelled_folder(data: Path, trained:
     settings = Settings(home=tmp_path, models_dir=trained.path.parent)
     options = EvaluateOptions(protocol="folder", model="small", bootstrap=5)
     found = evaluate(data, options, settings=settings).as_json()
-    assert found["about"]["same data as trained on"]
+    assert found["about"]["exactly the data it was trained on"]
     assert found["about"]["synthetic"]
     assert found["fields"] == 48
 
@@ -253,3 +258,61 @@ def test_a_class_without_images_cannot_be_trained(data: Path, tmp_path: Path) ->
     (tmp_path / "benign" / "a.png").write_bytes(next((data / "benign").iterdir()).read_bytes())
     with pytest.raises(UsageError, match="no images of early-pre-b, pre-b, pro-b"):
         train(tmp_path, tmp_path / "out", OPTIONS)
+
+
+def test_each_stream_that_is_left_out_has_a_line_of_shares(data: Path, trained: Model) -> None:
+    network = restore(trained.configuration, trained.arrays())
+    lines = left_out_streams(network, data, OPTIONS).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| slate", "| violet"]
+    for line in lines[2:]:
+        count, *shares = line.strip("| ").split(" | ")[1:]
+        assert int(count) == 24
+        numbers = [float(share) for share in " ".join(shares).replace("%", "").replace(";", "").split()]
+        assert len(numbers) == 4
+        assert all(0 <= share <= 100 for share in numbers)
+
+
+def test_without_streams_none_is_left_out(data: Path, trained: Model) -> None:
+    network = restore(trained.configuration, trained.arrays())
+    (data / "groups.csv").rename(data / "kept.csv")
+    try:
+        assert left_out_streams(network, data, OPTIONS) == ""
+    finally:
+        (data / "kept.csv").rename(data / "groups.csv")
+
+
+def test_an_image_that_is_damaged_is_named_whoever_reads_it(
+    data: Path, trained: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.recalibrate.LEAST_FIELDS", 10)
+    copy = tmp_path / "labelled"
+    shutil.copytree(data, copy)
+    damaged = sorted(copy.rglob("*.png"))[5]
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    settings = Settings(home=tmp_path / "home", models_dir=trained.path.parent)
+    asked = EvaluateOptions(protocol="folder", model=trained.name, interventions=False)
+    with pytest.raises(UsageError, match=re.escape(str(damaged))):
+        evaluate(copy, asked, settings=settings)
+    with pytest.raises(UsageError, match=re.escape(str(damaged))):
+        recalibrate(copy, tmp_path / "out", name="ours", settings=settings, model=trained.name)
+
+
+def test_a_stream_evaluated_alone_is_not_calibrated_on_itself(data: Path, tmp_path: Path) -> None:
+    asked = EvaluateOptions(
+        protocol="stream", only=("slate",), work=tmp_path, training=OPTIONS, interventions=False, bootstrap=20
+    )
+    report = evaluate(data, asked)
+    assert report.about["calibrated"] == "not at all: there is no other stream"
+
+
+def test_a_card_says_of_whose_images_only_what_is_known(trained: Model) -> None:
+    own = card(replace(trained.configuration, synthetic=False))
+    assert "Taleqani" not in own
+    assert "whoever gathered them must" in own
+    of_ours = replace(
+        trained.configuration.provenance, training={"calibrated from": f"{DEFAULT} 0123", "holdout": 0.15}
+    )
+    calibrated = card(replace(trained.configuration, synthetic=False, provenance=of_ours))
+    assert "Taleqani" in calibrated
+    assert "Calibrated, without training, on" in calibrated
+    assert "were not trained" not in calibrated
