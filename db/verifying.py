@@ -72,14 +72,16 @@ def verify(
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
     `since` leaves out rows that no event tells of. NotFound when there is no such checkpoint.
     """
+    # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
+    exported = _Exported(witness)
     with database.read() as conn:
         conn.detach()  # what is set on it to read damaged text must not outlive this
-        return _Verification(database, conn, witness, complete=complete, progress=progress).run(since)
+        return _Verification(database, conn, exported, complete=complete, progress=progress).run(since)
 
 
 class _Verification:
     def __init__(
-        self, database: Database, conn: Connection, witness: Witness, *, complete: bool, progress: Progress
+        self, database: Database, conn: Connection, exported: _Exported, *, complete: bool, progress: Progress
     ) -> None:
         self._database = database
         self._conn = conn
@@ -88,7 +90,8 @@ class _Verification:
         self._found = Verified()
         self._more = 0
         self._rows = RowsTold(conn, self._report)
-        self._exported = _Exported(witness, self._report)
+        self._exported = exported
+        exported.report = self._report
         self._statement = (
             f"SELECT l.seq, l.event_id, l.hash, {event_columns(conn)} "
             "FROM leaf l LEFT JOIN event e ON e.id = l.event_id "
@@ -390,11 +393,11 @@ class _Leaves:
 
 
 class _Exported:
-    """The exported checkpoints, read in lockstep with the database's."""
+    """The exported checkpoints as they are now, to be read in lockstep with the database's."""
 
-    def __init__(self, witness: Witness, report: Callable[[Problem], None]) -> None:
-        self._lines = witness.lines()
-        self._report = report
+    def __init__(self, witness: Witness) -> None:
+        self._lines = witness.lines(witness.size())
+        self.report: Callable[[Problem], None] = lambda _: None
         self._raw: bytes | None = None
         self._ahead: Checkpoint | None = None
         self._before = 0
@@ -409,13 +412,13 @@ class _Exported:
                     return None
                 line = read_line(raw)
             except LedgerError as error:
-                self._report(Problem(table="exported checkpoints", row=f"after {self._before}", what=str(error)))
+                self.report(Problem(table="exported checkpoints", row=f"after {self._before}", what=str(error)))
                 self._raw = None
                 continue
             self._raw = None
             self._took(line)
             if line.number <= self._before:
-                self._report(Problem(table="exported checkpoints", row=str(line.number), what="is out of its order"))
+                self.report(Problem(table="exported checkpoints", row=str(line.number), what="is out of its order"))
                 continue
             self._before = line.number
             self._ahead = line
@@ -458,7 +461,7 @@ class _Exported:
         for _ in self.before(checkpoint.number):
             pass
         if self.matches(checkpoint) is False:
-            self._report(_of_checkpoint(checkpoint.number, "is not the one that was exported"))
+            self.report(_of_checkpoint(checkpoint.number, "is not the one that was exported"))
 
 
 class _Chain:

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from sqlalchemy import Connection
 
@@ -59,8 +59,18 @@ class Witness:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def lines(self) -> Iterator[bytes]:
-        """Every line as it stands, but for what a power cut has torn: the whole line follows that."""
+    def size(self) -> int:
+        """Bytes of the file just now; 0 without one."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def lines(self, size: int | None = None) -> Iterator[bytes]:
+        """Every line as it stands, but for what a power cut has torn: the whole line follows that.
+
+        With `size`, of so many bytes: what was there at an earlier look.
+        """
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -69,7 +79,7 @@ class Witness:
             raise LedgerError(f"The exported checkpoints {self.path} can't be read ({error.strerror}).") from None
         with file:
             before: bytes | None = None
-            for line in file:
+            for line in _lines(file, size):
                 if before is not None and not line.startswith(before.rstrip(b"\n")):
                     yield before
                 before = line
@@ -124,6 +134,16 @@ class Witness:
             raise LedgerError(
                 f"Checkpoints can't be written to {self.path} ({error.strerror}). Make room, or set ALLQ_LEDGER_FILE."
             ) from None
+
+
+def _lines(file: IO[bytes], size: int | None) -> Iterator[bytes]:
+    """The lines of the first `size` bytes; the last may be cut off."""
+    if size is None:
+        yield from file
+        return
+    while size > 0 and (line := file.readline(size)):
+        size -= len(line)
+        yield line
 
 
 def agrees(conn: Connection, witness: Witness) -> None:

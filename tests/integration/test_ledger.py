@@ -138,6 +138,27 @@ def test_an_event_that_is_committed_late_is_sealed_later(
     assert found.problems == []
 
 
+def test_what_is_sealed_while_it_is_verified_is_no_fault(database: Database, settings: Settings) -> None:
+    for name in "AB":
+        screen(database, name)
+        sealing.seal(database, settings)
+    screen(database, "C")
+    found = verify(database, settings, progress=lambda *_: sealing.seal(database, settings))
+    assert (found.problems, found.checkpoints, found.exported) == ([], 2, 2)
+    assert numbers(settings) == [1, 2, 3]
+    assert verify(database, settings, complete=True).problems == []
+
+
+def test_there_is_one_sealer_at_a_time(database: Database, settings: Settings) -> None:
+    if database.dialect == "sqlite":
+        pytest.skip("whoever writes is alone")
+    screen(database, "A")
+    with database.engine.begin() as other:
+        other.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('allq sealer'))")
+        assert sealing.seal(database, settings).events == 0
+    assert sealing.seal(database, settings).events == 5
+
+
 def test_the_key_is_made_once_and_for_nobody_else(database: Database, settings: Settings) -> None:
     screen(database, "A")
     sealing.seal(database, settings)
