@@ -7,7 +7,6 @@ that they tell of as the lines that were digested, and the script that verifies 
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from db import checkpoints, findings, lines
 from db.checkpoints import Checkpoint
 from db.lines import canonical, event_text
 from db.merkle import Levels
+from db.rows_told import KEYS
 from db.sealing import event_columns
 from db.statements import run
 
@@ -45,11 +45,6 @@ verify.py           the script; what it does is described in docs/ledger.md of a
 Research use, decision support: allq ranks and documents, a named person decides.
 """
 
-_ROWS: Final = {
-    "model-remembered": ("model", re.compile(r'"key":(\d+)')),
-    "slide-called": ("slide_call", re.compile(r'"slide_call":(\d+)')),
-    "slide-reviewed": ("review", re.compile(r'"review":(\d+)')),
-}
 _ALWAYS: Final = ("backup-restored", "ledger-began", "ledger-key-rotated", "model-remembered")
 """Events that are in every bundle: what they tell of concerns all slides."""
 
@@ -134,8 +129,8 @@ def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -
 def _rows(conn: Connection, told: list[Any]) -> Iterator[dict[str, Any]]:
     """The digested lines, by the event that has their digest. Events from before rows had digests are left out."""
     for event_id, kind, _, body in told:
-        if kind in _ROWS and '"row":"' in body:
-            table, pattern = _ROWS[kind]
+        if kind in KEYS and '"row":"' in body:
+            table, pattern = KEYS[kind]
             key = pattern.search(body)
             columns = ", ".join(lines.COLUMNS[table])
             row = run(conn, f"SELECT {columns} FROM {table} WHERE id = :id", {"id": int(key[1]) if key else 0}).first()

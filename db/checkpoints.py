@@ -184,8 +184,11 @@ def after(conn: Connection, number: int, *, page: int = 1_000) -> Iterator[tuple
 def of_row(row: Any) -> tuple[Checkpoint, bytes]:
     """A checkpoint and its frontier from the columns `COLUMNS`; TypeError when one holds what we never write."""
     number, origin, size, root, previous, sealed_at, settled, given_up, next_key, public_key, signature, frontier = row
-    if not all(isinstance(value, int) for value in (number, size, settled)) or not isinstance(origin, str):
-        raise TypeError("a number or the origin is none")
+    if not all(isinstance(value, int) for value in (number, size, settled)):
+        raise TypeError("a number is none")
+    sealed_at = instant(sealed_at)
+    if not (isinstance(origin, str) and origin.isascii() and sealed_at.isascii()):
+        raise TypeError("the origin or the time is none")
     if given_up is not None and not (isinstance(given_up, str) and _GIVEN_UP.fullmatch(given_up)):
         raise TypeError("given_up names no checkpoint")
     checkpoint = Checkpoint(
@@ -194,7 +197,7 @@ def of_row(row: Any) -> tuple[Checkpoint, bytes]:
         size=size,
         root=blob(root),
         previous=blob(previous),
-        sealed_at=instant(sealed_at),
+        sealed_at=sealed_at,
         settled=settled,
         given_up=given_up,
         next_key=None if next_key is None else blob(next_key),

@@ -132,7 +132,7 @@ def digest(lines: Iterable[str]) -> str:
     """SHA-256 over the lines, each ended by a line feed, in hexadecimal."""
     total = hashlib.sha256()
     for text in lines:
-        total.update(text.encode() + b"\n")
+        total.update(text.encode("utf-8", "surrogatepass") + b"\n")
     return total.hexdigest()
 
 
@@ -142,7 +142,7 @@ MARK: Final = 8
 
 def marks(lines: Iterable[str]) -> str:
     """The first digits of each line's SHA-256 in a row: where a digest is wrong, they tell which line is."""
-    return "".join(hashlib.sha256(text.encode()).hexdigest()[:MARK] for text in lines)
+    return "".join(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:MARK] for text in lines)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from db import findings, lines
+from db.damaged import despite_damage
 from db.statements import run
 
 
@@ -48,12 +49,12 @@ NAMED: Final = 100
 """So many rows of one kind are named; how many more there are is said."""
 
 _ROW: Final = re.compile(r'"row":"([0-9a-f]{64})"')
-_KEYS: Final = {
-    "model-remembered": ("model", re.compile(r'"key":(\d+)')),
-    "slide-called": ("slide_call", re.compile(r'"slide_call":(\d+)')),
-    "slide-reviewed": ("review", re.compile(r'"review":(\d+)')),
+KEYS: Final = {
+    "model-remembered": ("model", re.compile(r'"key":(\d{1,18})[,}]')),
+    "slide-called": ("slide_call", re.compile(r'"slide_call":(\d{1,18})[,}]')),
+    "slide-reviewed": ("review", re.compile(r'"review":(\d{1,18})[,}]')),
 }
-"""Which table an event of this kind tells of, and where its body has the row's number.
+"""Which table an event of this kind tells of, and where its body has the row's number: one that the database can hold.
 
 No text of a user's looks so within canonical JSON: quotation marks in it are escaped.
 """
@@ -123,8 +124,8 @@ class RowsTold:
         for event_id, kind, chunk_id, body in told:
             if kind == "chunk-recorded":
                 chunks.append((event_id, chunk_id, body))
-            elif kind in _KEYS:
-                table, pattern = _KEYS[kind]
+            elif kind in KEYS:
+                table, pattern = KEYS[kind]
                 key, row = pattern.search(body), _ROW.search(body)
                 if key is None:
                     self.report(
@@ -195,7 +196,7 @@ class RowsTold:
     def _compare_digests(self, table: str, told: dict[int, tuple[int, str]]) -> None:
         found = set()
         columns = ", ".join(lines.COLUMNS[table])
-        for row in _in_parts(self.conn, f"SELECT {columns} FROM {table} WHERE id IN :ids", sorted(told)):
+        for row in self._in_parts(f"SELECT {columns} FROM {table} WHERE id IN :ids", sorted(told)):
             found.add(row[0])
             event_id, wanted = told[row[0]]
             try:
@@ -211,34 +212,37 @@ class RowsTold:
             self._gone[table] = self._gone.get(table, 0) + 1
             self.report(Problem(table=table, row=str(key), what=f"is gone; event {told[key][0]} tells of it"))
 
+    def _in_parts(self, statement: str, ids: Sequence[int], size: int = 5_000) -> Iterator[Any]:
+        for start in range(0, len(ids), size):
+            yield from self._all(statement, {"ids": ids[start : start + size]}, lists=("ids",))
+
+    def _all(self, statement: str, values: Mapping[str, Any], lists: tuple[str, ...] = ()) -> Sequence[Any]:
+        return despite_damage(self.conn, lambda: run(self.conn, statement, values, lists=lists).all())
+
     def _compare_values(self, event_id: int, table: str, key: int, body: str) -> None:
         """An event from before events had digests of rows: it has the values themselves, of a slide call."""
-        try:
-            values = json.loads(body)
-        except ValueError:
-            values = {}
+        values = object_of(body)
         columns = [name for name in lines.COLUMNS[table] if name in values and name != "id"]
-        row = run(
-            self.conn, f"SELECT {', '.join(columns or ['id'])} FROM {table} WHERE id = :id", {"id": key}
-        ).one_or_none()
-        if row is None:
+        rows = self._all(f"SELECT {', '.join(columns or ['id'])} FROM {table} WHERE id = :id", {"id": key})
+        if not rows:
             self.report(Problem(table=table, row=str(key), what=f"is gone; event {event_id} tells of it"))
-        elif not columns or list(row) != [values[name] for name in columns]:
+        elif not columns or list(rows[0]) != [values[name] for name in columns]:
             self.report(Problem(table=table, row=str(key), what=f"differs from what event {event_id} tells of it"))
 
     def _compare_ranges(self, event_id: int, body: str) -> None:
         """The rows that were there before events had digests of them: one digest over all."""
-        for table, told in json.loads(body).items():
-            if table not in lines.COLUMNS:
-                continue
+        began = {table: told for table, told in object_of(body).items() if table in lines.COLUMNS}
+        if not began or not all(_is_range(told) for told in began.values()):
+            self.report(Problem(table="event", row=str(event_id), what="does not say which rows it tells of"))
+            return
+        for table, told in began.items():
             total = hashlib.sha256()
             columns = ", ".join(lines.COLUMNS[table])
             after = -(1 << 62)
-            while rows := run(
-                self.conn,
+            while rows := self._all(
                 f"SELECT {columns} FROM {table} WHERE id > :after AND id <= :through ORDER BY id LIMIT 10000",
                 {"after": after, "through": told["through"]},
-            ).all():
+            ):
                 after = rows[-1][0]
                 for row in rows:
                     self._once(table, row[0], event_id)
@@ -247,7 +251,7 @@ class RowsTold:
                     except (TypeError, ValueError):
                         total.update(b"not a row of ours\n")
                 self.rows += len(rows)
-            if total.hexdigest() != told["digest"]:
+            if total.hexdigest() != told.get("digest"):
                 self.report(
                     Problem(
                         table=table,
@@ -259,11 +263,8 @@ class RowsTold:
     def _compare_findings(self, recorded: Sequence[tuple[int, int | None, str]]) -> None:
         wanted: dict[int, tuple[int, dict[str, Any]]] = {}
         for event_id, chunk_id, body in recorded:
-            try:
-                told = json.loads(body)
-            except ValueError:
-                told = {}
-            if not isinstance(chunk_id, int) or not isinstance(told, dict) or chunk_id in wanted:
+            told = object_of(body)
+            if not isinstance(chunk_id, int) or chunk_id in wanted:
                 self.report(Problem(table="event", row=str(event_id), what="does not say which chunk it tells of"))
                 continue
             wanted[chunk_id] = (event_id, told)
@@ -271,16 +272,20 @@ class RowsTold:
         for start in range(0, len(ids), _CHUNKS_AT_ONCE):
             part = ids[start : start + _CHUNKS_AT_ONCE]
             left = set(part)
-            for chunk_id, group in groupby(findings.covered(self.conn, part), lambda one: one.chunk_id):
+            covered = self._covered(part)
+            for chunk_id, group in groupby(covered, lambda one: one.chunk_id):
                 left.discard(chunk_id)
                 self._compare_chunk(chunk_id, list(group), *wanted[chunk_id])
             for chunk_id in left:
                 self._compare_chunk(chunk_id, [], *wanted[chunk_id])
 
+    def _covered(self, chunk_ids: Sequence[int]) -> list[findings.Covered]:
+        return despite_damage(self.conn, lambda: list(findings.covered(self.conn, chunk_ids)))
+
     def _compare_chunk(self, chunk_id: int, rows: list[findings.Covered], event_id: int, told: dict[str, Any]) -> None:
         seen = self._seen_of("finding")
         for one in rows:
-            if one.made and not seen.add(one.finding_id):
+            if one.made and isinstance(one.finding_id, int) and not seen.add(one.finding_id):
                 self._finding(one, "two fields are recorded as the one that it was made for")
             elif one.made and one.gone:
                 self._gone["finding"] = self._gone.get("finding", 0) + 1
@@ -314,6 +319,19 @@ _STRAY_LEUKOCYTES: Final = """
 """
 
 
+def object_of(body: str) -> dict[str, Any]:
+    """An event's body; empty where it is no JSON object, whoever has written it."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_range(told: Any) -> bool:
+    return isinstance(told, dict) and type(told.get("through")) is int and 0 <= told["through"] < 1 << 63
+
+
 def _name(report: Report, table: str, keys: Iterable[Any], what: str) -> None:
     more = 0
     for count, key in enumerate(keys):
@@ -323,9 +341,3 @@ def _name(report: Report, table: str, keys: Iterable[Any], what: str) -> None:
             more += 1
     if more:
         report(Problem(table=table, row=f"and {more:,} more", what=what))
-
-
-def _in_parts(conn: Connection, statement: str, ids: Collection[int], size: int = 5_000) -> Iterator[Any]:
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), size):
-        yield from run(conn, statement, {"ids": ordered[start : start + size]}, lists=("ids",)).all()

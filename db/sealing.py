@@ -30,7 +30,7 @@ AT_ONCE: Final = 20_000
 """Events of one checkpoint at most; more are sealed by several."""
 
 _SLIDES: Final = {
-    True: "(SELECT json_group_array(slide_id) FROM "
+    True: "(SELECT json_group_array(CASE typeof(slide_id) WHEN 'blob' THEN hex(slide_id) ELSE slide_id END) FROM "
     "(SELECT es.slide_id FROM event_slide es WHERE es.event_id = e.id ORDER BY es.slide_id))",
     False: "(SELECT '[' || coalesce(string_agg(CAST(es.slide_id AS text), ',' ORDER BY es.slide_id), '') || ']' "
     "FROM event_slide es WHERE es.event_id = e.id)",

@@ -16,17 +16,17 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
 from db import checkpoints, merkle
 from db.checkpoints import NO_PREVIOUS, Checkpoint
+from db.damaged import despite_damage
 from db.database import Database
 from db.lines import event_text
 from db.merkle import Frontier, leaf_hash
 from db.rows_told import NAMED, Problem, RowsTold
 from db.sealing import event_columns
-from db.statements import known_moment, on_sqlite, run
+from db.statements import known_moment, run
 from db.verifying_parts import WORTH_IT, Part, parts
 from db.witness import Witness, as_line, read_line
 
@@ -35,6 +35,10 @@ BLOCK: Final = 10_000
 
 MOST_PROBLEMS: Final = 1_000
 """So many are named; a table that was changed as a whole would fill the memory with them."""
+
+_LEAST: Final = -(1 << 63)
+_MOST: Final = (1 << 63) - 1
+"""The ends of the numbers that a row can have: what was put in may stand anywhere between them."""
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
@@ -70,7 +74,8 @@ def verify(
     """Verify the ledger and the rows that it tells of; with `since`, what was sealed after that checkpoint.
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
-    `since` leaves out rows that no event tells of. NotFound when there is no such checkpoint.
+    `since` leaves out rows that no event tells of, and events put in among the older ones. NotFound when there is no
+    such checkpoint.
     """
     # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
     exported = _Exported(witness)
@@ -95,13 +100,14 @@ class _Verification:
         self._statement = (
             f"SELECT l.seq, l.event_id, l.hash, {event_columns(conn)} "
             "FROM leaf l LEFT JOIN event e ON e.id = l.event_id "
-            "WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq LIMIT :block"
+            "WHERE l.seq >= :start AND l.seq <= :upto ORDER BY l.seq LIMIT :size"
         )
 
     def run(self, since: int | None) -> Verified:
         found = self._found
         before, tree = self._start(since)
-        self._total = run(self._conn, "SELECT max(seq) + 1 FROM leaf").scalar() or 0
+        last = run(self._conn, "SELECT max(seq) FROM leaf").scalar()
+        self._total = 0 if last is None else last + 1
         chain = _Chain(before, self._exported, self._report)
         leaves = _Leaves(self._blocks(tree.size), tree.size, self._report)
         for checkpoint, frontier in self._checkpoints(before.number if before else None):
@@ -149,11 +155,10 @@ class _Verification:
 
     def _checkpoints(self, number: int | None) -> Iterator[tuple[Checkpoint, bytes]]:
         """Those after `number`, all of them for None; one that can't be read is named and left out."""
-        after = -(1 << 62) if number is None else number
         columns = ", ".join(checkpoints.COLUMNS)
-        statement = f"SELECT {columns} FROM checkpoint WHERE number > :after ORDER BY number LIMIT 1000"
-        while rows := self._read(statement, {"after": after}):
-            after = rows[-1][0]
+        after = "" if number is None else "AND number > :number"
+        statement = f"SELECT {columns} FROM checkpoint WHERE number >= :start {after} ORDER BY number LIMIT :size"
+        for rows in self._pages(statement, {} if number is None else {"number": number}, 1_000):
             for row in rows:
                 try:
                     yield checkpoints.of_row(row)
@@ -164,11 +169,11 @@ class _Verification:
         """The leaves from `first` on, in their order: by several processes where there are many and none is missing."""
         in_order = run(self._conn, "SELECT count(*), min(seq), max(seq) FROM leaf").one()
         if self._total - first < WORTH_IT or tuple(in_order) != (self._total, 0, self._total - 1):
-            yield from self._leaf_rows(first - 1 if first else -(1 << 62), None)
+            yield from self._leaf_rows(first if first else _LEAST, _MOST)
             return
         for part in parts(self._database, first - 1, self._total - 1):
             if part.hashes is None:
-                yield from self._leaf_rows(part.after, part.upto)
+                yield from self._leaf_rows(part.after + 1, part.upto)
                 continue
             self._found.events += part.upto - part.after
             for problem in part.problems:
@@ -177,10 +182,8 @@ class _Verification:
             self._progress("Verifying events", self._found.events, self._total - first)
             yield part
 
-    def _leaf_rows(self, after: int, upto: int | None) -> Iterator[list[Any]]:
-        values = {"block": BLOCK, "upto": (1 << 62) if upto is None else upto}
-        while rows := self._read(self._statement, {**values, "after": after}):
-            after = rows[-1][0]
+    def _leaf_rows(self, start: int, upto: int) -> Iterator[list[Any]]:
+        for rows in self._pages(self._statement, {"upto": upto}, BLOCK, start):
             self._found.events += len(rows)
             self._rows.check([(row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str])
             self._progress("Verifying events", self._found.events, max(self._total, self._found.events))
@@ -232,13 +235,10 @@ class _Verification:
         statement = f"""
             SELECT {event_columns(self._conn)} FROM event e
             WHERE {"e.id > :settled AND" if part else ""} NOT EXISTS (SELECT 1 FROM leaf l WHERE l.event_id = e.id)
-              AND e.id > :after ORDER BY e.id LIMIT :block
+              AND e.id >= :start ORDER BY e.id LIMIT :size
         """
-        after = -(1 << 62)
-        values = {"block": BLOCK} | ({"settled": settled} if part else {})
         late = 0
-        while rows := self._read(statement, {**values, "after": after}):
-            after = rows[-1][0]
+        for rows in self._pages(statement, {"settled": settled} if part else {}, BLOCK):
             self._rows.check([(row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str])
             for row in rows:
                 if row[0] <= settled:
@@ -280,13 +280,15 @@ class _Verification:
             self._report(Problem(table="event_slide", row=row, what="there is no such event"))
 
     def _read(self, statement: str, values: dict[str, Any]) -> list[Any]:
-        try:
-            return list(run(self._conn, statement, values).all())
-        except DBAPIError:
-            # Text that is no UTF-8, a time that Python has not: never written by us. It is read as something else, and
-            # so differs from what was sealed.
-            _read_anything(self._conn)
-            return list(run(self._conn, statement, values).all())
+        return despite_damage(self._conn, lambda: list(run(self._conn, statement, values).all()))
+
+    def _pages(self, statement: str, values: dict[str, Any], size: int, start: int = _LEAST) -> Iterator[list[Any]]:
+        """The rows of a statement that asks for `:size` of them from the number `:start` on, number first."""
+        while rows := self._read(statement, {**values, "start": start, "size": size}):
+            yield rows
+            if len(rows) < size or rows[-1][0] == _MOST:
+                return
+            start = rows[-1][0] + 1
 
 
 @dataclass(slots=True)
@@ -564,22 +566,3 @@ def _is_hash(value: Any) -> bool:
 def _as_stored(row: Any) -> bytes:
     value = _plain(row[2])
     return value if _is_hash(value) else bytes(merkle.SIZE)
-
-
-def _read_anything(conn: Connection) -> None:
-    """Let this connection read text that is no UTF-8, and times that Python has not, as what they are not."""
-    driver: Any = conn.connection.driver_connection
-    if on_sqlite(conn):
-        driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-        return
-    from psycopg import DataError  # noqa: PLC0415 - absent from memory where SQLite is used
-    from psycopg.types.datetime import TimestamptzLoader  # noqa: PLC0415
-
-    class Anything(TimestamptzLoader):
-        def load(self, data: Any) -> Any:
-            try:
-                return super().load(data)
-            except DataError:
-                return bytes(data).decode("ascii")
-
-    driver.adapters.register_loader("timestamptz", Anything)

@@ -1,0 +1,46 @@
+"""Reading rows that somebody has tampered with: text that is no UTF-8, times that Python has not.
+
+allq never writes such values. They are read as something else, and so differ from what was sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from db.statements import on_sqlite
+
+Found = TypeVar("Found")
+
+
+def despite_damage(conn: Connection, read: Callable[[], Found]) -> Found:
+    """What `read` finds; where the driver refuses a value, read once more by a connection that takes anything.
+
+    It stays one that does: give a connection that nobody else uses afterwards.
+    """
+    try:
+        return read()
+    except DBAPIError:
+        _take_anything(conn)
+        return read()
+
+
+def _take_anything(conn: Connection) -> None:
+    driver: Any = conn.connection.driver_connection
+    if on_sqlite(conn):
+        driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        return
+    from psycopg import DataError  # noqa: PLC0415 - absent from memory where SQLite is used
+    from psycopg.types.datetime import TimestamptzLoader  # noqa: PLC0415
+
+    class Anything(TimestamptzLoader):
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except DataError:
+                return bytes(data).decode("ascii")
+
+    driver.adapters.register_loader("timestamptz", Anything)

@@ -1,0 +1,102 @@
+"""Nothing keeps `verify` from its work: no value that a driver refuses, no number at the ends, no senseless event."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from sqlalchemy import text
+
+from allq.settings import Settings
+from db.database import Database
+from db.tables import Base
+from db.witness import Witness
+from tests.integration.test_ledger_tampering import (
+    TABLES,
+    all_rows,
+    as_owner,
+    assert_named,
+    attempt,
+    insert,
+    keys_of,
+    ledger,
+)
+
+__all__ = ["ledger"]
+
+ENDS = (-(1 << 63), -(1 << 62) - 1, (1 << 62) + 1, (1 << 63) - 1)
+
+
+def test_a_row_put_in_at_the_ends_of_the_numbers_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        for table, key in itertools.product(TABLES, ENDS):
+            row = all_rows(conn, table)[-1]
+            copy = row | {keys_of(table)[-1]: key}
+            if "sha256" in row:
+                copy["sha256"] = "ee" * 32 if table == "model" else b"e" * 32
+            if table == "leaf":
+                copy["event_id"] = 77000
+            with attempt(conn):
+                insert(conn, table, copy)
+                assert_named(check(), table, ("insertion", table, key))
+
+
+UNREADABLE = {
+    "sqlite": {"Text": "CAST(x'ff' AS TEXT)", "UtcTimestamp": "CAST(x'ff' AS TEXT)", "BigInteger": "x'01'"},
+    "postgresql": {"UtcTimestamp": "'infinity'"},
+}
+"""In SQL, by the kind of column: what the database takes and its driver refuses to read, or reads as no such thing."""
+
+
+def test_a_value_that_the_driver_does_not_read_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for table in TABLES:
+        where = " AND ".join(f"{key} = :{key}" for key in keys_of(table))
+        for column in Base.metadata.tables[table].columns:
+            value = UNREADABLE[ledger.dialect].get(type(column.type).__name__)
+            if value is None:
+                continue
+            # each on a connection that has met no such value before
+            with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check), attempt(conn):
+                row = all_rows(conn, table)[0]
+                change = text(f"UPDATE {table} SET {column.name} = {value} WHERE {where}")
+                conn.execute(change, {key: row[key] for key in keys_of(table)})
+                assert_named(check(), table, (table, column.name))
+
+
+HUGE = 10**30
+ROW = f'"row":"{"0" * 64}"'
+
+
+SAYS_NOTHING = [
+    *(
+        (kind, body)
+        for kind in ("ledger-began", "slide-called", "slide-reviewed", "model-remembered", "chunk-recorded")
+        for body in ("", "null", "[]", "7", '{"a":NaN}', "[" * 100_000, "9" * 5_000)
+    ),
+    ("ledger-began", '{"model":7}'),
+    ("ledger-began", f'{{"model":{{"digest":"","through":{HUGE}}}}}'),
+    ("ledger-began", '{"model":{"digest":7,"through":true}}'),
+    ("slide-called", f'{{{ROW},"slide_call":{HUGE}}}'),
+    ("slide-called", f'{{{ROW},"slide_call":-1}}'),
+    ("slide-called", '{"slide_call":1}'),
+    ("model-remembered", f'{{"key":{HUGE},{ROW}}}'),
+    ("slide-reviewed", f'{{"review":{HUGE},{ROW}}}'),
+]
+
+
+def test_an_event_that_says_nothing_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may append an event can write such a one, and it can't be taken away again."""
+    with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        at = conn.exec_driver_sql("SELECT at FROM event LIMIT 1").scalar()
+        for kind, body in SAYS_NOTHING:
+            with attempt(conn):
+                values = {"at": at, "kind": kind, "body": body}
+                conn.execute(text("INSERT INTO event (at, kind, actor, body) VALUES (:at, :kind, 'x', :body)"), values)
+                named = {problem.what for problem in check().problems} - {"is not sealed"}
+                assert named, f"not detected: {kind} {body[:60]}"
