@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import LedgerError, NotFound
-from db import checkpoints, merkle
+from db import checkpoints, merkle, rows_shown
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -74,8 +74,8 @@ def verify(
     """Verify the ledger and the rows that it tells of; with `since`, what was sealed after that checkpoint.
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
-    `since` leaves out rows that no event tells of, and events put in among the older ones. NotFound when there is no
-    such checkpoint.
+    `since` leaves out rows that no event tells of, events put in among the older ones, and what slides and batches
+    show. NotFound when there is no such checkpoint.
     """
     # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
     exported = _Exported(witness)
@@ -124,6 +124,7 @@ class _Verification:
         if since is None:
             self._strays()
             self._rows.finish()
+            rows_shown.compare(self._conn, self._report)
         found.rows = self._rows.rows
         if self._more:
             found.problems.append(Problem(table="and", row=f"{self._more:,} more", what="are not listed"))

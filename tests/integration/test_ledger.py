@@ -302,6 +302,7 @@ def cut_back(database: Database, number: int) -> None:
             bound = last if "event" in table else 0
             conn.exec_driver_sql(f"DELETE FROM {table} WHERE {column} > {bound}")
         conn.exec_driver_sql("UPDATE field SET state = 'waiting', finding_id = NULL")
+        conn.exec_driver_sql("UPDATE slide SET slide_call_id = NULL, suspicion = NULL")
         for table in ("finding_leukocytes", "finding"):
             conn.exec_driver_sql(f"DELETE FROM {table}")
 

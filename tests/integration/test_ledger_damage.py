@@ -85,6 +85,7 @@ SAYS_NOTHING = [
     ("slide-called", '{"slide_call":1}'),
     ("model-remembered", f'{{"key":{HUGE},{ROW}}}'),
     ("slide-reviewed", f'{{"review":{HUGE},{ROW}}}'),
+    ("batch-created", "[" * 100_000),
 ]
 
 
@@ -100,3 +101,38 @@ def test_an_event_that_says_nothing_is_named(
                 conn.execute(text("INSERT INTO event (at, kind, actor, body) VALUES (:at, :kind, 'x', :body)"), values)
                 named = {problem.what for problem in check().problems} - {"is not sealed"}
                 assert named, f"not detected: {kind} {body[:60]}"
+
+
+FIRST = "(SELECT min(id) FROM slide)"
+LAST = "(SELECT max(id) FROM slide)"
+SHOWN = [
+    ("slide", f"UPDATE slide SET suspicion = 0 WHERE id = {FIRST}"),
+    ("slide", f"UPDATE slide SET suspicion = NULL WHERE id = {FIRST}"),
+    ("slide", f"UPDATE slide SET slide_call_id = NULL, suspicion = NULL WHERE id = {FIRST}"),
+    (
+        "slide",
+        f"UPDATE slide SET slide_call_id = (SELECT slide_call_id FROM slide WHERE id = {LAST}) WHERE id = {FIRST}",
+    ),
+    ("slide", f"UPDATE slide SET name = 'Z' WHERE id = {FIRST}"),
+    ("slide", f"DELETE FROM slide WHERE id = {FIRST}"),
+    ("finding", "UPDATE field SET finding_id = NULL WHERE state = 'screened'"),
+    ("finding", f"UPDATE field SET state = 'cancelled', finding_id = NULL WHERE slide_id = {LAST}"),
+    ("batch", "DELETE FROM batch WHERE id = (SELECT min(id) FROM batch)"),
+    *(("batch", f"UPDATE batch SET {name} = 'stat'") for name in ("root", "queue", "note", "operator", "settings")),
+    (
+        "batch",
+        "INSERT INTO batch (id, root, queue, model_id, operator, settings, created_at) "
+        "SELECT 77, root, queue, model_id, operator, settings, created_at FROM batch WHERE id = 1",
+    ),
+]
+
+
+def test_what_slides_and_batches_show_is_what_the_ledger_tells(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        assert check().problems == []
+        for table, change in SHOWN:
+            with attempt(conn):
+                assert conn.exec_driver_sql(change).rowcount
+                assert_named(check(), table, change)

@@ -1,0 +1,86 @@
+"""What moves, where it repeats what the ledger tells: people are shown it, so it must be what was told.
+
+Slides and batches move on by design, and no event has a digest of their rows. But a slide shows its newest call and
+that call's suspicion, and every event of a call has the slide's name; the event that began a batch has its folder,
+queue, note, model, settings and operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from db.damaged import despite_damage
+from db.rows_told import Problem, Report, object_of
+from db.statements import run
+
+_CALLS: Final = """
+    SELECT s.id FROM slide s LEFT JOIN slide_call c ON c.id = s.slide_call_id
+    WHERE coalesce(s.slide_call_id, 0) <> coalesce((SELECT max(x.id) FROM slide_call x WHERE x.slide_id = s.id), 0)
+       OR coalesce(s.suspicion, -1) <> coalesce(c.suspicion, -1)
+    ORDER BY s.id
+"""
+_GONE: Final = """
+    SELECT DISTINCT c.slide_id FROM slide_call c
+    WHERE NOT EXISTS (SELECT 1 FROM slide s WHERE s.id = c.slide_id) ORDER BY c.slide_id
+"""
+_NAMES: Final = """
+    SELECT s.id, s.name, e.id, e.body FROM slide s
+    JOIN event_slide es ON es.slide_id = s.id JOIN event e ON e.id = es.event_id
+    WHERE s.id IN :ids AND e.kind = 'slide-called' ORDER BY s.id, e.id
+"""
+_BATCHES: Final = """
+    SELECT e.id, e.batch_id, e.actor, e.body, b.id, b.operator, b.root, b.queue, b.note, m.sha256, b.settings
+    FROM event e LEFT JOIN batch b ON b.id = e.batch_id LEFT JOIN model m ON m.id = b.model_id
+    WHERE e.kind = 'batch-created' ORDER BY e.id
+"""
+_UNTOLD: Final = """
+    SELECT b.id FROM batch b WHERE NOT EXISTS (
+        SELECT 1 FROM event e WHERE e.batch_id = b.id AND e.chunk_id IS NULL AND e.kind = 'batch-created')
+    ORDER BY b.id
+"""
+_TOLD_OF_A_BATCH: Final = ("root", "queue", "note", "model", "settings")
+_AT_ONCE: Final = 5_000
+
+
+def compare(conn: Connection, report: Report) -> None:
+    """Name the slides and batches that show something else than the ledger tells."""
+    for (slide,) in _all(conn, _CALLS):
+        report(Problem(table="slide", row=str(slide), what="does not show its newest call and that call's suspicion"))
+    for (slide,) in _all(conn, _GONE):
+        report(Problem(table="slide", row=str(slide), what="is gone; there are calls of it"))
+    for slide, name, event, body in _named(conn):
+        if object_of(body).get("slide", name) != name:
+            report(Problem(table="slide", row=str(slide), what=f"has another name than in event {event}"))
+    _compare_batches(conn, report)
+
+
+def _named(conn: Connection) -> Iterator[Any]:
+    ids = [row[0] for row in _all(conn, "SELECT id FROM slide WHERE slide_call_id IS NOT NULL ORDER BY id")]
+    for start in range(0, len(ids), _AT_ONCE):
+        yield from _all(conn, _NAMES, {"ids": ids[start : start + _AT_ONCE]}, lists=("ids",))
+
+
+def _compare_batches(conn: Connection, report: Report) -> None:
+    begun: set[Any] = set()
+    for event, told_of, actor, body, batch, operator, *values in _all(conn, _BATCHES):
+        if told_of in begun:
+            report(Problem(table="event", row=str(event), what=f"begins batch {told_of}, as another event does"))
+            continue
+        begun.add(told_of)
+        told = object_of(body)
+        shown = dict(zip(_TOLD_OF_A_BATCH, values, strict=True))
+        if batch is None:
+            report(Problem(table="batch", row=str(told_of), what=f"is gone; event {event} tells of it"))
+        elif actor != operator or any(told.get(name) != value for name, value in shown.items()):
+            report(Problem(table="batch", row=str(batch), what=f"differs from what event {event} tells of it"))
+    for (batch,) in _all(conn, _UNTOLD):
+        report(Problem(table="batch", row=str(batch), what="no event of the ledger tells of it"))
+
+
+def _all(
+    conn: Connection, statement: str, values: Mapping[str, Any] | None = None, lists: tuple[str, ...] = ()
+) -> Sequence[Any]:
+    return despite_damage(conn, lambda: run(conn, statement, values or {}, lists=lists).all())
