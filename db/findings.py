@@ -92,6 +92,11 @@ def link_line(field_id: int, finding_id: int, sha256: bytes) -> str:
     return canonical({"field": field_id, "finding": finding_id, "linked": True, "sha256": sha256.hex()})
 
 
+def place_line(field_id: int, slide_id: int, path: str) -> str:
+    """What the ledger's digest of places covers of a screened field: whose slide's it is, and which file."""
+    return canonical({"field": field_id, "path": path, "slide": slide_id})
+
+
 def write_missing(
     conn: Connection, rows: Mapping[bytes, tuple[Any, ...]], leukocytes: Mapping[bytes, tuple[int, bytes]]
 ) -> dict[bytes, int]:
@@ -190,7 +195,7 @@ def mark_duplicates(conn: Connection, finding_ids: Collection[int]) -> list[tupl
 
 
 _LINES = f"""
-    SELECT f.chunk_id, f.id, f.linked, f.finding_id, i.id, m.sha256, l.count, l.data,
+    SELECT f.chunk_id, f.id, f.slide_id, f.path, f.linked, f.finding_id, i.id, m.sha256, l.count, l.data,
            {", ".join("i." + name for name in COLUMNS)}
     FROM field f LEFT JOIN finding i ON i.id = f.finding_id LEFT JOIN model m ON m.id = i.model_id
     LEFT JOIN finding_leukocytes l ON l.finding_id = i.id
@@ -200,12 +205,16 @@ _LINES = f"""
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """A line as the rows stand, or why there can be none; `made`: the field's finding was made for it, not linked."""
+    """A line as the rows stand, or why there can be none; `made`: the field's finding was made for it, not linked.
+
+    `place` is the line of `place_line`, empty where the field lies in no slide or has no path.
+    """
 
     chunk_id: int
     field_id: int
     finding_id: int
     made: bool
+    place: str
     line: str
     problem: str | None
     gone: bool = False
@@ -214,8 +223,9 @@ class Covered:
 def covered(conn: Connection, chunk_ids: Sequence[int]) -> Iterator[Covered]:
     """The lines that the events `chunk-recorded` of these chunks have digested, as the rows stand; chunk by chunk."""
     for row in run(conn, _LINES, {"chunks": chunk_ids}, lists=("chunks",)).all():
-        chunk_id, field_id, linked, wanted, finding_id, model_id, count, data, *columns = row
-        at = (chunk_id, field_id, wanted, not linked)
+        chunk_id, field_id, slide_id, path, linked, wanted, finding_id, model_id, count, data, *columns = row
+        whole = isinstance(slide_id, int) and isinstance(path, str)
+        at = (chunk_id, field_id, wanted, not linked, place_line(field_id, slide_id, path) if whole else "")
         gone = [name for name, value in (("finding", finding_id), ("model", model_id)) if value is None]
         if gone:
             yield Covered(*at, "", f"its {gone[0]} is gone", gone[0] == "finding")

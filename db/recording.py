@@ -46,6 +46,7 @@ class _Work:
     claim: Claim
     outcomes: list[FieldOutcome]
     slide_of: Mapping[int, int]
+    path_of: Mapping[int, str]
     folder_of: Mapping[int, bytes]
     finding_of: dict[bytes, int] = field(default_factory=dict)
     written: dict[bytes, int] = field(default_factory=dict)
@@ -79,6 +80,7 @@ def record(
         claim=claim,
         outcomes=sorted(outcomes, key=lambda outcome: outcome.field_id),
         slide_of={row.id: row.slide_id for row in waiting},
+        path_of={row.id: row.path for row in waiting},
         folder_of={row.id: findings.folder_of(claim.root, claim.raw_root, row.path, row.raw_path) for row in waiting},
     )
     if [row.id for row in waiting] != [outcome.field_id for outcome in work.outcomes]:
@@ -186,15 +188,18 @@ def _tell(
         outcome.sha256: outcome.finding.leukocyte_data for outcome in work.outcomes if outcome.finding is not None
     }
     told: list[str] = []
+    places: list[str] = []
     for outcome in work.outcomes:
         if outcome.failure is not None or outcome.sha256 is None:
             continue
+        field_id = outcome.field_id
+        places.append(findings.place_line(field_id, work.slide_of[field_id], work.path_of[field_id]))
         sha, finding_id = outcome.sha256, work.finding_of[outcome.sha256]
         if work.linked(outcome):
-            told.append(findings.link_line(outcome.field_id, finding_id, sha))
+            told.append(findings.link_line(field_id, finding_id, sha))
         else:
             data = leukocyte_data[sha]
-            told.append(findings.content_line(outcome.field_id, finding_id, work.rows[sha], claim.model_id, data))
+            told.append(findings.content_line(field_id, finding_id, work.rows[sha], claim.model_id, data))
     failures = [
         {"field": outcome.field_id, "code": outcome.failure.code, "sha256": outcome.sha256 and outcome.sha256.hex()}
         for outcome in work.outcomes
@@ -207,6 +212,7 @@ def _tell(
         "failures": failures,
         "findings": lines.digest(told),
         "marks": lines.marks(told),
+        "places": lines.digest(places),
     }
     append = partial(events.append, conn, actor=worker, batch_id=claim.batch_id, chunk_id=claim.chunk_id)
     append("chunk-recorded", body, slide_ids=own)

@@ -292,6 +292,9 @@ class RowsTold:
             if one.problem is not None:
                 self._finding(one, one.problem)
         self.rows += len(rows)
+        if "places" in told and lines.digest(one.place for one in rows) != told["places"]:
+            what = f"one of its screened fields has another slide or path than event {event_id} tells"
+            self.report(Problem(table="field", row=f"of chunk {chunk_id}", what=what))
         texts = [one.line for one in rows]
         if lines.digest(texts) == told.get("findings"):
             return

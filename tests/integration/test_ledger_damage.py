@@ -117,6 +117,8 @@ SHOWN = [
     ("slide", f"DELETE FROM slide WHERE id = {FIRST}"),
     ("finding", "UPDATE field SET finding_id = NULL WHERE state = 'screened'"),
     ("finding", f"UPDATE field SET state = 'cancelled', finding_id = NULL WHERE slide_id = {LAST}"),
+    ("field", f"UPDATE field SET slide_id = {LAST} WHERE slide_id = {FIRST}"),
+    ("field", "UPDATE field SET path = 'A/other.png' WHERE path = 'A/000.png'"),
     ("batch", "DELETE FROM batch WHERE id = (SELECT min(id) FROM batch)"),
     *(("batch", f"UPDATE batch SET {name} = 'stat'") for name in ("root", "queue", "note", "operator", "settings")),
     (
