@@ -7,18 +7,20 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from allq.errors import SubmissionError
 from allq.text import printable
 from imaging.formats import named_as_image, sniff
-from worker.files import within
+from worker.files import real_path, within
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _DIGITS = re.compile(r"(\d+)")
 _HEAD_BYTES = 32
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_LINK_OUT = "a symbolic link out of the folders that may be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
 
     Nothing is decoded: a file is an image when its first bytes say so, whatever its name, or when its name does. A
     picture that was lost on its way from the camera must not be passed over: as a field it ends as failed. Links are
-    followed while they stay under `roots`; a folder reached twice is left out the second time.
+    followed while they stay under `roots`; a folder reached twice is left out the second time. Each is opened before
+    it is looked at: whatever is put in its place a moment later, what is listed lies under `roots`.
     """
     visited: set[tuple[int, int]] = set()
     pending = [""]
@@ -90,34 +93,52 @@ def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
         relative = pending.pop()
         folder = FoundFolder(name=relative or root.name or "/")
         absolute = root / relative
+        subfolders: list[str] = []
         try:
-            status = absolute.stat()
-            if (status.st_dev, status.st_ino) in visited:
-                folder.skipped.append((relative, "the folder was already visited through another path"))
-                yield folder
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            with os.scandir(absolute) as listing:
-                entries = sorted(listing, key=lambda entry: natural(entry.name))
+            with _opened(absolute) as descriptor:
+                status = os.fstat(descriptor)
+                if not within(real_path(descriptor), roots):
+                    folder.skipped.append((relative, _LINK_OUT))
+                elif (status.st_dev, status.st_ino) in visited:
+                    folder.skipped.append((relative, "the folder was already visited through another path"))
+                else:
+                    visited.add((status.st_dev, status.st_ino))
+                    subfolders = _list(folder, descriptor, absolute, relative, roots)
         except OSError as error:
             folder.skipped.append((relative, f"the folder can't be read: {error.strerror}"))
-            yield folder
-            continue
-        subfolders = []
-        for entry in entries:
-            path = f"{relative}/{entry.name}" if relative else entry.name
-            outcome = _look(entry, path, roots)
-            if isinstance(outcome, FoundFile):
-                folder.files.append(outcome)
-            elif outcome is None:
-                subfolders.append(path)
-            else:
-                folder.skipped.append((path, outcome))
         yield folder
         pending.extend(reversed(subfolders))
 
 
-def _look(entry: os.DirEntry[str], path: str, roots: Sequence[Path]) -> FoundFile | str | None:
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _list(folder: FoundFolder, descriptor: int, absolute: Path, relative: str, roots: Sequence[Path]) -> list[str]:
+    """Add what lies in an open folder to `folder`; return the folders in it."""
+    with os.scandir(descriptor) as listing:
+        entries = sorted(listing, key=lambda entry: natural(entry.name))
+    subfolders = []
+    for entry in entries:
+        path = f"{relative}/{entry.name}" if relative else entry.name
+        outcome = _look(entry, descriptor, absolute, path, roots)
+        if isinstance(outcome, FoundFile):
+            folder.files.append(outcome)
+        elif outcome is None:
+            subfolders.append(path)
+        else:
+            folder.skipped.append((path, outcome))
+    return subfolders
+
+
+def _look(
+    entry: os.DirEntry[str], descriptor: int, absolute: Path, path: str, roots: Sequence[Path]
+) -> FoundFile | str | None:
     """An image, or the reason why not, or None for a folder to go into."""
     if entry.name.startswith("."):
         return "hidden"
@@ -125,9 +146,9 @@ def _look(entry: os.DirEntry[str], path: str, roots: Sequence[Path]) -> FoundFil
         return "a file of the operating system, not an image"
     try:
         if entry.is_symlink():
-            real = os.path.realpath(entry.path, strict=True)
+            real = os.path.realpath(absolute / entry.name, strict=True)
             if not within(real, roots):
-                return "a symbolic link out of the folders that may be read"
+                return _LINK_OUT
         if entry.is_dir():
             return None
         if not entry.is_file():
@@ -135,16 +156,18 @@ def _look(entry: os.DirEntry[str], path: str, roots: Sequence[Path]) -> FoundFil
         if named_as_image(entry.name):
             status = entry.stat()
             return FoundFile(path, status.st_size, status.st_mtime_ns)
-        return _look_inside(entry.path, path)
+        return _look_inside(entry.name, descriptor, path, roots)
     except FileNotFoundError:
         return "a symbolic link to nothing" if entry.is_symlink() else "vanished while the folder was read"
     except OSError as error:
         return "a loop of symbolic links" if error.errno == errno.ELOOP else f"can't be read: {error.strerror}"
 
 
-def _look_inside(absolute: str, path: str) -> FoundFile | str:
-    descriptor = os.open(absolute, _OPEN)
+def _look_inside(name: str, folder: int, path: str, roots: Sequence[Path]) -> FoundFile | str:
+    descriptor = os.open(name, _OPEN, dir_fd=folder)
     try:
+        if not within(real_path(descriptor), roots):
+            return _LINK_OUT
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"

@@ -58,9 +58,12 @@ def test_a_picture_that_may_not_be_read_is_a_field_and_other_such_files_are_left
     image(tmp_path / "a.jpg")
     image(tmp_path / "notes.txt")
 
-    def refusing(path, flags):
+    def refusing(path, flags, **where):
+        if flags & os.O_DIRECTORY:
+            return real_open(path, flags, **where)
         raise PermissionError(13, "Permission denied", path)
 
+    real_open = os.open
     monkeypatch.setattr(os, "open", refusing)
     (found,) = walked(tmp_path)
     assert [file.path for file in found.files] == ["a.jpg"]
@@ -113,6 +116,39 @@ def test_a_loop_of_folders_ends(tmp_path):
     }
 
 
+def test_a_folder_swapped_for_a_link_while_slides_are_walked_shows_nothing_from_outside(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "slides"
+    image(outside / "secret.jpg")
+    image(outside / "deeper" / "secret.jpg")
+    for name in ("S-1", "S-2"):
+        image(root / name / "a.jpg")
+    found = walk(root, (root,))
+    assert next(found).skipped == []  # the folder itself was looked at; its subfolders are due
+    (root / "S-1").rename(tmp_path / "away")
+    (root / "S-1").symlink_to(outside)
+    rest = list(found)
+    assert [file.path for folder in rest for file in folder.files] == ["S-2/a.jpg"]
+    assert [item for folder in rest for item in folder.skipped] == [
+        ("S-1", "a symbolic link out of the folders that may be read")
+    ]
+
+
+def test_a_file_swapped_for_a_link_after_the_look_is_not_taken_for_an_image(tmp_path, monkeypatch):
+    outside, root = tmp_path / "outside.jpg", tmp_path / "slides"
+    image(outside)
+    image(root / "photo.dat")
+
+    def swapped(name, *how, **where):
+        if name == "photo.dat":
+            (root / name).unlink()
+            (root / name).symlink_to(outside)
+        return real_open(name, *how, **where)
+
+    real_open = os.open
+    monkeypatch.setattr(os, "open", swapped)
+    assert reasons(root) == {"photo.dat": "a symbolic link out of the folders that may be read"}
+
+
 def test_fifos_and_sockets_are_left_out_unopened(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     assert reasons(tmp_path) == {"fifo": "not a regular file"}
@@ -121,14 +157,14 @@ def test_fifos_and_sockets_are_left_out_unopened(tmp_path):
 def test_an_unreadable_folder_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
     image(tmp_path / "closed" / "a.jpg")
     image(tmp_path / "open" / "a.jpg")
-    scandir = os.scandir
+    real_open = os.open
 
-    def refusing(path):
+    def refusing(path, *how, **where):
         if str(path).endswith("closed"):
             raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
+        return real_open(path, *how, **where)
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     found = walked(tmp_path)
     assert [file.path for slide in found for file in slide.files] == ["open/a.jpg"]
     skipped = [item for slide in found for item in slide.skipped]
