@@ -7,6 +7,7 @@ is covered by a line of it. Each machine that seals or works keeps a file of its
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import subprocess
@@ -206,7 +207,7 @@ def _deliver(conn: Connection, settings: Settings, hook: str) -> None:
     for checkpoint, _ in checkpoints.after(conn, int(sent.get(hook, 0))):
         try:
             _hand_over(hook, checkpoint)
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
             log.warning("a checkpoint was not handed on", checkpoint=checkpoint.number, problem=str(error))
             return
         sent[hook] = checkpoint.number

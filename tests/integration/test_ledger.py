@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import subprocess
 import sys
+import syslog
 import threading
 import zipfile
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -278,6 +281,41 @@ def test_checkpoints_are_handed_to_a_command_and_put_as_objects(
     assert received == {f"/ledger/{number:012}.json": ("*", number) for number in (1, 2, 3)}
     handed = [json.loads(line)["checkpoint"] for line in (tmp_path / "handed").read_text().splitlines()]
     assert handed == [1, 2, 1, 2, 3]
+
+
+def test_checkpoints_are_handed_to_the_system_log(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr(syslog, "openlog", lambda *how: said.append(how))
+    monkeypatch.setattr(syslog, "syslog", lambda priority, line: said.append((priority, json.loads(line))))
+    screen(database, "A")
+    sealed = sealing.seal(database, settings.model_copy(update={"ledger_hooks": ("syslog",)})).checkpoint
+    assert sealed is not None
+    assert said == [("allq", 0, syslog.LOG_AUTHPRIV), (syslog.LOG_NOTICE, sealed.as_json())]
+
+
+def test_a_hook_that_answers_nonsense_holds_up_nothing(database: Database, settings: Settings) -> None:
+    asked: list[bytes] = []
+
+    def answer(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                guest, _ = server.accept()
+                with guest:
+                    asked.append(guest.recv(1 << 16))
+                    guest.sendall(b"nonsense\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        hook = f"http://127.0.0.1:{server.getsockname()[1]}/ledger"
+        hooked = settings.model_copy(update={"ledger_hooks": (hook,)})
+        for name in "AB":
+            screen(database, name)
+            assert sealing.seal(database, hooked).checkpoints == 1
+        server.shutdown(socket.SHUT_RDWR)
+    assert [data.split(b" ")[1] for data in asked] == [b"/ledger/000000000001.json"] * 2, "from the same one again"
+    assert numbers(settings) == [1, 2]
 
 
 def _unprotect(conn: Connection) -> None:
