@@ -113,14 +113,15 @@ def verify_events(bundle: zipfile.ZipFile, newest: dict[str, str]) -> dict[int, 
 
 
 def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any]) -> int:
-    """Every row is the one that its event has the digest of."""
-    count = 0
+    """Every row is the one that its event has the digest of, and no event lacks its rows."""
+    count, seen = 0, set()
     for record in lines_of(bundle, "rows.jsonl"):
         event = events.get(record["event"])
         if event is None:
             raise Wrong(f"Event {record['event']}, which tells of rows of {record['table']}, is not in the bundle.")
         lines = record["lines"]
         body = event["body"]
+        seen.add(event["id"])
         if record["table"] == "finding":
             digest = sha256(b"".join(line.encode() + b"\n" for line in lines)).hex()
             if digest != body["findings"]:
@@ -128,6 +129,10 @@ def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any]) -> int:
         elif [sha256(line.encode()).hex() for line in lines] != [body["row"]]:
             raise Wrong(f"The row of {record['table']} is not the one of event {event['id']}.")
         count += len(lines)
+    for number, event in events.items():
+        tells = event["body"].get("row") or (event["kind"] == "chunk-recorded" and event["body"].get("screened"))
+        if tells and number not in seen:
+            raise Wrong(f"The rows that event {number} tells of are not in the bundle.")
     return count
 
 

@@ -425,6 +425,24 @@ def test_a_bundle_is_verified_without_allq_and_a_changed_one_is_refused(
         assert any(part in bad.stderr for part in sentence.split("|")), bad.stderr
 
 
+def test_a_bundle_from_which_rows_were_left_out_is_refused(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    screen(database, "A")
+    store.review(database, "A", "insufficient", "smudged")
+    sealing.seal(database, settings)
+    path = tmp_path / "evidence.zip"
+    with database.read() as conn:
+        bundle.export(conn, path)
+    with zipfile.ZipFile(path) as whole:
+        rows = whole.read("rows.jsonl").splitlines(keepends=True)
+    assert len(rows) == 4
+    for row in rows:
+        done = verify_bundle(changed(path, "rows.jsonl", row, b""))
+        assert done.returncode == 1
+        assert "are not in the bundle" in done.stderr
+
+
 def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: Database) -> None:
     screen(database, "A")
     with database.begin() as conn:
