@@ -18,7 +18,7 @@ def now(conn: Connection) -> datetime:
 def require_writable(database: Database) -> None:
     """Raise StoreError, with what to do, when nothing can be written just now."""
     with database.begin() as conn:
-        run(conn, "UPDATE batch SET note = note WHERE id = -1")
+        run(conn, "UPDATE batch SET fields = fields WHERE id = -1")  # a worker's role may
 
 
 def forgetful(conn: Connection) -> list[str]:

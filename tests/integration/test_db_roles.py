@@ -15,11 +15,14 @@ from allq.errors import FailureCode
 from db import batches, chunks, named, reviews, sealing
 from db.database import Database
 from db.records import Failure
+from db.tables import Base
 from imaging.synthetic import write_slides
 from tests import store
 from tests.databases import PostgresqlServer, settings_for
 from tests.screening import submit_synthetic
 from worker.calling import call_due_slides
+from worker.health import _database
+from worker.run import _look_at_the_database
 from worker.station import Station
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
@@ -221,6 +224,7 @@ def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
         "UPDATE finding SET call = 'benign'",
         "DELETE FROM finding",
         "DELETE FROM field",
+        "INSERT INTO event (id, at, kind, actor, body) VALUES (4611686018427387904, now(), 'x', 'x', '{}')",
         "UPDATE leaf SET hash = ''",
         "DELETE FROM checkpoint",
         "INSERT INTO review SELECT * FROM review",
@@ -266,6 +270,8 @@ def test_the_one_column_of_a_finding_that_a_worker_may_hold_can_still_not_be_cha
         "VALUES ('/', 'stat', 1, 'x', '{}', now())",
         "UPDATE event SET body = '{}'",
         "DELETE FROM event",
+        "INSERT INTO event (id, at, kind, actor, body) VALUES (4611686018427387904, now(), 'x', 'x', '{}')",
+        "INSERT INTO checkpoint SELECT * FROM checkpoint",
         "SELECT nextval('slide_id_seq')",
     ],
 )
@@ -285,13 +291,23 @@ def test_a_reviewer_looks_and_signs_and_can_move_no_slide(written: Laboratory) -
             conn.exec_driver_sql("UPDATE slide SET id = id + 100000")
 
 
+def test_a_worker_starts_with_that_role_alone(written: Laboratory, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, written.url_as("worker"))
+    with written.opened_as("worker") as database:
+        before = store.rows(database, "SELECT count(*) FROM event WHERE kind = 'worker-started'")[0][0]
+        _look_at_the_database(settings)
+        told = store.rows(database, "SELECT count(*) FROM event WHERE kind = 'worker-started'")[0][0]
+        assert told == before + 1  # type: ignore[operator]
+        assert _database(database).ok or "fsync" in _database(database).detail
+
+
 def test_a_worker_seals_the_ledger(written: Laboratory, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, written.url_as("worker"))
     with written.opened_as("worker") as database:
         assert sealing.seal(database, settings, wait=True).events > 0
 
 
-@pytest.mark.parametrize("table", ["batch", "slide", "field", "finding", "finding_leukocytes", "event", "model"])
+@pytest.mark.parametrize("table", sorted(Base.metadata.tables))
 def test_a_reader_sees_the_views_and_no_table(written: Laboratory, table: str) -> None:
     with written.opened_as("reader") as database, database.read() as conn:
         assert conn.exec_driver_sql("SELECT count(*) FROM slide_findings").scalar()
