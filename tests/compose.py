@@ -164,6 +164,7 @@ class Machine:
     def translate(self, text: str) -> str:
         for place, here in {
             "/etc/valkey/valkey.conf": f"{self.folder}/valkey.conf",
+            "/etc/allq": f"{ROOT}/deploy/postgres",
             "/var/lib/allq": f"{self.folder}/home",
             "@postgres:5432": f"@127.0.0.1:{self.postgres_port}",
             "@valkey:6379": f"@127.0.0.1:{self.valkey_port}",
@@ -184,6 +185,8 @@ class Machine:
             **{key: self.translate(value) for key, value in merged.items()},
             "PATH": os.pathsep.join([f"{self.folder}/bin", str(postgres_programs()), os.environ["PATH"]]),
             "TMPDIR": f"{self.folder}/tmp",
+            "PYTHONPATH": str(ROOT),
+            "PGHOST": "127.0.0.1",
             "PGPORT": str(self.postgres_port),
         }
 

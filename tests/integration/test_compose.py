@@ -19,7 +19,7 @@ import yaml
 
 from tests.compose import COMPOSE, ROOT, Machine, Missing, compose, dotenv, image, interpolate, wait_for
 
-PASSWORDS = {"POSTGRES_PASSWORD": "proof0of1postgres", "VALKEY_PASSWORD": "proof0of1valkey"}
+PASSWORDS = {f"{of.upper()}_PASSWORD": f"proof0of1{of}" for of in ("postgres", "worker", "cli", "valkey")}
 ALLQ_SERVICES = ("migrate", "worker", "worker-gpu", "cli")
 
 
@@ -79,11 +79,30 @@ def test_long_running_services_have_a_health_check(services: dict[str, Any]) -> 
 def test_workers_wait_for_the_schema_and_can_be_scaled(services: dict[str, Any]) -> None:
     for name in ("worker", "worker-gpu", "cli"):
         assert services[name]["depends_on"] == {
-            "migrate": {"condition": "service_completed_successfully"},
+            "roles": {"condition": "service_completed_successfully"},
             "postgres": {"condition": "service_healthy"},
             "valkey": {"condition": "service_healthy"},
         }
         assert "container_name" not in services[name], "a fixed name can't be scaled"
+
+
+def test_no_container_but_those_that_need_it_knows_the_owners_password(services: dict[str, Any]) -> None:
+    secrets = {name: value for name, value in PASSWORDS.items() if name != "VALKEY_PASSWORD"}
+    knows = {
+        name: {secret for secret, value in secrets.items() if value in json.dumps(service["environment"])}
+        for name, service in services.items()
+    }
+    assert knows == {
+        "valkey": set(),
+        "postgres": {"POSTGRES_PASSWORD"},
+        "migrate": {"POSTGRES_PASSWORD"},
+        "roles": set(secrets),
+        "worker": {"WORKER_PASSWORD"},
+        "worker-gpu": {"WORKER_PASSWORD"},
+        "cli": {"CLI_PASSWORD"},
+    }
+    for name in ALLQ_SERVICES:  # env_file gives each of them all of .env; `environment` has the last word
+        assert services[name]["environment"].keys() >= secrets.keys()
 
 
 def test_the_gpu_worker_reserves_a_card(services: dict[str, Any]) -> None:
@@ -125,8 +144,10 @@ def test_the_services_screen_a_batch_with_two_workers(variables: dict[str, str],
         wait_for("valkey", lambda: machine.healthy("valkey"))
         _assert_password_is_needed(machine)
 
-        machine.run("migrate")
-        machine.run("migrate")  # `docker compose up` runs it each time
+        for _ in range(2):  # `docker compose up` runs them each time
+            machine.run("migrate")
+            machine.run("roles")
+        _assert_logins_may_no_more_than_their_groups(machine)
         workers = [stack.enter_context(machine.up("worker", number)) for number in (1, 2)]
         wait_for("workers", lambda: len(_present(machine)) == 2)
         assert machine.healthy("worker")
@@ -158,6 +179,16 @@ def test_the_services_screen_a_batch_with_two_workers(variables: dict[str, str],
 
 
 _ACTORS = "SELECT count(DISTINCT actor) FROM event WHERE kind = 'chunk-recorded'"
+
+
+def _assert_logins_may_no_more_than_their_groups(machine: Machine) -> None:
+    for name in ("worker", "cli"):
+        url = machine.environment(name)["ALLQ_DATABASE_URL"].replace("+psycopg", "")
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT current_user, count(*) FROM event").fetchone() == (name, 0)
+        for forbidden in ("DELETE FROM event", "ALTER TABLE event DISABLE TRIGGER ALL", "SET ROLE allq"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), psycopg.connect(url) as connection:
+                connection.execute(forbidden)
 
 
 def _assert_password_is_needed(machine: Machine) -> None:
