@@ -63,8 +63,11 @@ _UNENDED = {
 }
 
 
-def violations(database: Database, *, ended: bool = True) -> list[str]:
-    """What is wrong, a sentence each; empty when every field is accounted for once. With `ended`, nothing may wait."""
+def violations(database: Database, *, ended: bool = True, exported: Path = Path("not-exported")) -> list[str]:
+    """What is wrong, a sentence each; empty when every field is accounted for once. With `ended`, nothing may wait.
+
+    `exported`: the file of checkpoints that the ledger is held against.
+    """
     found = []
     try:
         store.assert_sums_hold(database)
@@ -75,10 +78,10 @@ def violations(database: Database, *, ended: bool = True) -> list[str]:
             rows = conn.execute(text(statement)).all()
             if rows:
                 found.append(f"{len(rows)} times {what}, e.g. {tuple(rows[0])}")
-    return found + _ledger(database)
+    return found + _ledger(database, exported)
 
 
-def _ledger(database: Database) -> list[str]:
+def _ledger(database: Database, exported: Path) -> list[str]:
     """Chunks are recorded once each, and what the events say adds up to what the rows say."""
     told: Counter[tuple[int, str]] = Counter()
     chunks: Counter[int] = Counter()
@@ -102,7 +105,7 @@ def _ledger(database: Database) -> list[str]:
     for (batch, what), number in told.items():
         if rows.get((batch, what), 0) != number:
             found.append(f"the ledger tells of {number} fields {what} of batch {batch}, not {rows.get((batch, what))}")
-    return found + [str(problem) for problem in verify(database, Witness(Path("not-exported"))).problems]
+    return found + [str(problem) for problem in verify(database, Witness(exported)).problems]
 
 
 def mistaken(database: Database) -> list[str]:

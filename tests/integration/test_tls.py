@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -132,6 +134,42 @@ def test_a_broker_that_cannot_prove_who_it_is_gets_no_password(
     with pytest.raises(OperationalError) as refused:
         celery_connects(found)
     assert PASSWORD not in str(refused.value)
+
+
+def test_who_has_another_certificate_hears_no_password(
+    settings: Settings, authority: Authority, stranger: Authority
+) -> None:
+    heard: list[bytes] = []
+
+    def listen(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                guest, _ = server.accept()
+                with guest:
+                    while data := guest.recv(1 << 16):
+                        heard.append(data)
+                        guest.sendall(b"-ERR no\r\n" * data.count(b"*"))
+
+    for poses_as in (stranger, authority):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            door(poses_as.server("localhost"), server.getsockname()) as port,
+        ):
+            threading.Thread(target=listen, args=(server,), daemon=True).start()
+            with pytest.raises(BrokerUnreachable):
+                broker.ping(on_broker(settings, broker_url(port, options=f"?ssl_ca_certs={authority.certificate}")))
+            server.shutdown(socket.SHUT_RDWR)
+        assert (PASSWORD.encode() in b"".join(heard)) is (poses_as is authority)
+
+
+def test_the_doctor_does_not_pass_a_broker_whose_certificate_goes_unchecked(
+    settings: Settings, broker_port: int
+) -> None:
+    url = broker_url(broker_port, options="?ssl_cert_reqs=none&ssl_check_hostname=false")
+    found = next(check for check in checks(on_broker(settings, url)) if check.name == "broker")
+    assert found.ok is False
+    assert "goes unverified" in found.detail
+    assert PASSWORD not in found.detail + found.advice
 
 
 def test_the_database_is_reached_over_tls_only_where_the_certificate_fits(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -40,6 +41,23 @@ def test_when_one_worker_fails_the_others_are_told_and_its_exit_code_is_passed_o
     note = tmp_path / "note"
     fails = f"import pathlib, sys, time\nwhile not pathlib.Path({str(note)!r}).exists(): time.sleep(0.01)\nsys.exit(7)"
     assert together([worker(UNTIL_TOLD, note), worker(fails, tmp_path / "other")]) == 7
+    assert note.read_text() == "ready told "
+
+
+def test_a_worker_that_is_just_being_started_when_this_process_is_told_is_told_as_well(tmp_path, monkeypatch):
+    note = tmp_path / "note"
+    start = subprocess.Popen
+
+    def told_meanwhile(*how, **more):
+        process = start(*how, **more)
+        deadline = time.monotonic() + 60
+        while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)  # handled before our caller has the process in its hands
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", told_meanwhile)
+    assert together([worker(UNTIL_TOLD, note)]) == 0
     assert note.read_text() == "ready told "
 
 
