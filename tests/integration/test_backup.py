@@ -8,7 +8,11 @@ from contextlib import closing
 import pytest
 from sqlalchemy import make_url
 
+from allq.errors import LedgerError
+from db import sealing
 from db.database import Database
+from db.verifying import verify
+from db.witness import Witness
 from tests import accounts, standin
 from tests.databases import KillablePostgresql, PostgresqlMissing, PostgresqlServer, settings_for
 from tests.processes import Runner, Task
@@ -75,6 +79,16 @@ def test_postgresql(server, tmp_path):
     )
 
 
+def say_in_the_ledger_that_it_was_restored(database, settings):
+    with pytest.raises(LedgerError, match="allq audit restored"):
+        sealing.seal(database, settings, wait=True)
+    problems = verify(database, Witness(settings.checkpoint_file)).problems
+    assert problems
+    assert all("was exported and is gone" in problem.what for problem in problems)
+    assert sealing.go_on_after_restore(database, settings, reason="the disk failed", actor="tester") is not None
+    assert verify(database, Witness(settings.checkpoint_file)).problems == []
+
+
 def backed_up_in_mid_batch_goes_on_elsewhere(before, copy, after, folder):
     before, after = briskly(before), briskly(after)
     database = Database.open(before)
@@ -85,17 +99,23 @@ def backed_up_in_mid_batch_goes_on_elsewhere(before, copy, after, folder):
     try:
         wait_for(lambda: status(database, batch).screened > 0, what="the worker writes")
         copy()
-        worker.kill()  # the disaster; nothing of the old place is looked at any more
+        wait_for(lambda: status(database, batch).state == "done", what="the worker writes what the backup has not")
+        worker.kill()  # the disaster; nothing of the old place is looked at any more, but the ledger's own folder
+        sealing.seal(database, before, wait=True)
         database.close()
         embedded.stop(before)
+        shutil.copytree(before.home / "ledger", after.home / "ledger")
         shutil.rmtree(before.home)
         restored = Database.open(after)
         assert accounts.violations(restored, ended=False) == []
         assert 0 < status(restored, batch).screened < SLIDES * FIELDS
+        say_in_the_ledger_that_it_was_restored(restored, after)
         worker = Runner(Task(settings=after, log=folder / "after.log"))
         wait_for(lambda: status(restored, batch).state == "done", what="the batch ends in the new place")
         assert status(restored, batch).screened == SLIDES * FIELDS
-        assert accounts.violations(restored) == []
+        worker.stop()
+        sealing.seal(restored, after, wait=True)
+        assert accounts.violations(restored, exported=after.checkpoint_file) == []
         assert accounts.mistaken(restored) == []
         restored.close()
     finally:
