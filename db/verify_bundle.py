@@ -108,6 +108,8 @@ def verify_events(bundle: zipfile.ZipFile, newest: dict[str, str]) -> dict[int, 
         if root_from_proof(sha256(b"\x00" + text.encode()), leaf, size, record["proof"]) != root:
             raise Wrong(f"The event at leaf {leaf} is not in the tree of checkpoint {newest['number']}.")
         event = json.loads(text)
+        if json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) != text:
+            raise Wrong(f"The event at leaf {leaf} is not in canonical JSON: it may be read in more than one way.")
         found[event["id"]] = event
     return found
 
@@ -160,7 +162,7 @@ def main() -> int:
     except Wrong as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 1
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
         sys.stderr.write(f"This is no bundle of `allq audit export`: {error}\n")
         return 1
     sys.stdout.write(

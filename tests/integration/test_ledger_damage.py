@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from allq.settings import Settings
+from db import bundle, events, sealing
 from db.database import Database
 from db.tables import Base
 from db.witness import Witness
+from tests.integration.test_ledger import verify_bundle
 from tests.integration.test_ledger_tampering import (
     TABLES,
     all_rows,
@@ -87,6 +90,35 @@ SAYS_NOTHING = [
     ("slide-reviewed", f'{{"review":{HUGE},{ROW}}}'),
     ("batch-created", "[" * 100_000),
 ]
+
+
+def test_an_event_that_says_two_things_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a name that stands twice, JSON's readers take the last, others the first."""
+    with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        kind, body = conn.exec_driver_sql("SELECT kind, body FROM event WHERE kind = 'slide-called' LIMIT 1").one()
+        twice = {"kind": kind, "body": f"{{{ROW},{body[1:]}"}
+        with attempt(conn):
+            conn.execute(text("UPDATE event SET body = :body WHERE kind = :kind"), twice)
+            assert any("says more than once which slide_call" in problem.what for problem in check().problems)
+
+
+def test_a_bundle_with_an_event_that_says_two_things_is_refused(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    with database.begin() as conn:
+        events.append(conn, "tested", {"a": 1}, actor="tester")
+        body = '{"a":1,"a":2}'
+        conn.execute(
+            text("INSERT INTO event (at, kind, actor, body) SELECT at, kind, actor, :b FROM event"), {"b": body}
+        )
+    sealing.seal(database, settings)
+    with database.read() as conn:
+        bundle.export(conn, tmp_path / "all.zip")
+    done = verify_bundle(tmp_path / "all.zip")
+    assert done.returncode == 1
+    assert "leaf 1 is not in canonical JSON" in done.stderr
 
 
 def test_an_event_that_says_nothing_is_named(
