@@ -107,7 +107,7 @@ def event_words(kind: str, body: Mapping[str, Any]) -> str:
     """What an event says, in a sentence; its body as it is where there is none for its kind."""
     try:
         return printable(_EVENTS[kind].format_map(body))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         values = ", ".join(f"{name} {value}" for name, value in body.items())
         return printable(f"{kind}: {values}" if values else kind)
 

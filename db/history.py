@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import NotFound
+from db.rows_told import object_of
 from db.statements import known_moment, moment, run
 
 
@@ -130,7 +130,7 @@ def _events(conn: Connection, slide_id: int) -> tuple[HistoryEvent, ...]:
             at=known_moment(row.at),
             kind=row.kind,
             actor=row.actor,
-            body=json.loads(row.body),
+            body=object_of(row.body),
             leaf=row.seq,
         )
         for row in run(conn, _EVENTS, {"slide": slide_id})

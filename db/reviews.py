@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -12,6 +11,7 @@ from sqlalchemy import Connection
 from allq.errors import NotFound, StoreError, UsageError
 from db import events, lines
 from db.records import ReviewedSlide, ReviewRow, SuspectField
+from db.rows_told import object_of
 from db.statements import flags_of, known_moment, run
 
 CALLS: Final = ("all-suspected", "no-suspects-seen", "insufficient")
@@ -121,7 +121,7 @@ def _looked_at(conn: Connection, slide: ReviewedSlide, reviewer: str) -> Any:
         """,
         {"slide": slide.slide_id, "reviewer": reviewer},
     )
-    return next((at for at, body in rows if json.loads(body)["slide_call"] == slide.slide_call_id), None)
+    return next((at for at, body in rows if object_of(body).get("slide_call") == slide.slide_call_id), None)
 
 
 def _reviews(conn: Connection, slide_id: int) -> Sequence[ReviewRow]:

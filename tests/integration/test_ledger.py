@@ -469,6 +469,20 @@ def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: 
     assert {(one.computed_by, one.engine) for one in told.fields} == {("worker-1", "openvino")}
 
 
+@pytest.mark.parametrize("body", ["", "7", "[", '{"slide_call":[]}'])
+def test_an_event_without_sense_keeps_nobody_from_a_slide(database: Database, body: str) -> None:
+    screen(database, "A")
+    with database.begin() as conn:
+        values = {"body": body}
+        statement = "SELECT at, 'slide-looked-at', 'Dr Tester', :body FROM event ORDER BY id LIMIT 1"
+        conn.execute(text(f"INSERT INTO event (at, kind, actor, body) {statement}"), values)
+        conn.exec_driver_sql("INSERT INTO event_slide SELECT s.id, max(e.id) FROM slide s, event e GROUP BY s.id")
+    with database.read() as conn:
+        (told,) = history.of_slide(conn, "A")
+    assert [event.kind for event in told.events][-1] == "slide-looked-at"
+    assert store.review(database, "A", "insufficient", "out of focus") == 1
+
+
 def test_a_slide_that_was_called_anew_must_be_looked_at_again(database: Database) -> None:
     with database.begin() as conn:
         batch, chunk_ids = store.submit(conn, [store.new_slide("A", 2)])
