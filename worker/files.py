@@ -18,7 +18,7 @@ from pathlib import Path
 
 from allq.errors import FailureCode, FieldError
 
-_NAMES_ONLY = getattr(os, "O_PATH", None)
+NAMES_ONLY = getattr(os, "O_PATH", None)
 """Linux has it. Elsewhere the file is opened, without waiting for anything, before it is checked."""
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
@@ -58,7 +58,7 @@ def read_file(path: bytes, roots: Sequence[Path], *, max_bytes: int) -> bytes:
     Raises FieldError with the reason: vanished, unreadable, outside-roots or too-large (more than `max_bytes`).
     """
     try:
-        with _opened(path, os.O_CLOEXEC | _NAMES_ONLY if _NAMES_ONLY is not None else _FLAGS) as named:
+        with _opened(path, os.O_CLOEXEC | NAMES_ONLY if NAMES_ONLY is not None else _FLAGS) as named:
             if not within(real_path(named), roots):
                 raise FieldError(FailureCode.OUTSIDE_ROOTS, "the file lies outside the folders that may be read")
             status = os.fstat(named)
@@ -69,7 +69,7 @@ def read_file(path: bytes, roots: Sequence[Path], *, max_bytes: int) -> bytes:
                     FailureCode.TOO_LARGE,
                     f"the file has {status.st_size:,} bytes, more than ALLQ_MAX_FILE_BYTES={max_bytes:,}",
                 )
-            if _NAMES_ONLY is None:
+            if NAMES_ONLY is None:
                 return _read(named, status.st_size, max_bytes)
             with _opened(f"/proc/self/fd/{named}", _FLAGS) as descriptor:
                 return _read(descriptor, status.st_size, max_bytes)

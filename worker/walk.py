@@ -14,12 +14,13 @@ from pathlib import Path
 from allq.errors import SubmissionError
 from allq.text import printable
 from imaging.formats import named_as_image, sniff
-from worker.files import real_path, within
+from worker.files import NAMES_ONLY, real_path, within
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _DIGITS = re.compile(r"(\d+)")
 _HEAD_BYTES = 32
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _LINK_OUT = "a symbolic link out of the folders that may be read"
 
 
@@ -95,7 +96,7 @@ def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
         absolute = root / relative
         subfolders: list[str] = []
         try:
-            with _opened(absolute) as descriptor:
+            with _opened(absolute, _FOLDER) as descriptor:
                 status = os.fstat(descriptor)
                 if not within(real_path(descriptor), roots):
                     folder.skipped.append((relative, _LINK_OUT))
@@ -111,8 +112,8 @@ def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+def _opened(path: Path | str, flags: int, folder: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, flags, dir_fd=folder)
     try:
         yield descriptor
     finally:
@@ -164,16 +165,18 @@ def _look(
 
 
 def _look_inside(name: str, folder: int, path: str, roots: Sequence[Path]) -> FoundFile | str:
-    descriptor = os.open(name, _OPEN, dir_fd=folder)
-    try:
-        if not within(real_path(descriptor), roots):
+    # As worker.files does: what is no file, or lies outside, is not even opened, whenever it was put there.
+    with _opened(name, _OPEN if NAMES_ONLY is None else NAMES_ONLY | os.O_CLOEXEC, folder) as named:
+        if not within(real_path(named), roots):
             return _LINK_OUT
-        status = os.fstat(descriptor)
+        status = os.fstat(named)
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
-        head = os.read(descriptor, _HEAD_BYTES)
-    finally:
-        os.close(descriptor)
+        if NAMES_ONLY is None:
+            head = os.read(named, _HEAD_BYTES)
+        else:
+            with _opened(f"/proc/self/fd/{named}", _OPEN) as descriptor:
+                head = os.read(descriptor, _HEAD_BYTES)
     if not head:
         return "empty file"
     if sniff(head) is None:

@@ -149,6 +149,23 @@ def test_a_file_swapped_for_a_link_after_the_look_is_not_taken_for_an_image(tmp_
     assert reasons(root) == {"photo.dat": "a symbolic link out of the folders that may be read"}
 
 
+def test_what_is_put_in_a_files_place_after_the_look_is_not_even_opened(tmp_path, monkeypatch):
+    image(tmp_path / "photo.dat")
+    opened = []
+
+    def swapped(name, flags, **where):
+        if name == "photo.dat":
+            (tmp_path / name).unlink()
+            os.mkfifo(tmp_path / name)
+        opened.append(flags)
+        return real_open(name, flags, **where)
+
+    real_open = os.open
+    monkeypatch.setattr(os, "open", swapped)
+    assert reasons(tmp_path) == {"photo.dat": "not a regular file"}
+    assert all(flags & (os.O_PATH | os.O_DIRECTORY) for flags in opened)
+
+
 def test_fifos_and_sockets_are_left_out_unopened(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     assert reasons(tmp_path) == {"fifo": "not a regular file"}
