@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,10 @@ log = logger(__name__)
 
 HOOK_SECONDS: Final = 20
 """How long one hook may take for one checkpoint."""
+
+ROUND_SECONDS: Final = 5.0
+"""After so long, what a hook has not had yet waits for the next round: a worker does nothing else meanwhile, and a hook
+that is added to an old ledger, or was away for long, gets thousands."""
 
 _TAIL: Final = 65_536
 """The last line is looked for in so many bytes at the end of the file."""
@@ -199,6 +204,7 @@ def catch_up(conn: Connection, settings: Settings) -> int:
 
 def _deliver(conn: Connection, settings: Settings, hook: str) -> None:
     """Hand a hook what it has not had yet. What fails is logged and tried again next time, from the same checkpoint."""
+    until = time.monotonic() + ROUND_SECONDS
     memory = settings.checkpoint_file.with_name("delivered.json")
     try:
         sent = json.loads(memory.read_text("utf-8"))
@@ -214,6 +220,8 @@ def _deliver(conn: Connection, settings: Settings, hook: str) -> None:
         unfinished = memory.with_suffix(".new")
         unfinished.write_text(canonical(sent), "utf-8")
         unfinished.replace(memory)
+        if time.monotonic() >= until:
+            return
 
 
 def _hand_over(hook: str, checkpoint: Checkpoint) -> None:

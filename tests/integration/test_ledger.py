@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 
 from allq.errors import LedgerError, NotFound, StoreError, UsageError
 from allq.settings import Settings
-from db import bundle, checkpoints, history, keys, lines, reviews, sealing, verifying, verifying_parts
+from db import bundle, checkpoints, history, keys, lines, reviews, sealing, verifying, verifying_parts, witness
 from db.database import Database
 from db.tables import Base
 from db.verifying import Verified
@@ -293,6 +293,23 @@ def test_checkpoints_are_handed_to_the_system_log(
     sealed = sealing.seal(database, settings.model_copy(update={"ledger_hooks": ("syslog",)})).checkpoint
     assert sealed is not None
     assert said == [("allq", 0, syslog.LOG_AUTHPRIV), (syslog.LOG_NOTICE, sealed.as_json())]
+
+
+def test_a_hook_that_has_much_to_catch_up_with_does_so_by_rounds(
+    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ABC":
+        screen(database, name)
+        sealing.seal(database, settings)
+    monkeypatch.setattr(witness, "ROUND_SECONDS", 0.0)
+    command = tmp_path / "hook"
+    command.write_text(f"#!/bin/sh\ncat >> {tmp_path}/handed\n")
+    command.chmod(0o755)
+    hooked = settings.model_copy(update={"ledger_hooks": (str(command),)})
+    for count in (1, 2, 3):
+        assert sealing.seal(database, hooked).checkpoints == 0
+        handed = [json.loads(line)["checkpoint"] for line in (tmp_path / "handed").read_text().splitlines()]
+        assert handed == [1, 2, 3][:count]
 
 
 def test_a_hook_that_answers_nonsense_holds_up_nothing(database: Database, settings: Settings) -> None:
