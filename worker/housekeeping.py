@@ -103,8 +103,10 @@ class Housekeeper:
             try:
                 reclaim(database, self._leases, self._settings)
                 call_due_slides(database, self._settings, worker=owner())
-                self._seal(database)
-                self._deliver(database)
+                try:
+                    self._deliver(database)
+                finally:
+                    self._seal(database)  # last: what its hooks wait for holds up no work, and it needs no broker
             finally:
                 database.close()
             if self._problem is not None:

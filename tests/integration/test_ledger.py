@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from allq.errors import LedgerError, NotFound, StoreError, UsageError
+from allq.errors import BrokerUnreachable, LedgerError, NotFound, StoreError, UsageError
 from allq.settings import Settings
 from db import bundle, checkpoints, history, keys, lines, reviews, sealing, verifying, verifying_parts, witness
 from db.database import Database
@@ -214,6 +214,24 @@ def test_a_worker_seals_with_its_housekeeping_and_when_it_goes(
         housekeeper.end()
     assert len(told) == 1  # it is said once
     assert "has not the ledger's key" in told[0]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_work_is_published_before_the_ledger_is_sealed_and_a_broker_that_is_away_keeps_nobody_from_it(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import housekeeping
+
+    published: list[list[int]] = []
+
+    def broken(*_: object) -> None:
+        published.append(numbers(settings))
+        raise BrokerUnreachable("away")
+
+    monkeypatch.setattr(housekeeping.Housekeeper, "_deliver", broken)
+    screen(database, "A")
+    housekeeping.Housekeeper(None, settings).tick()
+    assert (published, numbers(settings)) == ([[]], [1])
 
 
 def test_a_rotation_that_was_cut_short_is_completed(
