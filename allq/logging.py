@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from allq.settings import Settings
-from allq.text import printable
-
-_SAYS_VALUES: Final = ("DETAIL:", "CONTEXT:")
-"""How PostgreSQL begins the lines of an error in which it repeats rows: names of slides may stand in them."""
+from allq.text import printable, without_rows
 
 
 def _on_its_own_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -23,8 +20,7 @@ def _on_its_own_line(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
     """
     for key, value in event.items():
         if key == "exception" and isinstance(value, str):
-            lines = (line for line in value.split("\n") if not line.lstrip().startswith(_SAYS_VALUES))
-            event[key] = "\n".join(printable(line) for line in lines)
+            event[key] = "\n".join(printable(line) for line in without_rows(value).split("\n"))
         elif isinstance(value, str):
             event[key] = printable(value)
     return event

@@ -72,6 +72,25 @@ def _escaped(name: str) -> str:
     return os.fsencode(name).replace(b"\\", rb"\x5c").decode("utf-8", "backslashreplace")
 
 
+_REPEATS_ROWS: Final = ("DETAIL:", "CONTEXT:")
+"""How PostgreSQL begins what it says of a row, to the end of its message: names of slides may stand in it."""
+_GOES_ON: Final = ("Traceback (", "The above exception was", "During handling of the above")
+
+
+def without_rows(text: str) -> str:
+    """A PostgreSQL error, alone or in a traceback, without that in which it repeats rows; they may have many lines."""
+    kept: list[str] = []
+    repeats = False
+    for line in text.split("\n"):
+        if line.lstrip().startswith(_REPEATS_ROWS):
+            repeats = True
+        elif line.startswith(_GOES_ON):
+            repeats = False
+        if not repeats:
+            kept.append(line)
+    return "\n".join(kept)
+
+
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """`1 field`, `1,204 fields`."""
     return f"{count:,} {noun if count == 1 else (nouns or noun + 's')}"

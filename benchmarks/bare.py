@@ -1,6 +1,6 @@
 """The bare loop, to be compared with: decode, segment and classify in memory, on the same engine and cores.
 
-    python benchmarks/bare.py FOLDER [--images 1024] [--repeat 5] [--processes 2] [--json]
+    python benchmarks/bare.py FOLDER [--images 3072] [--repeat 5] [--processes 2] [--json]
 
 Each process has its share of the files' bytes in memory and its own engine, threads and allocator as a worker process
 has them; no queue, no database, nothing is hashed or kept. What the whole path has less than this is what allq itself
@@ -77,7 +77,7 @@ def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: i
 
 def main() -> None:
     """Measure and print."""
-    given = measuring.asked(__doc__, images=1024, cores="--processes")
+    given = measuring.asked(__doc__, images=3072, cores="--processes")
     paths = measuring.images(given.folder, given.images)
     with measuring.apart():
         found = rates(paths, given.model, repeat=given.repeat, processes=given.processes)

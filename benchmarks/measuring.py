@@ -44,7 +44,7 @@ class Scale:
 
     repeat: int = 5
     """passes, of which the median counts"""
-    fields: int = 1_536
+    fields: int = 3_072
     """screened by the whole path and by the bare loop"""
     plain: int = 256
     """screened by the plain script"""

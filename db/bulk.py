@@ -30,7 +30,7 @@ def insert(conn: Connection, table: str, columns: Sequence[str], rows: Sequence[
                 copy.write_row(row)
     except conn.dialect.loaded_dbapi.OperationalError as error:  # past SQLAlchemy, which would have put it in words
         url = conn.engine.url
-        reason = without_secrets(" ".join(str(error).split()), url)
+        reason = without_secrets(str(error), url)
         raise DatabaseUnreachable(f"The database {shown(url)} broke off while rows were written ({reason}).") from None
 
 

@@ -298,7 +298,7 @@ def _in_plain_words(context: ExceptionContext) -> None:
     if state in _REFUSALS:
         raise DatabaseUnreachable(f"The database {where} {_REFUSALS[state]}.") from None
     if context.connection is None or context.is_disconnect:
-        reason = without_secrets(" ".join(message.split()), url) or type(context.original_exception).__name__
+        reason = without_secrets(message, url) or type(context.original_exception).__name__
         raise DatabaseUnreachable(
             f"The database {where} can't be reached ({reason}). "
             "Check that the server runs and that ALLQ_DATABASE_URL is right."

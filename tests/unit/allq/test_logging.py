@@ -39,11 +39,13 @@ def test_of_an_error_of_the_database_the_rows_it_repeats_are_left_out(
 ) -> None:
     allq_logging.configure(settings)
     name = " ".join(("Anna", "Meier"))
+    lines = "\n".join(("Bert", "Claas"))  # a name may have a line feed in it
     try:
-        raise ValueError(f'null value in column "queue"\nDETAIL:  Failing row contains (7, {name}).')
+        raise ValueError(f'null value in column "queue"\nDETAIL:  Failing row contains (7, {name}, {lines}).')
     except ValueError:
         allq_logging.logger("test").exception("a statement failed")
     logged = capsys.readouterr().err
     assert "null value in column" in logged
     assert "Traceback" in logged
     assert name not in logged
+    assert "Claas" not in logged
