@@ -80,7 +80,7 @@ def _verify(after: int, upto: int) -> Part:
             WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq
         """
         try:
-            rows = run(conn, statement, {"after": after, "upto": upto}).all()
+            rows = run(conn, statement, {"after": after, "upto": upto}, many_rows=True).all()
             hashes = [leaf_hash(event_text(row[2:]).encode("utf-8", "surrogatepass")) for row in rows]
             in_order = len(rows) == upto - after and hashes == [row[1] for row in rows]
             if in_order:

@@ -87,6 +87,11 @@ class Laboratory:
         if self._worker is None or not self._worker.alive():
             self._worker = Runner(self._task())
 
+    def kill_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
+
     def stop_worker(self) -> None:
         if self._worker is not None:
             self._worker.stop()
@@ -97,10 +102,11 @@ class Laboratory:
         pid_of = None if self._server is None else self._server.data / "postmaster.pid"
         self._plan.arm(faults, broker=embedded.folder(self.settings) / "valkey.pid", postgresql=pid_of)
 
-    def until_broken(self, *faults: Fault) -> None:
-        """Wait until all the faults have happened, and mend what nobody else mends."""
+    def until_broken(self, *faults: Fault, worker: bool = True) -> None:
+        """Wait until all the faults have happened, and mend what nobody else mends; `worker`: one is kept meanwhile."""
         for number, fault in enumerate(faults):
-            wait_for(partial(self._happened, number), what=f"{fault} happens", seconds=_SLACK)
+            happened = partial(self._happened if worker else self._plan.happened, number)
+            wait_for(happened, what=f"{fault} happens", seconds=_SLACK)
             if fault.victim == "postgresql":
                 assert self._server is not None
                 self._server.start()
