@@ -100,13 +100,17 @@ def _check(asked: argparse.Namespace) -> int:
     content = checks_table(found)
     print(content)
     if asked.write:
-        from benchmarks.throughput import machine
+        from benchmarks.measuring import machine
 
         known = machine()
         where = f"{known['date']}, {known['processor']}, {known['cores']} cores, {found[0].real.fields} fields a run, "
         noise = f" † {line[0].upper()}{line[1:]}." if line else ""
         report.write({"checks": f"{where}chunks of {asked.chunk_fields}.{noise}\n\n{content}"})
     return 0
+
+
+def _folder(path: str) -> Path:
+    return Path(path).resolve()
 
 
 def _values(pairs: Sequence[str]) -> dict[str, float]:
@@ -138,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     measure = commands.add_parser("measure", help="measures every constant again (some two minutes)")
-    measure.add_argument("--slides", type=Path, help="a folder of slides with small fields (default: synthetic ones)")
+    measure.add_argument("--slides", type=_folder, help="a folder of slides with small fields (default: synthetic)")
     measure.add_argument("--fields", type=int, default=512, help="synthetic fields to make (default: 512)")
     measure.add_argument("--repeat", type=int, default=3)
     measure.add_argument(
@@ -166,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.set_defaults(do=_simulate)
 
     check = commands.add_parser("check", help="runs real workers beside what was predicted (some three minutes)")
-    check.add_argument("--slides", type=Path, help="a folder of slides with small fields (default: synthetic ones)")
+    check.add_argument("--slides", type=_folder, help="a folder of slides with small fields (default: synthetic)")
     check.add_argument("--fields", type=int, default=640, help="synthetic fields to make (default: 640)")
     check.add_argument("--chunk-fields", type=int, default=64, help="fields of a chunk (default: 64)")
     check.add_argument("--only", type=int, action="append", metavar="N", help="only the Nth run (1 to 5); repeatable")

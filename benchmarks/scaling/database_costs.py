@@ -275,7 +275,7 @@ def _round_cpu(database: Database, server: Postgresql, rounds: int = 20) -> floa
         for _ in range(rounds):
             opened = Database.open(settings, upgrade=False)
             try:
-                reclaim(opened, leases)
+                reclaim(opened, leases, settings)
                 call_due_slides(opened, settings, worker="benchmark")
                 with opened.read() as connection:
                     for queue in ("stat", "routine"):

@@ -86,7 +86,7 @@ def measure(
 
 
 def _stamp() -> Stamp:
-    from benchmarks.throughput import machine
+    from benchmarks.measuring import machine
 
     busy = others_busy()
     if busy > QUIET:

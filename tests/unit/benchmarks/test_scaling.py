@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import math
 import random
 import re
@@ -11,6 +13,7 @@ import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -316,3 +319,18 @@ def test_the_relay_hands_on_every_byte_and_counts_the_round_trips() -> None:
     assert (way.traffic.sent, way.traffic.received) == (900_000, 900_000)
     assert way.traffic.round_trips >= 3
     assert (way.traffic.connections, way.traffic.most_open) == (1, 1)
+
+
+def find_spec_of(module: ModuleType, name: str) -> bool:
+    """Whether a package has a module of that name, loaded or not."""
+    return hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.{name}") is not None
+
+
+def test_what_is_imported_when_it_is_needed_is_there() -> None:
+    for path in sorted(Path(model.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module != "__future__":
+                module = importlib.import_module(node.module)
+                names = [each.name for each in node.names]
+                missing = [name for name in names if not hasattr(module, name) and not find_spec_of(module, name)]
+                assert not missing, f"{path.name}:{node.lineno}: {node.module} has no {', '.join(missing)}"
