@@ -7,8 +7,8 @@
    runs, as it does every few seconds. Its share is that of its time in the time of the whole path, which screens
    `--fields-per-second` on this machine (benchmarks/throughput.py measures that), the waits for the disk included.
 2. Verifying what was recorded so: events with their findings and slide calls, by the rows.
-3. Verifying a long ledger: `--events` events, most of them slide calls with their rows, a checkpoint for every
-   `--per-checkpoint`; and the same many events that tell of no rows.
+3. Verifying a long ledger: `--events` events that tell of no rows, a checkpoint for every `--per-checkpoint`; as many
+   slide calls with their rows, each of a slide of its own; and all of that as a whole.
 
 Times are wall time, and user time of all processes in brackets: on a machine that does other things, that divided by
 its cores is the one to look at.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import resource
 import tempfile
 import time
@@ -89,6 +90,7 @@ def main() -> None:
             assert last is not None
             lengthen(database, settings, given.events, given.per_checkpoint, with_rows=with_rows)
             verifying_all(database, settings, what, since=last.number)
+        verifying_all(database, settings, "the whole ledger")
         database.close()
 
 
@@ -139,25 +141,45 @@ def lengthen(database: Database, settings: Settings, count: int, per_checkpoint:
 
 
 def append(conn: Any, count: int, *, with_rows: bool) -> None:
-    """Events as `slidecalls.write` appends them, many at once."""
+    """Events as `slidecalls.write` appends them, many at once; with rows, each of a slide of its own."""
     now = conn.exec_driver_sql("SELECT called_at FROM slide_call LIMIT 1").scalar_one()
     slide, batch = conn.exec_driver_sql("SELECT id, batch_id FROM slide ORDER BY id LIMIT 1").one()
     ids = bulk.allocate(conn, "event", count)
-    calls = bulk.allocate(conn, "slide_call", count)
-    values = ("all-suspected", 0.9123, 0.0877, 0.1, 0.7123, 0.1, 0.9123, None, "", 410, 133, 40, 40, 0, 0)
-    rows, told = [], []
-    for event_id, call_id in zip(ids, calls, strict=True):
-        row = (call_id, slide, *values, now)
-        body = dict(zip(lines.SLIDE_CALL[1:-1], row[1:-1], strict=True))
-        body |= {"slide": f"H26-{call_id:07}", "slide_call": call_id}
+    slides = list(bulk.allocate(conn, "slide", count)) if with_rows else [slide] * count
+    first_call = bulk.allocate(conn, "slide_call", count)
+    suspected = random.Random(count)  # numbers with all their digits, as a network gives them
+    calls, told, shown = [], [], []
+    for event_id, slide_id, call_id in zip(ids, slides, first_call, strict=True):
+        p = suspected.random()
+        counts = (410, 133, 40, 40, 0, 0)
+        row = (call_id, slide_id, "all-suspected", p, 1 - p, p / 7, p / 2, p / 3, p, None, "", *counts, now)
+        name = f"H26-{slide_id:07}"
+        body = dict(zip(lines.SLIDE_CALL[1:-1], row[1:-1], strict=True)) | {"slide": name, "slide_call": call_id}
         if with_rows:
-            rows.append(row)
+            calls.append(row)
+            shown.append((slide_id, batch, name, True, 40, 40, 0, 0, 0, call_id, p))
             body["row"] = lines.row_digest("slide_call", row)
         kind = "slide-called" if with_rows else "benchmark"
         told.append((event_id, now, kind, "worker@gpu-1:4711", batch, None, events.canonical(body)))
-    bulk.insert(conn, "slide_call", lines.SLIDE_CALL, rows)
+    bulk.insert(conn, "slide", _SLIDE, shown)
+    bulk.insert(conn, "slide_call", lines.SLIDE_CALL, calls)
     bulk.insert(conn, "event", ("id", "at", "kind", "actor", "batch_id", "chunk_id", "body"), told)
-    bulk.insert(conn, "event_slide", ("slide_id", "event_id"), [(slide, event_id) for event_id in ids])
+    bulk.insert(conn, "event_slide", ("slide_id", "event_id"), list(zip(slides, ids, strict=True)))
+
+
+_SLIDE = (
+    "id",
+    "batch_id",
+    "name",
+    "complete",
+    "fields",
+    "screened",
+    "failed",
+    "cancelled",
+    "duplicates",
+    "slide_call_id",
+    "suspicion",
+)
 
 
 def seal_in_one_transaction(database: Database, settings: Settings) -> None:

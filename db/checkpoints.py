@@ -19,7 +19,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -56,6 +56,7 @@ class Checkpoint:
     next_key: bytes | None
     public_key: bytes
     signature: bytes
+    _note: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -78,8 +79,10 @@ class Checkpoint:
     @property
     def note(self) -> str:
         """The signed note: the text, an empty line, and the line with the signature."""
-        key_hash = hashlib.sha256(f"{self.origin}\n\x01".encode() + self.public_key).digest()[:4]
-        return f"{self.text}\n\u2014 {self.origin} {_base64(key_hash + self.signature)}\n"
+        if not self._note:  # made once: verifying asks for it twice, for the exported line and for the chain
+            key_hash = hashlib.sha256(f"{self.origin}\n\x01".encode() + self.public_key).digest()[:4]
+            self._note.append(f"{self.text}\n\u2014 {self.origin} {_base64(key_hash + self.signature)}\n")
+        return self._note[0]
 
     @property
     def digest(self) -> bytes:
@@ -131,7 +134,7 @@ class Checkpoint:
 def signed(key: SigningKey, **values: Any) -> Checkpoint:
     """A checkpoint with these values, signed with the key."""
     bare = Checkpoint(**values, public_key=key.public, signature=b"")
-    given = {field.name: getattr(bare, field.name) for field in fields(bare)}
+    given = {one.name: getattr(bare, one.name) for one in fields(bare) if one.init}
     return Checkpoint(**{**given, "signature": key.sign(bare.text.encode())})
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
+from operator import itemgetter
 from types import NoneType
 from typing import Any, Final
 
@@ -86,15 +88,29 @@ _WRITTEN: Final[dict[type, Callable[[Any], str]]] = {
 """How the JSON encoder writes a value of each kind that a column holds."""
 
 
-def _layout(table: str) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """A table's line: its text with places for the values; what puts these in order; which of them are not numbers."""
+
+    text: str
+    in_order: Callable[[Sequence[Any]], tuple[Any, ...]]
+    times: tuple[int, ...]
+    booleans: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+def _layout(table: str) -> _Layout:
     columns = COLUMNS[table]
     ordered = sorted(range(len(columns)), key=lambda at: columns[at])
     named = [columns[at] for at in ordered]
     text = "{" + ",".join(f'"{name}":{"%r" if name in _NUMBERS else "%s"}' for name in named) + "}"
-    times = tuple(place for place, name in enumerate(named) if name in _TIMES)
-    booleans = tuple(place for place, name in enumerate(named) if name in _BOOLEANS)
-    others = tuple(place for place, name in enumerate(named) if name not in _NUMBERS)
-    return text, tuple(ordered), times, booleans, others
+    return _Layout(
+        text=text,
+        in_order=itemgetter(*ordered),
+        times=tuple(place for place, name in enumerate(named) if name in _TIMES),
+        booleans=tuple(place for place, name in enumerate(named) if name in _BOOLEANS),
+        others=tuple(place for place, name in enumerate(named) if name not in _NUMBERS),
+    )
 
 
 _LAYOUTS: Final = {table: _layout(table) for table in COLUMNS}
@@ -106,21 +122,21 @@ def line(table: str, row: Sequence[Any]) -> str:
     `row` holds the columns of `COLUMNS[table]` in their order, as the database gives them. Raises ValueError or
     TypeError for values that no row of ours ever has.
     """
-    text, ordered, times, booleans, others = _LAYOUTS[table]
-    values = [row[at] for at in ordered]
-    for place in times:
+    layout = _LAYOUTS[table]
+    values = list(layout.in_order(row))
+    for place in layout.times:
         values[place] = instant(values[place])
-    for place in booleans:
+    for place in layout.booleans:
         if values[place] not in (0, 1):
             raise ValueError("a boolean is none")
         values[place] = bool(values[place])
     try:
-        for place in others:
+        for place in layout.others:
             value = values[place]
             values[place] = _WRITTEN[value.__class__](value)
     except KeyError:
         raise TypeError("a column holds what allq never writes") from None
-    return text % tuple(values)
+    return layout.text % tuple(values)
 
 
 def row_digest(table: str, row: Sequence[Any]) -> str:
@@ -150,7 +166,8 @@ def _quoted(text: Any) -> str:
     return encode_basestring(text) if isinstance(text, str) else f"no text: {text!r}"
 
 
-def _number(value: Any) -> str:
+def number_text(value: Any) -> str:
+    """A whole number, or null, as it stands in an event; of anything else a text that no event has."""
     # SQLite keeps a text 'null' in a column for numbers: it must not look like no number
     return str(value) if value.__class__ is int else "null" if value is None else f"no number: {value!r}"
 
@@ -162,6 +179,6 @@ def event_text(row: Sequence[Any]) -> str:
     """
     event_id, at, kind, actor, batch_id, chunk_id, slides, body = row
     return (
-        f'{{"actor":{_quoted(actor)},"at":"{instant(at)}","batch":{_number(batch_id)},"body":{body},'
-        f'"chunk":{_number(chunk_id)},"id":{event_id},"kind":{_quoted(kind)},"slides":{slides}}}'
+        f'{{"actor":{_quoted(actor)},"at":"{instant(at)}","batch":{number_text(batch_id)},"body":{body},'
+        f'"chunk":{number_text(chunk_id)},"id":{event_id},"kind":{_quoted(kind)},"slides":{slides}}}'
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -11,9 +11,6 @@ SIZE: Final = 32
 
 EMPTY: Final = sha256().digest()
 """The root of a tree without leaves."""
-
-BLOCK_HEIGHT: Final = 12
-"""Leaves are folded by blocks of 2**12: their inner nodes are computed level by level, without a step per leaf."""
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -45,26 +42,17 @@ class Frontier:
     def __bytes__(self) -> bytes:
         return b"".join(self._nodes)
 
-    def extend(self, leaves: Sequence[bytes]) -> None:
+    def extend(self, leaves: Iterable[bytes]) -> None:
         """Append leaves, by their hashes."""
-        at = 0
-        while at < len(leaves):
-            # as large a perfect subtree as may stand at this place
-            height = min(BLOCK_HEIGHT, (len(leaves) - at).bit_length() - 1)
-            if self.size:
-                height = min(height, (self.size & -self.size).bit_length() - 1)
-            self._push(_perfect(leaves[at : at + (1 << height)]), height)
-            at += 1 << height
-
-    def _push(self, node: bytes, height: int) -> None:
-        """Append a perfect subtree; `size` is a multiple of its leaves."""
-        carried = self.size >> height
-        nodes = self._nodes
-        while carried & 1:
-            node = sha256(b"\x01" + nodes.pop() + node).digest()
-            carried >>= 1
-        nodes.append(node)
-        self.size += 1 << height
+        nodes, size = self._nodes, self.size
+        for node in leaves:
+            carried = size
+            while carried & 1:
+                node = sha256(b"\x01" + nodes.pop() + node).digest()  # noqa: PLW2901 - the leaf, then what it completes
+                carried >>= 1
+            nodes.append(node)
+            size += 1
+        self.size = size
 
     def root(self) -> bytes:
         """The Merkle tree hash over all leaves."""
@@ -74,13 +62,6 @@ class Frontier:
         for node in self._nodes[-2::-1]:
             root = node_hash(node, root)
         return root
-
-
-def _perfect(level: Sequence[bytes]) -> bytes:
-    """The root over a power of two of leaves."""
-    while len(level) > 1:
-        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=True)]
-    return level[0]
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:

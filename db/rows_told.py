@@ -13,13 +13,14 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from db import findings, lines
 from db.damaged import despite_damage
-from db.statements import run
+from db.statements import plain_rows, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ KEYS: Final = {
 No text of a user's looks so within canonical JSON: quotation marks in it are escaped. That it is canonical is not asked
 of each event, which would take as long as all else together: only that nothing which is looked for stands there twice.
 """
-_ONCE: Final = {kind: ('"row":', pattern.pattern.partition("(")[0]) for kind, (_, pattern) in KEYS.items()}
+_NAME_OF_KEY: Final = {kind: pattern.pattern.partition("(")[0] for kind, (_, pattern) in KEYS.items()}
 
 _CHUNKS_AT_ONCE: Final = 16
 
@@ -93,6 +94,10 @@ class Seen:
             self._bytes[first : last + 1] = b"\x01" * len(numbers)
             self.count += len(numbers)
             return []
+        if first >= len(self._bytes) and self._others.isdisjoint(numbers):
+            self._others.update(numbers)
+            self.count += len(numbers)
+            return []
         return [number for number in numbers if not self.add(number)]
 
     def numbers(self) -> list[int]:
@@ -119,9 +124,9 @@ class RowsTold:
     _seen: dict[str, Seen] = field(default_factory=dict)
     _gone: dict[str, int] = field(default_factory=dict)
 
-    def check(self, told: Sequence[tuple[int, str, int | None, str]]) -> None:
+    def check(self, told: Iterable[tuple[int, str, int | None, str]]) -> None:
         """Compare what these events tell of: (event, kind, chunk, body)."""
-        single: dict[str, dict[int, tuple[int, str]]] = {}
+        rows: dict[str, dict[int, tuple[int, str, str]]] = {table: {} for table, _ in KEYS.values()}
         chunks: list[tuple[int, int | None, str]] = []
         for event_id, kind, chunk_id, body in told:
             if kind == "chunk-recorded":
@@ -129,22 +134,21 @@ class RowsTold:
             elif kind in KEYS:
                 table, pattern = KEYS[kind]
                 key, row = pattern.search(body), _ROW.search(body)
-                if any(body.count(name) > 1 for name in _ONCE[kind]):
-                    self.report(
-                        Problem(table="event", row=str(event_id), what=f"says more than once which {table} it tells of")
-                    )
+                if body.count('"row":') > 1 or body.count(_NAME_OF_KEY[kind]) > 1:
+                    self._of_event(event_id, f"says more than once which {table} it tells of")
                 elif key is None:
-                    self.report(
-                        Problem(table="event", row=str(event_id), what=f"does not say which {table} it tells of")
-                    )
+                    self._of_event(event_id, f"does not say which {table} it tells of")
                 elif row is None:
                     self._compare_values(event_id, table, int(key[1]), body)
-                elif self._once(table, int(key[1]), event_id):
-                    single.setdefault(table, {})[int(key[1])] = (event_id, row[1])
+                elif (number := int(key[1])) in rows[table]:
+                    self._of_event(event_id, f"tells of {table} {number}, as another event does")
+                else:
+                    rows[table][number] = (event_id, row[1], body)
             elif kind == "ledger-began":
                 self._compare_ranges(event_id, body)
-        for table, rows in single.items():
-            self._compare_digests(table, rows)
+        for table, of_table in rows.items():
+            if of_table:
+                self._compare_digests(table, of_table)
         self._compare_findings(chunks)
 
     def finish(self) -> None:
@@ -182,14 +186,6 @@ class RowsTold:
             self._seen[table] = Seen(2 * count + 1_000)
         return self._seen[table]
 
-    def _once(self, table: str, key: int, event_id: int) -> bool:
-        new = self._seen_of(table).add(key)
-        if not new:
-            self.report(
-                Problem(table="event", row=str(event_id), what=f"tells of {table} {key}, as another event does")
-            )
-        return new
-
     def _name_untold(self, table: str, key: str, seen: Seen) -> None:
         there = seen.count - self._gone.get(table, 0)
         if run(self.conn, f"SELECT count(*) FROM {table}").scalar_one() == there:
@@ -199,28 +195,49 @@ class RowsTold:
             self.report, table, (number for number in ids if number not in seen), "no event of the ledger tells of it"
         )
 
-    def _compare_digests(self, table: str, told: dict[int, tuple[int, str]]) -> None:
-        found = set()
-        columns = ", ".join(lines.COLUMNS[table])
-        for row in self._in_parts(f"SELECT {columns} FROM {table} WHERE id IN :ids", sorted(told)):
-            found.add(row[0])
-            event_id, wanted = told[row[0]]
+    def _compare_digests(self, table: str, told: dict[int, tuple[int, str, str]]) -> None:
+        wanted = sorted(told)
+        for number in self._seen_of(table).add_all(wanted):
+            self._of_event(told.pop(number)[0], f"tells of {table} {number}, as another event does")
+        columns = ", ".join(f"r.{name}" for name in lines.COLUMNS[table])
+        statement = f"SELECT {columns} FROM {table} r"
+        if named := table == "slide_call":
+            statement = f"SELECT {columns}, s.id, s.name FROM {table} r LEFT JOIN slide s ON s.id = r.slide_id"
+        left = told.copy()
+        for row in self._in_parts(f"{statement} WHERE r.id", wanted):
+            if (of_row := left.pop(row[0], None)) is None:
+                continue
+            event_id, digest, body = of_row
             try:
-                same = lines.row_digest(table, row) == wanted
+                same = lines.row_digest(table, row) == digest
             except (TypeError, ValueError):
                 same = False
             if not same:
-                self.report(
-                    Problem(table=table, row=str(row[0]), what=f"differs from what event {event_id} tells of it")
-                )
-        self.rows += len(found)
-        for key in sorted(told.keys() - found):
+                self._differs(table, row[0], event_id)
+            elif named and row[-2] is not None and not _names_slide(body, row[-1]):
+                self.report(Problem(table="slide", row=str(row[-2]), what=f"has another name than in event {event_id}"))
+        self.rows += len(told) - len(left)
+        for key in sorted(left):
             self._gone[table] = self._gone.get(table, 0) + 1
             self.report(Problem(table=table, row=str(key), what=f"is gone; event {told[key][0]} tells of it"))
 
-    def _in_parts(self, statement: str, ids: Sequence[int], size: int = 5_000) -> Iterator[Any]:
+    def _of_event(self, event_id: int, what: str) -> None:
+        self.report(Problem(table="event", row=str(event_id), what=what))
+
+    def _differs(self, table: str, key: int, event_id: int) -> None:
+        self.report(Problem(table=table, row=str(key), what=f"differs from what event {event_id} tells of it"))
+
+    def _in_parts(self, statement: str, ids: Sequence[int], size: int = 5_000) -> Iterator[tuple[Any, ...]]:
+        """The rows of a statement that ends with the name of a number, for these ascending numbers."""
         for start in range(0, len(ids), size):
-            yield from self._all(statement, {"ids": ids[start : start + size]}, lists=("ids",))
+            part = ids[start : start + size]
+            if part[-1] - part[0] < 2 * len(part):  # nearly all between: a range costs less than a list
+                yield from self._plain(f"{statement} BETWEEN :first AND :last", {"first": part[0], "last": part[-1]})
+            else:
+                yield from self._plain(f"{statement} IN :ids", {"ids": part}, lists=("ids",))
+
+    def _plain(self, statement: str, values: Mapping[str, Any], lists: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+        return despite_damage(self.conn, lambda: plain_rows(self.conn, statement, values, lists=lists))
 
     def _all(self, statement: str, values: Mapping[str, Any], lists: tuple[str, ...] = ()) -> Sequence[Any]:
         return despite_damage(self.conn, lambda: run(self.conn, statement, values, lists=lists).all())
@@ -233,7 +250,7 @@ class RowsTold:
         if not rows:
             self.report(Problem(table=table, row=str(key), what=f"is gone; event {event_id} tells of it"))
         elif not columns or list(rows[0]) != [values[name] for name in columns]:
-            self.report(Problem(table=table, row=str(key), what=f"differs from what event {event_id} tells of it"))
+            self._differs(table, key, event_id)
 
     def _compare_ranges(self, event_id: int, body: str) -> None:
         """The rows that were there before events had digests of them: one digest over all."""
@@ -250,8 +267,9 @@ class RowsTold:
                 {"after": after, "through": told["through"]},
             ):
                 after = rows[-1][0]
+                for number in self._seen_of(table).add_all([row[0] for row in rows]):
+                    self._of_event(event_id, f"tells of {table} {number}, as another event does")
                 for row in rows:
-                    self._once(table, row[0], event_id)
                     try:
                         total.update(lines.line(table, row).encode("utf-8", "surrogatepass") + b"\n")
                     except (TypeError, ValueError):
@@ -335,6 +353,13 @@ def object_of(body: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _names_slide(body: str, name: Any) -> bool:
+    """Whether a call's event has this name of the slide; one from before events had it has any."""
+    if not isinstance(name, str):
+        return False
+    return f'"slide":{encode_basestring(name)}' in body or object_of(body).get("slide", name) == name
 
 
 def _is_range(told: Any) -> bool:

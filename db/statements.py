@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Connection, CursorResult, TextClause, bindparam, text
@@ -60,6 +61,19 @@ def run(
     """
     options = {MANY_ROWS: True} if many_rows else None
     return conn.execute(_prepared(template, conn.dialect.name, lists), parameters or None, execution_options=options)
+
+
+def plain_rows(
+    conn: Connection,
+    template: str,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    lists: tuple[str, ...] = (),
+    many_rows: bool = False,
+) -> list[tuple[Any, ...]]:
+    """All rows of `template` as the driver's tuples: without names, in half the time, where there are a million."""
+    found = run(conn, template, parameters, lists=lists, many_rows=many_rows)
+    return list(found.cursor_strategy.fetchall(found, found.cursor))
 
 
 def on_sqlite(conn: Connection) -> bool:

@@ -186,7 +186,7 @@ class _Verification:
     def _leaf_rows(self, start: int, upto: int) -> Iterator[list[Any]]:
         for rows in self._pages(self._statement, {"upto": upto}, BLOCK, start):
             self._found.events += len(rows)
-            self._rows.check([(row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str])
+            self._rows.check((row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str)
             self._progress("Verifying events", self._found.events, max(self._total, self._found.events))
             yield rows
 
@@ -240,7 +240,7 @@ class _Verification:
         """
         late = 0
         for rows in self._pages(statement, {"settled": settled} if part else {}, BLOCK):
-            self._rows.check([(row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str])
+            self._rows.check((row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str)
             for row in rows:
                 if row[0] <= settled:
                     late += 1

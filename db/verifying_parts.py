@@ -9,19 +9,22 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from db.database import Database
-from db.lines import event_text
-from db.merkle import SIZE, leaf_hash
+from db.lines import event_text, number_text
+from db.merkle import SIZE
 from db.rows_told import Problem, RowsTold, Told
-from db.sealing import event_columns
-from db.statements import run
+from db.statements import plain_rows
 
 PART: Final = 10_000
 """Leaves of one part."""
@@ -75,17 +78,18 @@ def _verify(after: int, upto: int) -> Part:
     problems: list[Problem] = []
     with _database.read() as conn:
         rows_told = RowsTold(conn, problems.append, part=True)
-        statement = f"""
-            SELECT l.seq, l.hash, {event_columns(conn)} FROM leaf l JOIN event e ON e.id = l.event_id
-            WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq
-        """
+        of_part = {"after": after, "upto": upto}
         try:
-            rows = run(conn, statement, {"after": after, "upto": upto}, many_rows=True).all()
-            hashes = [leaf_hash(event_text(row[2:]).encode("utf-8", "surrogatepass")) for row in rows]
-            in_order = len(rows) == upto - after and hashes == [row[1] for row in rows]
+            rows = plain_rows(conn, _EVENTS, of_part, many_rows=True)
+            slides = _slides(conn, of_part)
+            hashes = [
+                sha256(b"\x00" + event_text((*row[1:7], slides.get(row[1], "[]"), row[7])).encode()).digest()
+                for row in rows
+            ]
+            in_order = len(rows) == upto - after and hashes == [row[0] for row in rows]
             if in_order:
-                rows_told.check([(row[2], row[4], row[7], row[9]) for row in rows])
-        except DBAPIError:
+                rows_told.check((row[1], row[3], row[6], row[7]) for row in rows)
+        except (DBAPIError, UnicodeError):
             in_order = False
         joined = b"".join(hashes) if in_order else None
         return Part(
@@ -95,3 +99,23 @@ def _verify(after: int, upto: int) -> Part:
             told=rows_told.take() if in_order else Told({}, {}, 0),
             problems=tuple(problems) if in_order else (),
         )
+
+
+_EVENTS: Final = """
+    SELECT l.hash, e.id, e.at, e.kind, e.actor, e.batch_id, e.chunk_id, e.body
+    FROM leaf l JOIN event e ON e.id = l.event_id WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq
+"""
+_SLIDES: Final = """
+    SELECT s.event_id, s.slide_id FROM leaf l JOIN event_slide s ON s.event_id = l.event_id
+    WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq, s.slide_id
+"""
+
+
+def _slides(conn: Connection, of_part: Mapping[str, int]) -> dict[int, str]:
+    """The slides of the events that have any, as `event_text` wants them: one query, not one for each event."""
+    rows = plain_rows(conn, _SLIDES, of_part, many_rows=True)
+    found = {event_id: f"[{number_text(slide_id)}]" for event_id, slide_id in rows}
+    if len(found) < len(rows):
+        for event_id, of_event in groupby(rows, itemgetter(0)):
+            found[event_id] = f"[{','.join(number_text(slide_id) for _, slide_id in of_event)}]"
+    return found
