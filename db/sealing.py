@@ -35,7 +35,11 @@ _SLIDES: Final = {
     False: "(SELECT '[' || coalesce(string_agg(CAST(es.slide_id AS text), ',' ORDER BY es.slide_id), '') || ']' "
     "FROM event_slide es WHERE es.event_id = e.id)",
 }
-_UNSEALED: Final = "e.id > :settled AND NOT EXISTS (SELECT 1 FROM leaf l WHERE l.event_id = e.id)"
+# That the leaf's event, too, is beyond :settled goes without saying, but not for PostgreSQL, which might go through all
+# leaves from the first one on to find that out.
+_UNSEALED: Final = (
+    "e.id > :settled AND NOT EXISTS (SELECT 1 FROM leaf l WHERE l.event_id = e.id AND l.event_id > :settled)"
+)
 _WRITERS: Final = """
     SELECT count(*) FROM pg_locks
     WHERE locktype = 'relation' AND relation = to_regclass('event') AND mode = 'RowExclusiveLock'
