@@ -96,10 +96,12 @@ def _screen(settings: Settings, path: Path, *, model: str | None, truth: Path | 
     from cli.screen import report
     from cli.screening import screen_folder
     from cli.session import open_database
-    from models.artefact import find
+    from worker import active
 
     with open_database(settings) as database:
-        done = screen_folder(database, settings, path, model=find(settings, model), note="demo")
+        with database.read() as connection:
+            chosen = active.choose(connection, settings, model)
+        done = screen_folder(database, settings, path, model=chosen, note="demo")
         code = report(database, done, path=str(path), json=False, advice=False)
         if truth is not None and not done.interrupted:
             _compare(database, done.status.batch, truth)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import options
 
 if TYPE_CHECKING:
+    from allq.settings import Settings
+    from db.records import Activation
     from models.artefact import Model
 
 app = typer.Typer(no_args_is_help=True, help="The models that can screen.")
@@ -26,17 +28,12 @@ def list_(json: options.Json = False) -> None:
 
     Example: allq models list
     """
-    from allq.errors import ModelError
     from cli import console
     from cli.session import settings
-    from models.artefact import available, find
+    from models.artefact import available
 
     found = settings()
-    try:
-        active = find(found).id
-    except ModelError as error:
-        active = None
-        console.say(str(error), style="yellow")
+    holds, screening = _default(found)
     models = available(found)
     if json:
         for model in models:
@@ -46,15 +43,66 @@ def list_(json: options.Json = False) -> None:
                     "name": model.name,
                     "architecture": model.configuration.architecture,
                     "synthetic": model.configuration.synthetic,
-                    "active": model.id == active,
+                    "active": model.id == screening,
                     "path": str(model.path),
+                    **_activated(model, holds),
                 }
             )
         return
     console.table(
-        [console.name("model"), console.fixed("id"), console.fixed("active"), console.words("remarks")],
-        [(model.name, model.id[:12], "yes" if model.id == active else "", _remarks(model)) for model in models],
+        [
+            console.name("model"),
+            console.fixed("id"),
+            console.fixed("active"),
+            console.words("activated"),
+            console.words("remarks"),
+        ],
+        [
+            (
+                model.name,
+                model.id[:12],
+                "yes" if model.id == screening else "",
+                f"{console.cell(holds.activated_at)} by {holds.activated_by}"
+                if holds is not None and model.id == holds.model_id
+                else "",
+                _remarks(model),
+            )
+            for model in models
+        ],
+        needed=3,
     )
+
+
+def _default(found: Settings) -> tuple[Activation | None, str | None]:
+    """The activation that holds, and the id of the model that screens by default here; says what is wrong with them."""
+    from allq.errors import AllqError
+    from cli import console
+    from cli.session import activation
+    from models.artefact import find
+    from worker import active
+
+    holds = None
+    try:
+        holds = activation(found)
+    except AllqError as error:
+        console.say(str(error), style="yellow")
+        if not found.model:
+            return None, None
+    try:
+        model = find(found) if found.model or holds is None else active.activated(found, holds)
+    except AllqError as error:
+        console.say(str(error), style="yellow")
+        return holds, None
+    if holds is not None and model.id != holds.model_id:
+        console.say(f"ALLQ_MODEL is set: {model.name} screens here instead of the active {holds.model_name}.")
+    return holds, model.id
+
+
+def _activated(model: Model, holds: Activation | None) -> dict[str, Any]:
+    """When, by whom and why this model was activated; None where another one, or none, is the database's active one."""
+    names = ("activated_at", "activated_by", "reason")
+    mine = holds if holds is not None and holds.model_id == model.id else None
+    return {name: getattr(mine, name, None) for name in names}
 
 
 @app.command("show")
@@ -72,11 +120,11 @@ def show(
     Example: allq models show
     """
     from cli import console
-    from cli.session import settings
+    from cli.session import chosen_model, settings
     from cli.wording import SYNTHETIC
-    from models.artefact import CARD, find
+    from models.artefact import CARD
 
-    model = find(settings(), name)
+    model = chosen_model(settings(), name)
     if json:
         console.emit({"model": model.id, "path": str(model.path), **model.configuration.as_json()})
         return
@@ -87,6 +135,78 @@ def show(
     card = (model.path / CARD).read_text(encoding="utf-8")
     out.print()
     console.markdown(card)
+
+
+@app.command("activate")
+def activate(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name or id.", autocompletion=options.complete_model, show_default=False),
+    ],
+    reason: Annotated[
+        str | None,
+        typer.Option("--reason", "-r", help="Why, in a sentence. It stays on record. A terminal is asked for it."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Make a model the one that screens where nobody asks for another (--model, ALLQ_MODEL).
+
+    It holds for everybody who uses this database. The ledger keeps who activated what, when and why:
+    `allq query model_activations`.
+
+    Example: allq models activate our-model --reason "verified on 400 fields"
+    """
+    from allq.text import is_utf8, storable
+    from cli import console
+    from cli.session import open_database, settings
+    from cli.wording import SYNTHETIC
+    from db import activations
+    from models.artefact import SHIPPED, find
+    from worker.active import record_of
+
+    found = settings()
+    model = find(found, name)
+    why = _reason(model, reason)
+    with open_database(found) as database, database.begin() as connection:
+        before = activations.latest(connection)
+        done = activations.activate(
+            connection, record_of(model), reason=why if is_utf8(why) else storable(why)[0], actor=found.operator
+        )
+    instead = f" instead of {before.model_name} ({before.model_id[:12]})" if before else ""
+    console.say(f"{done.activated_by} activated {model.name} ({model.id[:12]}){instead}.")
+    if model.configuration.synthetic:
+        console.say(f"Model {model.name}: {SYNTHETIC}.", style="yellow")
+    if not found.embedded_database and SHIPPED not in model.path.parents:
+        console.say("Every machine that submits or screens needs this model's folder in its own (ALLQ_MODELS_DIR).")
+    if found.model and find(found).id != model.id:
+        console.say("ALLQ_MODEL is set here and names another: unset it to screen with the active one.", style="yellow")
+    if json:
+        console.emit(
+            {
+                "activation": done.number,
+                "model": done.model_id,
+                "model_name": done.model_name,
+                "synthetic": model.configuration.synthetic,
+                "activated_by": done.activated_by,
+                "activated_at": done.activated_at,
+                "reason": done.reason,
+                "before": before.model_id if before else None,
+            }
+        )
+
+
+def _reason(model: Model, given: str | None) -> str:
+    """The reason given, or what a person answers; UsageError where there is nobody to be asked."""
+    import sys
+
+    from allq.errors import UsageError
+
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError("An activation needs a reason: give it with --reason.")
+    answer: str = typer.prompt(f"Why is {model.name} to be the active model?", err=True)
+    return answer
 
 
 @app.command("calibrate")
@@ -115,7 +235,7 @@ def calibrate(
     """
     from cli import console
     from cli.progress import meter
-    from cli.session import working_settings
+    from cli.session import chosen_model, working_settings
     from models.recalibrate import recalibrate
 
     found = working_settings()
@@ -125,12 +245,13 @@ def calibrate(
             out or found.home / "models" / name,
             name=name,
             settings=found,
-            model=model,
+            model=chosen_model(found, model).id,
             groups=groups,
             progress=shown.stage,
         )
     console.say(f"Model {made.name} ({made.id[:12]}) is in {console.cell(made.path)}.")
     console.say(f"Screen with it:  allq screen ./slides --model {made.name}")
+    console.say(f'Always, for all:  allq models activate {made.name} --reason "…"')
     if json:
         console.emit(
             {"model": made.id, "model_name": made.name, "path": str(made.path)}

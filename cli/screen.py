@@ -31,15 +31,17 @@ def screen(
     """
     from cli.screening import screen_folder
     from cli.session import open_database, working_settings
-    from models.artefact import find
+    from worker import active
 
     found = working_settings()
     with open_database(found) as database:
+        with database.read() as connection:
+            chosen = active.choose(connection, found, model)
         done = screen_folder(
             database,
             found,
             path,
-            model=find(found, model),
+            model=chosen,
             queue=queue.value if queue else None,
             note=note,
             concurrency=concurrency,

@@ -10,6 +10,8 @@ from allq.settings import Settings, load
 
 if TYPE_CHECKING:
     from db.database import Database
+    from db.records import Activation
+    from models.artefact import Model
 
 
 def settings() -> Settings:
@@ -37,3 +39,24 @@ def open_database(found: Settings | None = None) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def activation(found: Settings) -> Activation | None:
+    """The activation that holds in the database, for a command that needs nothing else of it; makes no database."""
+    from db import activations
+
+    if found.embedded_database and not (found.home / "allq.db").exists():
+        return None
+    with open_database(found) as database, database.read() as connection:
+        return activations.latest(connection)
+
+
+def chosen_model(found: Settings, name_or_id: str | None = None) -> Model:
+    """The model asked for, else the one that screens by default; the database is asked only where it decides."""
+    from models.artefact import find
+    from worker import active
+
+    if name_or_id or found.model:
+        return find(found, name_or_id)
+    holds = activation(found)
+    return find(found) if holds is None else active.activated(found, holds)

@@ -29,12 +29,12 @@ def submit(
     from cli.progress import meter
     from cli.session import open_database, working_settings
     from cli.wording import SYNTHETIC
-    from models.artefact import find
-    from worker import submission
+    from worker import active, submission
 
     found = working_settings()
     with open_database(found) as database, meter() as shown:
-        chosen = find(found, model)
+        with database.read() as connection:
+            chosen = active.choose(connection, found, model)
         asked = submission.SubmitOptions(
             model=chosen, operator=found.operator, queue=queue.value if queue else None, note=note
         )

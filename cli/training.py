@@ -143,11 +143,14 @@ def evaluate(
     """
     from cli import console
     from cli.progress import meter
-    from cli.session import working_settings
+    from cli.session import chosen_model, working_settings
     from models.evaluate import evaluate as evaluate_model
     from models.options import EvaluateOptions, TrainOptions
 
-    if model is not None and protocol is not ProtocolOption.FOLDER:
+    found = working_settings()
+    if protocol is ProtocolOption.FOLDER:
+        model = chosen_model(found, model).id
+    elif model is not None:
         raise UsageError("A finished model is measured with --protocol folder; the others train models of their own.")
     asked = EvaluateOptions(
         protocol=protocol.value,
@@ -166,7 +169,7 @@ def evaluate(
         ),
     )
     with meter() as shown:
-        report = evaluate_model(data, asked, shown.stage, settings=working_settings())
+        report = evaluate_model(data, asked, shown.stage, settings=found)
     if out is not None:
         _write(report, out)
         console.say(f"The report is in {console.cell(out)}.")

@@ -45,7 +45,7 @@ verify.py           the script; what it does is described in docs/ledger.md of a
 Research use, decision support: allq ranks and documents, a named person decides.
 """
 
-_ALWAYS: Final = ("backup-restored", "ledger-began", "ledger-key-rotated", "model-remembered")
+_ALWAYS: Final = ("backup-restored", "ledger-began", "ledger-key-rotated", "model-activated", "model-remembered")
 """Events that are in every bundle: what they tell of concerns all slides."""
 
 _OR_ALWAYS: Final = f"OR e.kind IN ({', '.join(repr(kind) for kind in _ALWAYS)})"

@@ -42,9 +42,9 @@ $ sqlite3 allq.db -cmd '.parameter set :batch 1' < db/queries/failures.sql
 ```
 
 (In psql a text parameter is quoted: `-v slide="'H26-0102'"`.) They stand on the views `batch_progress`, `worklist`,
-`slide_findings`, `field_failures`, `model_use`, `turnaround`, `slide_history`, `review_queue` and `slide_reviews`,
-which are there for questions of your own; docs/schema.md draws the tables. Times are UTC. The first columns matter
-most: a terminal that is too narrow for all of them leaves out the last ones, and says which.
+`slide_findings`, `field_failures`, `model_use`, `model_activations`, `turnaround`, `slide_history`, `review_queue` and
+`slide_reviews`, which are there for questions of your own; docs/schema.md draws the tables. Times are UTC. The first
+columns matter most: a terminal that is too narrow for all of them leaves out the last ones, and says which.
 
 The results below are real ones of a small example database that `python -m db.document` makes of made-up findings. It
 screens nothing and its model does not exist. Research use: allq ranks and documents, a named person decides.
@@ -58,8 +58,8 @@ two against each other. The same on PostgreSQL and SQLite. Times are UTC: `times
 is no UTF-8 stands as text with `\\xff` escapes, its backslashes as `\\x5c`: no two names are one text, and `raw_…` has
 the bytes.
 
-Rows of `model`, `finding`, `finding_leukocytes`, `slide_call`, `review`, `event`, `event_slide`, `leaf` and
-`checkpoint` are never changed or removed: triggers refuse UPDATE, DELETE, INSERT OR REPLACE and TRUNCATE, and
+Rows of `model`, `activation`, `finding`, `finding_leukocytes`, `slide_call`, `review`, `event`, `event_slide`, `leaf`
+and `checkpoint` are never changed or removed: triggers refuse UPDATE, DELETE, INSERT OR REPLACE and TRUNCATE, and
 docs/ledger.md tells how `allq audit verify` finds what was changed without them. Counters in `chunk` and `slide` are
 kept in the transaction that changes a field, so that nothing counts rows; CHECK constraints hold their sums.
 """

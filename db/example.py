@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, event
 
 from allq.settings import load
-from db import artefacts, batches, chunks, events, reviews
+from db import activations, artefacts, batches, chunks, events, reviews
 from db.database import Database
 from db.records import (
     Claim,
@@ -88,6 +88,9 @@ def _fill(database: Database) -> None:
         chunks.claim(conn, waiting[1], "worker@gpu-1:4711", 60)
         started = {"operator": "allq@gpu-1", "settings": {"engine": "auto"}, "version": "0.1.0"}
         events.append(conn, "worker-started", started, actor="worker@gpu-1:4711")
+        model = made_up_model(_MODEL, "example-model")
+        activations.activate(conn, model, reason="verified on 400 fields of our own", actor=_OPERATOR)
+        activations.activate(conn, model, reason="verified again after the new stain", actor="Dr R. Franklin")
 
 
 def _submit(

@@ -40,11 +40,12 @@ SLIDE_CALL: Final = (
     "called_at",
 )
 REVIEW: Final = ("id", "slide_id", "slide_call_id", "reviewer", "call", "reason", "looked_at", "decided_at")
-COLUMNS: Final = {"model": MODEL, "slide_call": SLIDE_CALL, "review": REVIEW}
+ACTIVATION: Final = ("id", "model_id", "activated_by", "reason", "activated_at")
+COLUMNS: Final = {"model": MODEL, "slide_call": SLIDE_CALL, "review": REVIEW, "activation": ACTIVATION}
 
-_TIMES: Final = frozenset({"added_at", "called_at", "looked_at", "decided_at"})
+_TIMES: Final = frozenset({"added_at", "called_at", "looked_at", "decided_at", "activated_at"})
 _BOOLEANS: Final = frozenset({"synthetic"})
-_NUMBERS: Final = frozenset(SLIDE_CALL) - {"call", "flags", "called_at", "upper_bound"} | {"slide_call_id"}
+_NUMBERS: Final = frozenset(SLIDE_CALL) - {"call", "flags", "called_at", "upper_bound"} | {"slide_call_id", "model_id"}
 """Columns of numbers, never null. Python's repr of a number is JSON's text of it; of anything else it is no JSON."""
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 

@@ -118,5 +118,5 @@ def _plain(column: str, value: Any) -> Any:
     return str(value) if isinstance(value, date) else value
 
 
-_BOOLEANS = frozenset({"synthetic", "linked", "duplicate", "overruled", "latest"})
+_BOOLEANS = frozenset({"synthetic", "linked", "duplicate", "overruled", "latest", "active"})
 """SQLite has no booleans of its own: these columns come as 0 and 1."""

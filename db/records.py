@@ -333,6 +333,18 @@ class SkippedItem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Activation:
+    """Who made a model the active one, when and why. `model_id` is its SHA-256 in hexadecimal."""
+
+    number: int
+    model_id: str
+    model_name: str
+    activated_by: str
+    reason: str
+    activated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewRow:
     """What a person decided about a slide call. `latest`: it is the slide's latest, and about its latest call."""
 

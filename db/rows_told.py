@@ -1,4 +1,4 @@
-"""Rows against what the ledger's events tell of them: models, slide calls, reviews, findings and their leukocytes.
+"""Rows against what the ledger's events tell of them: models, activations, slide calls, reviews, findings, leukocytes.
 
 Every row is told of by one event. So a row that differs from its event was changed, one without an event was put in,
 and an event without its row had one taken away.
@@ -52,6 +52,7 @@ NAMED: Final = 100
 _ROW: Final = re.compile(r'"row":"([0-9a-f]{64})"')
 KEYS: Final = {
     "model-remembered": ("model", re.compile(r'"key":(\d{1,18})[,}]')),
+    "model-activated": ("activation", re.compile(r'"activation":(\d{1,18})[,}]')),
     "slide-called": ("slide_call", re.compile(r'"slide_call":(\d{1,18})[,}]')),
     "slide-reviewed": ("review", re.compile(r'"review":(\d{1,18})[,}]')),
 }
@@ -153,8 +154,8 @@ class RowsTold:
 
     def finish(self) -> None:
         """After all events: name the rows that none tells of."""
-        for table, key in (("model", "id"), ("slide_call", "id"), ("review", "id"), ("finding", "id")):
-            self._name_untold(table, key, self._seen_of(table))
+        for table in (*lines.COLUMNS, "finding"):
+            self._name_untold(table, "id", self._seen_of(table))
         _name(
             self.report,
             "finding_leukocytes",

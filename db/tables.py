@@ -103,6 +103,18 @@ class Model(Base):
     added_at: Mapped[datetime]
 
 
+class Activation(Base):
+    """Who chose the model that screens where nobody asks for another, when and why. Append only: the latest holds."""
+
+    __tablename__ = "activation"
+
+    id: Mapped[Key]
+    model_id: Mapped[int] = mapped_column(Id, ForeignKey("model.id"))
+    activated_by: Mapped[str]
+    reason: Mapped[str]
+    activated_at: Mapped[datetime]
+
+
 class Batch(Base):
     """One `submit`. Its state is derived: registering, waiting, running, done or cancelled (view batch_progress)."""
 

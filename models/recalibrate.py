@@ -45,7 +45,7 @@ def recalibrate(
     groups: Path | None = None,
     progress: Progress = silent,
 ) -> Model:
-    """Fit `model` (None: the active one) to the labelled folder `data` and write the result to the folder `out`.
+    """Fit `model` (None: ALLQ_MODEL or the default) to the labelled folder `data`; write the result to `out`.
 
     The figures on its card come from parts of the groups, each calibrated on the others. Raises UsageError when there
     are too few fields or groups, or no benign ones.

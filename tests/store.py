@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, text
 
-from db import artefacts, batches, chunks, reviews
+from db import activations, artefacts, batches, chunks, reviews
 from db.database import Database
 from db.example import made_up_call, made_up_finding, made_up_model
 from db.records import (
+    Activation,
     Claim,
     ClaimedField,
     Failure,
@@ -112,6 +113,14 @@ def review(database: Database, name: str, call: str, reason: str, reviewer: str 
         reviews.look(conn, slide, reviewer=reviewer)
     with database.begin() as conn:
         return reviews.sign(conn, slide, call=call, reason=reason, reviewer=reviewer)
+
+
+def activate(
+    database: Database, reason: str, *, model_id: str = MODEL_ID, name: str = "tester", by: str = "Dr Tester"
+) -> Activation:
+    """Make a model of that name the active one."""
+    with database.begin() as conn:
+        return activations.activate(conn, made_up_model(model_id, name, synthetic=True), reason=reason, actor=by)
 
 
 def let_lease_run_out(database: Database, chunk_id: int) -> None:

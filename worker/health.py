@@ -6,15 +6,20 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from allq.errors import AllqError, BrokerUnreachable, ModelError, SchemaOutdated, StoreError
 from allq.settings import Settings, unknown_variables
+from db import activations
 from db import health as store
 from db.database import Database
+from db.records import Activation
 from models import artefact
+from models.artefact import Model
 from worker import broker, embedded
+from worker.active import activated
 
 _DISK_WANTED = 1 << 30
 CLOCK_TOLERANCE: Final = 5.0
@@ -35,11 +40,26 @@ class Check:
     advice: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Active:
+    """What the database says of the active model. `known`: it did say something."""
+
+    known: bool = False
+    activation: Activation | None = None
+
+    def model(self, settings: Settings) -> Model:
+        """The model that screens by default here; allq's own where the database said nothing."""
+        if settings.model or self.activation is None:
+            return artefact.find(settings)
+        return activated(settings, self.activation)
+
+
 def checks(settings: Settings) -> Iterator[Check]:
     """Look at everything the work needs, in the order in which it is needed."""
     yield _guarded("settings", _settings)
     yield _guarded("home", lambda: _home(settings))
     yield _guarded("disk", lambda: _disk(settings))
+    active = _Active()
     try:
         database = Database.open(settings, upgrade=False if not settings.embedded_database else None)
     except AllqError as error:
@@ -48,13 +68,15 @@ def checks(settings: Settings) -> Iterator[Check]:
         try:
             yield _guarded("database", lambda: _database(database))
             yield _guarded("clock", lambda: _clock(database))
+            with suppress(AllqError):
+                active = _active(database)
         finally:
             database.close()
     yield _guarded("broker", lambda: _broker(settings))
     yield _guarded("workers", lambda: _workers(settings))
     yield _guarded("roots", lambda: _roots(settings))
-    yield _guarded("model", lambda: _model(settings))
-    yield _guarded("engine", lambda: _engine(settings))
+    yield _guarded("model", lambda: _model(settings, active))
+    yield _guarded("engine", lambda: _engine(settings, active))
 
 
 def _database_advice(error: AllqError) -> str:
@@ -191,13 +213,37 @@ def _roots(settings: Settings) -> Check:
     return Check(name="roots", ok=True, detail=", ".join(str(root) for root in settings.roots))
 
 
-def _model(settings: Settings) -> Check:
-    model = artefact.find(settings, None)
+def _active(database: Database) -> _Active:
+    with database.read() as connection:
+        return _Active(known=True, activation=activations.latest(connection))
+
+
+def _model(settings: Settings, active: _Active) -> Check:
+    if not active.known and not settings.model:
+        return Check(
+            name="model",
+            ok=None,
+            detail="which one is active stands in the database",
+            advice="Do what the check of the database says.",
+        )
+    model = active.model(settings)
     note = "; knows synthetic smears only" if model.configuration.synthetic else ""
-    return Check(name="model", ok=True, detail=f"{model.name} ({model.id[:12]}){note}")
+    return Check(
+        name="model", ok=True, detail=f"{model.name} ({model.id[:12]}), {_why_that_model(settings, active)}{note}"
+    )
 
 
-def _engine(settings: Settings) -> Check:
+def _why_that_model(settings: Settings, active: _Active) -> str:
+    holds = active.activation
+    if settings.model:
+        instead = f" instead of the active {holds.model_name} ({holds.model_id[:12]})" if holds else ""
+        return f"named by ALLQ_MODEL{instead}"
+    if holds is None:
+        return "allq's default: none was activated"
+    return f"activated by {holds.activated_by} on {holds.activated_at:%Y-%m-%d}"
+
+
+def _engine(settings: Settings, active: _Active) -> Check:
     import numpy as np  # noqa: PLC0415  # the checks above must work where these can't be loaded
 
     from imaging.decode import Decoded  # noqa: PLC0415
@@ -206,7 +252,7 @@ def _engine(settings: Settings) -> Check:
 
     try:
         started = time.perf_counter()
-        classifier = Classifier.load(artefact.find(settings, None), settings)
+        classifier = Classifier.load(active.model(settings), settings)
         side = classifier.decode_side
         empty = Decoded(pixels=np.full((side, side, 3), 230, np.uint8), format=ImageFormat.PNG, width=side, height=side)
         classifier.classify([classifier.prepare(empty)])

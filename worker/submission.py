@@ -24,9 +24,10 @@ from db import batches, reads
 from db.artefacts import remember_model
 from db.database import Database
 from db.events import canonical
-from db.records import ModelRecord, NewField, NewSlide, Queue
+from db.records import NewField, NewSlide, Queue
 from models.artefact import Model
 from worker import broker, embedded
+from worker.active import record_of
 from worker.walk import FoundFile, FoundFolder, check_folder, walk
 
 log = logger(__name__)
@@ -228,18 +229,7 @@ def _only_one(settings: Settings, root: str) -> Iterator[None]:
 def _create(database: Database, settings: Settings, options: SubmitOptions, root: str, raw_root: bytes | None) -> int:
     model = options.model
     with database.begin() as connection:
-        remember_model(
-            connection,
-            ModelRecord(
-                id=model.id,
-                name=model.name,
-                architecture=model.configuration.architecture,
-                synthetic=model.configuration.synthetic,
-                configuration=model.configuration.as_json(),
-                code_version=model.configuration.code_version,
-            ),
-            actor=options.operator,
-        )
+        remember_model(connection, record_of(model), actor=options.operator)
         return batches.create_batch(
             connection,
             root=root,

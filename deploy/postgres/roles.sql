@@ -7,7 +7,10 @@
 --
 --   allq_owner     owns the tables; for `allq db upgrade`, and nothing else
 --   allq_worker    for `allq submit`, `retry`, `cancel` and `allq worker`: changes what moves, and only appends to the rest
---   allq_reviewer  for people who sign off: reads everything, appends reviews and what the ledger says of them
+--   allq_reviewer  for people who sign off: reads everything, appends reviews and what the ledger says of them, and chooses
+--                  the active model (`allq models activate`): whoever answers for the calls answers for what makes them,
+--                  and a worker's machine that was taken over can't choose for everybody. A group of its own would keep
+--                  nobody out: a batch names its model, and who submits may name any
 --   allq_reader    for dashboards and statistics: reads the views, no table
 --
 -- Give each worker's machine and each person a login of their own, a member of one group:
@@ -59,10 +62,15 @@ INSERT INTO stated VALUES
     ('leaf', 'allq_worker', 'SELECT, INSERT'),
     ('checkpoint', 'allq_worker', 'SELECT, INSERT'),
     ('review', 'allq_worker', 'SELECT'),
+    ('activation', 'allq_worker', 'SELECT'),
     ('alembic_version', 'allq_worker', 'SELECT'),
-    -- A person who signs off adds a decision, and the event that tells of it.
+    -- A person who signs off adds a decision, and the event that tells of it. The latest activation is the one with the
+    -- highest number: nobody chooses that either.
     ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
     ('review', 'allq_reviewer', 'SELECT, INSERT'),
+    ('model', 'allq_reviewer', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
+                                added_at)'),
+    ('activation', 'allq_reviewer', 'SELECT, INSERT (model_id, activated_by, reason, activated_at)'),
     ('event', 'allq_reviewer', 'SELECT, INSERT (at, kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_reviewer', 'SELECT, INSERT'),
     ('alembic_version', 'allq_reader', 'SELECT');
@@ -70,12 +78,12 @@ INSERT INTO stated VALUES
 -- A reviewer reads every table; worker and reviewer read every view, and so does a reader.
 INSERT INTO stated
 SELECT name, 'allq_reviewer', 'SELECT'
-FROM unnest(ARRAY['batch', 'chunk', 'field', 'model', 'finding', 'finding_leukocytes', 'slide_call', 'skipped',
-                  'leaf', 'checkpoint', 'alembic_version']) AS name;
+FROM unnest(ARRAY['batch', 'chunk', 'field', 'finding', 'finding_leukocytes', 'slide_call', 'skipped', 'leaf',
+                  'checkpoint', 'alembic_version']) AS name;
 INSERT INTO stated
 SELECT name, role, 'SELECT'
-FROM unnest(ARRAY['batch_progress', 'worklist', 'slide_findings', 'field_failures', 'model_use', 'turnaround',
-                  'slide_history', 'slide_reviews', 'review_queue']) AS name,
+FROM unnest(ARRAY['batch_progress', 'worklist', 'slide_findings', 'field_failures', 'model_use', 'model_activations',
+                  'turnaround', 'slide_history', 'slide_reviews', 'review_queue']) AS name,
      unnest(ARRAY['allq_worker', 'allq_reviewer', 'allq_reader']) AS role;
 
 DO $$

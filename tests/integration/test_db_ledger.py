@@ -8,6 +8,7 @@ from tests import store
 
 APPEND_ONLY = {
     "model": "name",
+    "activation": "reason",
     "finding": "call",
     "finding_leukocytes": "data",
     "slide_call": "call",
@@ -25,7 +26,8 @@ def written(database, settings):
         _, chunk_ids = store.submit(conn, [store.new_slide("A", 3)])
     store.work(database, chunk_ids)
     store.review(database, "A", "insufficient", "out of focus")
-    assert sealing.seal(database, settings).events == 7
+    store.activate(database, "fits our smears")
+    assert sealing.seal(database, settings).events == 8
     return database
 
 

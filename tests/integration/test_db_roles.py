@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from allq.errors import FailureCode
-from db import batches, chunks, named, reviews, sealing
+from allq.errors import FailureCode, StoreError
+from db import activations, batches, chunks, named, reviews, sealing
 from db.database import Database
 from db.records import Failure
 from db.tables import Base
@@ -111,12 +111,12 @@ def relations(laboratory: Laboratory) -> dict[str, str]:
 
 
 def granted(laboratory: Laboratory, group: str) -> dict[str, set[str]]:
-    """What a group may do with whole relations, and `UPDATE` where it may change some column."""
+    """What a group may do with whole relations or some of their columns."""
     with laboratory.opened_as("owner") as database, database.read() as conn:
         rows = conn.exec_driver_sql(
             "SELECT table_name, privilege_type FROM information_schema.table_privileges WHERE grantee = %(role)s "
-            "UNION SELECT table_name, 'UPDATE' FROM information_schema.column_privileges "
-            "WHERE grantee = %(role)s AND privilege_type = 'UPDATE'",
+            "UNION "
+            "SELECT table_name, privilege_type FROM information_schema.column_privileges WHERE grantee = %(role)s",
             {"role": f"allq_{group}"},
         )
         found: dict[str, set[str]] = {}
@@ -171,7 +171,9 @@ def test_no_role_but_the_owner_may_more_than_read_and_append_what_is_never_chang
     kinds = relations(laboratory)
     assert {name for name in granted(laboratory, "reader") if kinds[name] == "table"} == {"alembic_version"}
     appended = {name for name, rights in granted(laboratory, "reviewer").items() if "INSERT" in rights}
-    assert appended <= {"review", "event", "event_slide"}
+    assert appended == {"review", "model", "activation", "event", "event_slide"}
+    appended = {name for name, rights in granted(laboratory, "worker").items() if "INSERT" in rights}
+    assert not appended & {"review", "activation"}
 
 
 def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
@@ -228,6 +230,9 @@ def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
         "UPDATE leaf SET hash = ''",
         "DELETE FROM checkpoint",
         "INSERT INTO review SELECT * FROM review",
+        "INSERT INTO activation (model_id, activated_by, reason, activated_at) VALUES (1, 'x', 'x', now())",
+        "UPDATE activation SET reason = 'x'",
+        "DELETE FROM activation",
         "UPDATE batch SET operator = 'somebody else'",
         "UPDATE batch SET model_id = 1",
         "UPDATE field SET path = 'B/1.png'",
@@ -272,6 +277,9 @@ def test_the_one_column_of_a_finding_that_a_worker_may_hold_can_still_not_be_cha
         "DELETE FROM event",
         "INSERT INTO event (id, at, kind, actor, body) VALUES (4611686018427387904, now(), 'x', 'x', '{}')",
         "INSERT INTO checkpoint SELECT * FROM checkpoint",
+        "UPDATE activation SET model_id = 1",
+        "INSERT INTO activation (id, model_id, activated_by, reason, activated_at) "
+        "VALUES (4611686018427387904, 1, 'x', 'x', now())",
         "SELECT nextval('slide_id_seq')",
     ],
 )
@@ -289,6 +297,19 @@ def test_a_reviewer_looks_and_signs_and_can_move_no_slide(written: Laboratory) -
             assert reviews.sign(conn, slide, call="insufficient", reason="out of focus", reviewer="m.meier")
         with pytest.raises(IntegrityError, match="foreign key"), database.begin() as conn:
             conn.exec_driver_sql("UPDATE slide SET id = id + 100000")
+
+
+def test_a_reviewer_chooses_the_model_a_worker_and_a_reader_see_it_and_may_not(written: Laboratory) -> None:
+    with written.opened_as("reviewer") as database:
+        done = store.activate(database, "fits our smears", model_id="ef" * 32, name="not used before", by="m.meier")
+    for group in ("worker", "reader"):
+        with written.opened_as(group) as database:
+            with database.read() as conn:
+                assert activations.latest(conn) == done
+            with pytest.raises(StoreError, match=r"may not choose the model: .*roles\.sql"):
+                store.activate(database, "x")
+            with database.read() as conn:
+                assert activations.latest(conn) == done
 
 
 def test_a_worker_starts_with_that_role_alone(written: Laboratory, tmp_path: Path) -> None:

@@ -77,7 +77,14 @@ ROW = f'"row":"{"0" * 64}"'
 SAYS_NOTHING = [
     *(
         (kind, body)
-        for kind in ("ledger-began", "slide-called", "slide-reviewed", "model-remembered", "chunk-recorded")
+        for kind in (
+            "ledger-began",
+            "slide-called",
+            "slide-reviewed",
+            "model-remembered",
+            "model-activated",
+            "chunk-recorded",
+        )
         for body in ("", "null", "[]", "7", '{"a":NaN}', "[" * 100_000, "9" * 5_000)
     ),
     ("ledger-began", '{"model":7}'),
@@ -87,6 +94,7 @@ SAYS_NOTHING = [
     ("slide-called", f'{{{ROW},"slide_call":-1}}'),
     ("slide-called", '{"slide_call":1}'),
     ("model-remembered", f'{{"key":{HUGE},{ROW}}}'),
+    ("model-activated", f'{{"activation":{HUGE},{ROW}}}'),
     ("slide-reviewed", f'{{"review":{HUGE},{ROW}}}'),
     ("batch-created", "[" * 100_000),
 ]

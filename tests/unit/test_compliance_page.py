@@ -32,6 +32,6 @@ def test_every_query_and_kind_of_event_that_the_page_names_exists() -> None:
     queries = {info.name for info in named.names()}
     assert set(re.findall(r"allq query (\w+)", PAGE)) <= queries
     code = "".join(path.read_text("utf-8") for room in ("db", "worker") for path in (ROOT / room).glob("*.py"))
-    kinds = set(re.findall(r"`(worker-started|chunk-recorded|batch-created|slide-looked-at|slide-reviewed)`", PAGE))
-    assert len(kinds) == 5
+    kinds = set(re.findall(r"`((?:worker|chunk|batch|slide|model)-[a-z-]+)`", PAGE))
+    assert len(kinds) == 7
     assert not [kind for kind in kinds if f'"{kind}"' not in code]
