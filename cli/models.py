@@ -137,6 +137,46 @@ def show(
     console.markdown(card)
 
 
+@app.command("compare")
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="Name or id.", autocompletion=options.complete_model, show_default=False)
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="Name or id.", autocompletion=options.complete_model, show_default=False)
+    ],
+    json: options.Json = False,
+) -> None:
+    """Show two models side by side: input, size, what they were made of, thresholds, figures with 95 % intervals.
+
+    All of it comes from the models' own records. To measure both on your images: `allq evaluate --protocol folder`.
+
+    Example: allq models compare lite0-three-views our-model
+    """
+    from cli import console
+    from cli.session import settings
+    from models import compare as comparison
+    from models.artefact import find
+
+    found = settings()
+    one, other = find(found, first), find(found, second)
+    alike = comparison.measured_alike(one, other)
+    if json:
+        records = {"first": comparison.record(one), "second": comparison.record(other)}
+        console.emit({**records, "measured_alike": alike})
+        return
+    titles = (one.name, other.name) if one.name != other.name else (f"{one.name}, first", f"{other.name}, second")
+    console.table(
+        [console.words("what"), *(console.words(title) for title in titles)], comparison.lines(one, other), needed=3
+    )
+    if not alike:
+        console.say(
+            "These figures were not measured on the same fields: they don't tell which model is better. On yours: "
+            "allq evaluate DATA --protocol folder --model NAME",
+            style="yellow",
+        )
+
+
 @app.command("activate")
 def activate(
     name: Annotated[

@@ -1,4 +1,4 @@
-"""`allq models activate`, and what screens because of it."""
+"""`allq models activate`, what screens because of it, and `allq models compare`."""
 
 from __future__ import annotations
 
@@ -172,3 +172,16 @@ def test_without_its_database_the_doctor_does_not_guess_which_model_is_active(
     listed = run("models", "list", "--json")
     assert "can't be reached" in listed.stderr
     assert not any(json.loads(line)["active"] for line in listed.stdout.splitlines())
+
+
+def test_two_models_are_compared_and_figures_of_different_fields_are_called_so(home: Path) -> None:
+    ours = own_model(home, "ours", rim=0.5)
+    result = run("models", "compare", SYNTHETIC, ours.id)
+    assert "ours" in result.stdout.splitlines()[0].lower()
+    assert "AUROC" in result.stdout
+    assert result.stderr == ""
+    assert "were not measured on the same fields" in run("models", "compare", artefact.DEFAULT, "ours").stderr
+    (told,) = lines("models", "compare", SYNTHETIC, "ours")
+    assert (told["first"]["name"], told["second"]["model"], told["measured_alike"]) == (SYNTHETIC, ours.id, True)
+    assert "There is no model 'x'" in run("models", "compare", "x", "ours", code=1).stderr
+    assert not (home / "allq.db").exists()

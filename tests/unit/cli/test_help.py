@@ -36,8 +36,8 @@ COMMANDS = list(commands(typer.main.get_command(app)))
 def test_the_commands_of_the_contract_are_there() -> None:
     contract = (
         "screen submit worker status results failures retry cancel query models-list models-show train evaluate doctor"
-        " models-activate db-upgrade review-list review-show review-sign audit-verify audit-seal audit-export"
-        " audit-show"
+        " models-compare models-activate db-upgrade review-list review-show review-sign"
+        " audit-verify audit-seal audit-export audit-show"
     )
     assert set(contract.split()) <= {"-".join(command) for command in COMMANDS}
 
