@@ -85,16 +85,17 @@ def _default(found: Settings) -> tuple[Activation | None, str | None]:
     try:
         holds = activation(found)
     except AllqError as error:
-        console.say(str(error), style="yellow")
+        console.say(console.cell(str(error)), style="yellow")
         if not found.model:
             return None, None
     try:
         model = find(found) if found.model or holds is None else active.activated(found, holds)
     except AllqError as error:
-        console.say(str(error), style="yellow")
+        console.say(console.cell(str(error)), style="yellow")
         return holds, None
     if holds is not None and model.id != holds.model_id:
-        console.say(f"ALLQ_MODEL is set: {model.name} screens here instead of the active {holds.model_name}.")
+        names = console.cell(model.name), console.cell(holds.model_name)
+        console.say(f"ALLQ_MODEL is set: {names[0]} screens here instead of the active {names[1]}.")
     return holds, model.id
 
 
@@ -165,7 +166,9 @@ def compare(
         records = {"first": comparison.record(one), "second": comparison.record(other)}
         console.emit({**records, "measured_alike": alike})
         return
-    titles = (one.name, other.name) if one.name != other.name else (f"{one.name}, first", f"{other.name}, second")
+    titles = [console.cell(model.name) for model in (one, other)]
+    if one.name == other.name:
+        titles = [f"{titles[0]}, A", f"{titles[1]}, B"]
     console.table(
         [console.words("what"), *(console.words(title) for title in titles)], comparison.lines(one, other), needed=3
     )
@@ -196,6 +199,7 @@ def activate(
 
     Example: allq models activate our-model --reason "verified on 400 fields"
     """
+    from allq.errors import UsageError
     from allq.text import is_utf8, storable
     from cli import console
     from cli.session import open_database, settings
@@ -204,18 +208,21 @@ def activate(
     from models.artefact import SHIPPED, find
     from worker.active import record_of
 
+    if not name:  # a variable of the shell that isn't set must not choose the default
+        raise UsageError("Which model? Give its name or id: `allq models list`.")
     found = settings()
     model = find(found, name)
-    why = _reason(model, reason)
+    shown = console.cell(model.name)
+    why = _reason(shown, reason)
     with open_database(found) as database, database.begin() as connection:
         before = activations.latest(connection)
         done = activations.activate(
             connection, record_of(model), reason=why if is_utf8(why) else storable(why)[0], actor=found.operator
         )
-    instead = f" instead of {before.model_name} ({before.model_id[:12]})" if before else ""
-    console.say(f"{done.activated_by} activated {model.name} ({model.id[:12]}){instead}.")
+    instead = f" instead of {console.cell(before.model_name)} ({before.model_id[:12]})" if before else ""
+    console.say(f"{done.activated_by} activated {shown} ({model.id[:12]}){instead}.")
     if model.configuration.synthetic:
-        console.say(f"Model {model.name}: {SYNTHETIC}.", style="yellow")
+        console.say(f"Model {shown}: {SYNTHETIC}.", style="yellow")
     if not found.embedded_database and SHIPPED not in model.path.parents:
         console.say("Every machine that submits or screens needs this model's folder in its own (ALLQ_MODELS_DIR).")
     if found.model and find(found).id != model.id:
@@ -235,7 +242,7 @@ def activate(
         )
 
 
-def _reason(model: Model, given: str | None) -> str:
+def _reason(model: str, given: str | None) -> str:
     """The reason given, or what a person answers; UsageError where there is nobody to be asked."""
     import sys
 
@@ -245,7 +252,7 @@ def _reason(model: Model, given: str | None) -> str:
         return given
     if not sys.stdin.isatty():
         raise UsageError("An activation needs a reason: give it with --reason.")
-    answer: str = typer.prompt(f"Why is {model.name} to be the active model?", err=True)
+    answer: str = typer.prompt(f"Why is {model} to be the active model?", err=True)
     return answer
 
 

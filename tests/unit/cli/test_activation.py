@@ -134,6 +134,7 @@ def test_an_active_model_that_is_not_here_or_not_the_same_is_refused_and_nothing
 def test_an_unknown_model_or_a_missing_reason_is_one_sentence_and_activates_nothing(home: Path, slides: str) -> None:
     for arguments, code, said in (
         (("nonsense", "-r", "x"), 1, "There is no model 'nonsense'"),
+        (("", "-r", "x"), 2, "Which model?"),
         ((SYNTHETIC,), 2, "needs a reason"),
         ((SYNTHETIC, "-r", "  "), 2, "needs a reason"),
     ):
@@ -146,6 +147,20 @@ def test_an_unknown_model_or_a_missing_reason_is_one_sentence_and_activates_noth
 def test_a_reason_that_is_no_text_of_a_database_is_kept_with_escapes(home: Path, slides: str) -> None:
     (done,) = lines("models", "activate", SYNTHETIC, "-r", os.fsdecode(b"for Fran\xe7ois"))
     assert done["reason"] == r"for Fran\xe7ois"
+
+
+def test_a_models_name_moves_no_cursor(home: Path, slides: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = own_model(home, "ours\x1b[2J")
+    printed = [run("models", *arguments) for arguments in (("activate", model.id, "-r", "a\x1b[2Jb"), ("list",))]
+    printed.append(run("models", "compare", SYNTHETIC, model.id))
+    monkeypatch.setenv("ALLQ_MODEL", SYNTHETIC)
+    printed.append(run("models", "list"))
+    monkeypatch.delenv("ALLQ_MODEL")
+    shutil.rmtree(model.path)
+    printed += [run("models", "list"), run("submit", slides, code=1), run("query", "model_activations")]
+    for result in printed:
+        assert "ours" in (result.stdout + result.stderr).lower()
+        assert "\x1b" not in result.stdout + result.stderr
 
 
 def test_in_a_terminal_the_reason_is_asked_for(home: Path, slides: str) -> None:
