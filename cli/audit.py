@@ -225,6 +225,7 @@ def _verified_record(verified: Verified) -> dict[str, Any]:
 def _show_verified(verified: Verified) -> None:
     from allq.text import plural
     from cli import console
+    from db.schema import KINDS
 
     for remark in verified.remarks:
         console.say(remark, style="yellow")
@@ -233,9 +234,9 @@ def _show_verified(verified: Verified) -> None:
             [console.fixed("table"), console.words("row"), console.words("what is wrong")],
             ((one.table, one.row, one.what) for one in verified.problems),
         )
-        console.say(
-            f"The ledger is not as it was sealed: {plural(len(verified.problems), 'problem')}.", style="bold red"
-        )
+        of_rows = sum(one.table not in KINDS for one in verified.problems)
+        what = "The ledger is not as it was sealed" if of_rows else "The schema is not allq's; the rows are as sealed"
+        console.say(f"{what}: {plural(len(verified.problems), 'problem')}.", style="bold red")
         return
     newest = verified.newest
     console.pairs(

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import LedgerError, NotFound
-from db import checkpoints, merkle, rows_shown
+from db import checkpoints, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -105,6 +105,7 @@ class _Verification:
 
     def run(self, since: int | None) -> Verified:
         found = self._found
+        self._schema()
         before, tree = self._start(since)
         last = run(self._conn, "SELECT max(seq) FROM leaf").scalar()
         self._total = 0 if last is None else last + 1
@@ -266,6 +267,12 @@ class _Verification:
             f"{self._found.waiting:,} events wait to be sealed{waits}. Workers do it every few seconds; "
             "`allq audit seal` does it now."
         )
+
+    def _schema(self) -> None:
+        """What keeps the rows as they are, and what people are shown of them; how fast they are found is no matter."""
+        for one in schema.differences(self._conn):
+            if one.kind != "index":
+                self._report(Problem(table=one.kind, row=one.name, what=one.what))
 
     def _strays(self) -> None:
         rows = run(

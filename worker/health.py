@@ -14,6 +14,7 @@ from allq.errors import AllqError, BrokerUnreachable, ModelError, SchemaOutdated
 from allq.settings import Settings, unknown_variables
 from db import activations
 from db import health as store
+from db import schema
 from db.database import Database
 from db.records import Activation
 from models import artefact
@@ -67,6 +68,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     else:
         try:
             yield _guarded("database", lambda: _database(database))
+            yield _guarded("schema", lambda: _schema(database))
             yield _guarded("clock", lambda: _clock(database))
             with suppress(AllqError):
                 active = _active(database)
@@ -97,6 +99,25 @@ def _database(database: Database) -> Check:
             advice="Set them to on in postgresql.conf and reload the server.",
         )
     return Check(name="database", ok=True, detail=f"{database.dialect}, {database.url}")
+
+
+_NAMED = 5
+"""So many differences are named; the ledger's `verify` names them all."""
+
+
+def _schema(database: Database) -> Check:
+    with database.read() as connection:
+        found = schema.differences(connection)
+    if not found:
+        return Check(name="schema", ok=True, detail="triggers, views and indexes are those that allq makes")
+    more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return Check(
+        name="schema",
+        ok=False,
+        detail="; ".join(str(one) for one in found[:_NAMED]) + more,
+        advice="Ask who owns the database who did this and why, run `allq audit verify`, and put back what is named: "
+        "docs/backup.md says how.",
+    )
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:

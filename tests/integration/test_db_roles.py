@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from allq.errors import FailureCode, StoreError
-from db import activations, batches, chunks, named, reviews, sealing
+from db import activations, batches, chunks, named, reviews, schema, sealing
 from db.database import Database
 from db.records import Failure
 from db.tables import Base
@@ -326,6 +326,18 @@ def test_a_worker_seals_the_ledger(written: Laboratory, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, written.url_as("worker"))
     with written.opened_as("worker") as database:
         assert sealing.seal(database, settings, wait=True).events > 0
+
+
+def test_every_login_that_may_read_the_tables_sees_whether_the_schema_is_allqs(written: Laboratory) -> None:
+    for group in ("owner", "worker", "reviewer"):
+        with written.opened_as(group) as database, database.read() as conn:
+            assert schema.differences(conn) == [], group
+    with (
+        written.opened_as("reader") as database,
+        database.read() as conn,
+        pytest.raises(StoreError, match="may not read the tables"),
+    ):
+        schema.differences(conn)
 
 
 @pytest.mark.parametrize("table", sorted(Base.metadata.tables))

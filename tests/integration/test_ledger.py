@@ -10,7 +10,8 @@ import sys
 import syslog
 import threading
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,7 @@ def test_a_long_ledger_is_verified_by_several_processes_with_the_same_result(
     monkeypatch.setattr(verifying, "WORTH_IT", 1)
     monkeypatch.setattr(verifying_parts, "PART", 5)
     assert verify(database, settings, complete=True) == alone
-    with database.begin() as conn:
-        _unprotect(conn)
+    with database.begin() as conn, _unprotected(conn):
         conn.exec_driver_sql("UPDATE event SET actor = 'somebody else' WHERE id = 7")
         conn.exec_driver_sql("UPDATE slide_call SET suspects = 99 WHERE id = 3")
         conn.exec_driver_sql("UPDATE finding SET novelty = 0.5 WHERE id = 2")
@@ -353,20 +353,26 @@ def test_a_hook_that_answers_nonsense_holds_up_nothing(database: Database, setti
     assert numbers(settings) == [1, 2]
 
 
-def _unprotect(conn: Connection) -> None:
-    """Take away what keeps rows as they are, as the database's owner can."""
+@contextmanager
+def _unprotected(conn: Connection) -> Iterator[None]:
+    """Without what keeps rows as they are, which the database's owner can take away, and puts back afterwards."""
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
-        for name in conn.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all():
+        triggers = conn.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").all()
+        for name, _ in triggers:
             conn.exec_driver_sql(f"DROP TRIGGER {name}")
+        yield
+        for _, sql in triggers:
+            conn.exec_driver_sql(sql)
     else:
         conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        yield
+        conn.exec_driver_sql("SET LOCAL session_replication_role = origin")
 
 
 def cut_back(database: Database, number: int) -> None:
     """The state of an old backup, as far as the ledger is concerned."""
-    with database.engine.begin() as conn:
-        _unprotect(conn)
+    with database.engine.begin() as conn, _unprotected(conn):
         size = conn.execute(text("SELECT size FROM checkpoint WHERE number = :n"), {"n": number}).scalar_one()
         last = conn.execute(text("SELECT event_id FROM leaf WHERE seq = :n"), {"n": size - 1}).scalar_one()
         conn.exec_driver_sql(f"DELETE FROM checkpoint WHERE number > {number}")

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from allq.settings import Settings
-from db import sealing, verifying
+from db import schema, sealing, verifying
 from db.database import Database
 from db.lines import COLUMNS as STATED
 from db.tables import Base
@@ -117,6 +117,7 @@ def as_owner(database: Database, witness: Witness, monkeypatch: pytest.MonkeyPat
         with monkeypatch.context() as patched:
             patched.setattr(database, "read", read)
             patched.setattr(conn, "detach", lambda: None)
+            patched.setattr(schema, "differences", lambda _: [])  # that triggers are off is no answer here
             return verifying.verify(database, witness, complete=True)
 
     try:

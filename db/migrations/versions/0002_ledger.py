@@ -30,7 +30,8 @@ def upgrade() -> None:
         op.execute(f"CREATE VIEW {name} AS {select}")
     for statement in _sqlite_triggers() if sqlite else _postgresql_triggers():
         op.execute(statement)
-    _cover(conn)
+    if not op.get_context().as_sql:  # where only the statements are wanted, there are no rows
+        _cover(conn)
 
 
 def _cover(conn: sa.Connection) -> None:

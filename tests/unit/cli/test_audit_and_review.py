@@ -86,6 +86,19 @@ def test_what_was_changed_is_named_and_the_exit_code_says_so(batch: int) -> None
     database.close()
     (found,) = lines("audit", "verify", code=1)
     assert not found["sound"]
-    assert found["problems"][0]["table"] == "finding"
-    assert found["problems"][0]["row"].startswith("2 of field")
+    trigger, finding, *_ = found["problems"]
+    assert (trigger["table"], trigger["row"]) == ("trigger", "finding_no_update")
+    assert finding["table"] == "finding"
+    assert finding["row"].startswith("2 of field")
     assert "not as it was sealed" in run("audit", "verify", code=1).stderr
+
+
+def test_of_a_schema_that_is_not_allqs_it_says_that_the_rows_are(batch: int) -> None:
+    run("audit", "seal")
+    database = Database.open(load())
+    with database.begin() as conn:
+        conn.exec_driver_sql("DROP VIEW turnaround")
+    database.close()
+    (found,) = lines("audit", "verify", code=1)
+    assert found["problems"] == [{"table": "view", "row": "turnaround", "what": "is missing"}]
+    assert "the rows are as sealed: 1 problem" in run("audit", "verify", code=1).stderr
