@@ -47,7 +47,7 @@ LABEL org.opencontainers.image.title="allq" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 10001 allq \
     && useradd --uid 10001 --gid allq --no-create-home --home-dir /var/lib/allq --shell /usr/sbin/nologin allq \
-    && install --directory --owner=allq --group=allq --mode=0750 /var/lib/allq
+    && install --directory --owner=allq --group=allq --mode=0750 /var/lib/allq /var/lib/allq-key /var/lib/allq-ledger
 ENV PATH=/opt/allq/bin:$PATH \
     HOME=/var/lib/allq \
     ALLQ_HOME=/var/lib/allq \

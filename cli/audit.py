@@ -72,11 +72,20 @@ def verify(
 
 
 @app.command("seal")
-def seal(json: options.Json = False) -> None:
-    """Seal what is unsealed now, and write the checkpoints to their file. Workers do so every few seconds.
+def seal(
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, every ALLQ_SEAL_SECONDS, until stopped: where workers may not seal.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Seal what is unsealed now, and write the checkpoints to their file. Workers that may do so every few seconds.
 
     Example: allq audit seal
     """
+    if watch:
+        _seal_on()
+        return
     from allq.text import plural
     from cli import console
     from cli.session import open_database, settings
@@ -93,6 +102,16 @@ def seal(json: options.Json = False) -> None:
     stands = f"checkpoint {sealed.checkpoint.number}" if sealed.checkpoint else "no checkpoint yet"
     console.say(f"Sealed {plural(sealed.events, 'event')}; the ledger stands at {stands}.")
     console.say(f"Checkpoints are in {console.cell(str(found.checkpoint_file))}.")
+
+
+def _seal_on() -> None:
+    from allq import logging
+    from allq.settings import load
+    from worker.sealer import seal_until_told_to_stop
+
+    found = load()
+    logging.configure(found)
+    seal_until_told_to_stop(found)
 
 
 @app.command("show")

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
+class NoKey(LedgerError):
+    """This machine has not the key that the ledger expects: another one seals."""
+
+
 class SigningKey:
     """A private key, and the 32 bytes of its public part."""
 
@@ -93,7 +97,7 @@ def verifies(public: bytes, signature: bytes, data: bytes) -> bool:
 def key_for(path: Path, expected: bytes | None) -> SigningKey:
     """The key that may sign: the one whose public part the ledger expects; for a new ledger one that is made now.
 
-    LedgerError when this machine has not that key.
+    NoKey when this machine has not that key, LedgerError when it has and can't read it.
     """
     if expected is None:
         with suppress(FileExistsError):
@@ -107,7 +111,7 @@ def key_for(path: Path, expected: bytes | None) -> SigningKey:
                 if candidate == successor(path):
                     promote(path)
                 return key
-    raise LedgerError(
+    raise NoKey(
         f"This machine has not the ledger's key {short(expected)}: {path} is missing or another key. Copy it from "
         "where the ledger is sealed, or set ALLQ_LEDGER_KEY; other machines go on sealing."
     )

@@ -21,10 +21,10 @@ from allq.settings import Settings
 from db import bulk, checkpoints, events, keys, witness
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.database import Database
-from db.keys import SigningKey
+from db.keys import NoKey, SigningKey
 from db.lines import event_text, instant
 from db.merkle import Frontier, leaf_hash
-from db.statements import on_sqlite, run
+from db.statements import known_moment, on_sqlite, run
 
 AT_ONCE: Final = 20_000
 """Events of one checkpoint at most; more are sealed by several."""
@@ -45,6 +45,10 @@ _WRITERS: Final = """
     WHERE locktype = 'relation' AND relation = to_regclass('event') AND mode = 'RowExclusiveLock'
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
 """
+
+
+class LeftToOthers(LedgerError):
+    """This login, or this machine, may not seal; another one does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +72,32 @@ def unsealed(conn: Connection) -> bool:
     return run(conn, f"SELECT 1 FROM event e WHERE {_UNSEALED} LIMIT 1", {"settled": settled}).scalar() is not None
 
 
+def waiting_seconds(conn: Connection) -> float | None:
+    """For how long the oldest event that is not sealed has waited; None when all are."""
+    found = checkpoints.last(conn)
+    settled = found[0].settled if found else 0
+    statement = f"SELECT e.at, {{now}} FROM event e WHERE {_UNSEALED} ORDER BY e.id LIMIT 1"
+    oldest = run(conn, statement, {"settled": settled}).one_or_none()
+    return None if oldest is None else (known_moment(oldest[1]) - known_moment(oldest[0])).total_seconds()
+
+
+def require_sealer(database: Database, settings: Settings) -> None:
+    """Raise LeftToOthers where this login may not seal, or this machine has not the key of a ledger that has one."""
+    with database.read() as conn:
+        _require_right(conn)
+        if checkpoints.last(conn) is not None:
+            _key(conn, settings)
+
+
 def seal(database: Database, settings: Settings, *, wait: bool = False) -> Sealed:
     """Seal what is unsealed, and write checkpoints to the file and the hooks.
 
-    Does nothing when another process is at it, unless `wait`. LedgerError when this machine has not the key, when the
-    database has lost checkpoints that the file has, or the file can't be written.
+    Does nothing when another process is at it, unless `wait`. LeftToOthers when this login may not seal or this machine
+    has not the key; LedgerError when the database has lost checkpoints that the file has, or the file can't be written.
     """
     events_sealed = made = 0
     with database.read() as conn:
+        _require_right(conn)
         due = unsealed(conn)
     while due:
         faults.reach("seal.begin")
@@ -112,6 +134,7 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
     """
     seen = witness.Witness(settings.checkpoint_file).last()
     with database.begin() as conn:
+        _require_right(conn)
         _alone(conn, wait=True)
         if seen is None:
             return None
@@ -148,9 +171,25 @@ def _alone(conn: Connection, *, wait: bool) -> bool:
     return bool(run(conn, "SELECT pg_try_advisory_xact_lock(hashtext('allq sealer'))").scalar())
 
 
+def _require_right(conn: Connection) -> None:
+    if on_sqlite(conn):
+        return  # whoever may write the file may write all of it
+    may = "SELECT has_table_privilege('leaf', 'INSERT') AND has_table_privilege('checkpoint', 'INSERT')"
+    if not run(conn, may).scalar():
+        raise LeftToOthers(
+            "This login may not seal the ledger. Do it with one in the group allq_sealer; in Docker Compose, with the "
+            "service sealer."
+        )
+
+
 def _key(conn: Connection, settings: Settings) -> SigningKey:
     found = checkpoints.last(conn)
-    return keys.key_for(settings.ledger_key_file, found[0].key_after if found else None)
+    try:
+        return keys.key_for(settings.ledger_key_file, found[0].key_after if found else None)
+    except NoKey as error:
+        if on_sqlite(conn):
+            raise  # there are no others: who works on the file is on this machine
+        raise LeftToOthers(str(error)) from None
 
 
 def _seal_some(

@@ -93,7 +93,7 @@ def compose(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def image(target: str) -> dict[str, Any]:
-    """ENV, ENTRYPOINT, CMD, USER, WORKDIR of a Dockerfile's target, those of the stages it is built on included."""
+    """ENV, RUN, ENTRYPOINT, CMD, USER, WORKDIR of a Dockerfile's target, with those of the stages it is built on."""
     text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
     stages: dict[str, dict[str, Any]] = {}
     stage: dict[str, Any] = {}
@@ -103,8 +103,11 @@ def image(target: str) -> dict[str, Any]:
             base, _, name = rest.partition(" AS ")
             stage = stages[name] = {**stages.get(base, {"ENV": {}}), "base": base}
             stage["ENV"] = dict(stage["ENV"])
+            stage["RUN"] = list(stage.get("RUN", []))
         elif instruction == "ENV":
             stage["ENV"].update(pair.split("=", 1) for pair in rest.split())
+        elif instruction == "RUN":
+            stage["RUN"].append(rest)
         elif instruction in {"ENTRYPOINT", "CMD"}:
             stage[instruction] = json.loads(rest)
         elif instruction in {"USER", "WORKDIR", "HEALTHCHECK", "STOPSIGNAL"}:

@@ -14,7 +14,7 @@ from allq.errors import AllqError, BrokerUnreachable, ModelError, SchemaOutdated
 from allq.settings import Settings, unknown_variables
 from db import activations
 from db import health as store
-from db import schema
+from db import schema, sealing
 from db.database import Database
 from db.records import Activation
 from models import artefact
@@ -69,6 +69,7 @@ def checks(settings: Settings) -> Iterator[Check]:
         try:
             yield _guarded("database", lambda: _database(database))
             yield _guarded("schema", lambda: _schema(database))
+            yield _guarded("ledger", lambda: _ledger(database, settings))
             yield _guarded("clock", lambda: _clock(database))
             with suppress(AllqError):
                 active = _active(database)
@@ -117,6 +118,29 @@ def _schema(database: Database) -> Check:
         detail="; ".join(str(one) for one in found[:_NAMED]) + more,
         advice="Ask who owns the database who did this and why, run `allq audit verify`, and put back what is named: "
         "docs/backup.md says how.",
+    )
+
+
+SEALED_WITHIN: Final = 600.0
+"""Seconds. What seals does it every few; so long after an event nobody does."""
+
+
+def _ledger(database: Database, settings: Settings) -> Check:
+    with database.read() as connection:
+        waits = sealing.waiting_seconds(connection)
+    if waits is None:
+        return Check(name="ledger", ok=True, detail="everything is sealed")
+    detail = f"the oldest event that is not sealed has waited for {waits:,.0f} s"
+    if waits <= SEALED_WITHIN:
+        return Check(name="ledger", ok=True, detail=detail)
+    if settings.embedded_broker and not embedded.is_running(settings):
+        return Check(name="ledger", ok=None, detail=detail, advice="A worker seals it; so does `allq audit seal`.")
+    return Check(
+        name="ledger",
+        ok=False,
+        detail=detail,
+        advice="Start what seals: `allq audit seal --watch`, or a worker, where ALLQ_LEDGER_KEY is the ledger's key "
+        "and the login is in the group allq_sealer. Its log says what keeps it from it.",
     )
 
 

@@ -7,7 +7,8 @@ idempotent: any number of workers may do it at once.
 2. Slides that ended outside a worker's transaction (a cancelled batch, a field that kills its worker) get their call.
 3. Chunks never published are published: those of a `submit` that found no broker, halves of a split chunk.
 4. Chunks published long ago that no queue holds any more (the broker was emptied) are published again.
-5. New events are sealed into the ledger, by one worker at a time, and checkpoints written to this machine's file.
+5. New events are sealed into the ledger, by one process at a time, and checkpoints written to this machine's file;
+   where this worker may (worker.sealer).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import redis
 from celery import Celery, bootsteps
 
 from allq import faults
-from allq.errors import AllqError, BrokerUnreachable, LedgerError
+from allq.errors import AllqError, BrokerUnreachable
 from allq.logging import logger
 from allq.settings import Settings, current
-from db import chunks, sealing
+from db import chunks
 from db.database import Database
 from worker import broker, embedded
 from worker.calling import call_due_slides
@@ -31,6 +32,7 @@ from worker.identity import is_dead, owner
 from worker.lease import LapsedLeases
 from worker.publish import publish_all, publish_waiting
 from worker.requests import acknowledgements
+from worker.sealer import Sealer
 
 log = logger(__name__)
 
@@ -89,8 +91,7 @@ class Housekeeper:
         self._broker_was_down = False
         self._problem: str | None = None
         self._leases = LapsedLeases(settings)
-        self._seal_at = 0.0
-        self._ledger_problem = ""
+        self._sealer = Sealer(settings)
 
     def tick(self) -> None:
         """Do all of it once. Problems are logged, and tried again at the next tick.
@@ -106,7 +107,9 @@ class Housekeeper:
                 try:
                     self._deliver(database)
                 finally:
-                    self._seal(database)  # last: what its hooks wait for holds up no work, and it needs no broker
+                    self._sealer.seal(
+                        database
+                    )  # last: what its hooks wait for holds up no work, and it needs no broker
             finally:
                 database.close()
             if self._problem is not None:
@@ -128,32 +131,16 @@ class Housekeeper:
 
     def end(self) -> None:
         """Seal what the last chunks have told before the worker goes: no other may come for days."""
-        self._seal_at = 0.0
         try:
             database = Database.open(self._settings, upgrade=False)
             try:
-                self._seal(database)
+                self._sealer.seal(database, now=True)
             finally:
                 database.close()
         except AllqError as error:
             log.warning("what was done last is not sealed yet", problem=str(error))
         except Exception:
             log.exception("what was done last is not sealed yet")
-
-    def _seal(self, database: Database) -> None:
-        """Seal what is due. Without the key, or with a ledger that was cut back, all else goes on."""
-        if time.monotonic() < self._seal_at:
-            return
-        try:
-            sealed = sealing.seal(database, self._settings)
-            if sealed.checkpoints:
-                log.debug("events sealed", events=sealed.events, checkpoints=sealed.checkpoints)
-            self._ledger_problem = ""
-        except LedgerError as error:
-            if str(error) != self._ledger_problem:
-                log.error("the ledger was not sealed", problem=str(error))
-            self._ledger_problem = str(error)
-        self._seal_at = time.monotonic() + self._settings.seal_seconds
 
     def _deliver(self, database: Database) -> None:
         if self._settings.embedded_broker:

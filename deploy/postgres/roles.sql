@@ -3,19 +3,23 @@
 --
 --     psql --set ON_ERROR_STOP=1 --file deploy/postgres/roles.sql allq
 --
--- Four groups, which cannot log in themselves:
+-- Five groups, which cannot log in themselves:
 --
 --   allq_owner     owns the tables; for `allq db upgrade`, and nothing else
 --   allq_worker    for `allq submit`, `retry`, `cancel` and `allq worker`: changes what moves, and only appends to the rest
+--   allq_sealer    for `allq audit seal`, which signs the ledger: appends leaves and checkpoints, which no other may
 --   allq_reviewer  for people who sign off: reads everything, appends reviews and what the ledger says of them, and chooses
 --                  the active model (`allq models activate`): whoever answers for the calls answers for what makes them,
 --                  and a worker's machine that was taken over can't choose for everybody. A group of its own would keep
 --                  nobody out: a batch names its model, and who submits may name any
 --   allq_reader    for dashboards and statistics: reads the views, no table
 --
--- Give each worker's machine and each person a login of their own, a member of one group:
+-- Give each worker's machine and each person a login of their own, a member of one group. Workers may seal as well where
+-- their logins are members of allq_sealer too; stronger is a login of its own, for a machine that reads no slides and
+-- has the signing key alone:
 --
 --     CREATE ROLE "m.meier" LOGIN PASSWORD '…' IN ROLE allq_reviewer;
+--     CREATE ROLE sealer LOGIN PASSWORD '…' IN ROLE allq_sealer;
 --     CREATE ROLE allq_upgrade LOGIN PASSWORD '…' IN ROLE allq_owner;
 --     ALTER ROLE allq_upgrade SET role TO allq_owner;   -- so that what it makes belongs to the group
 --
@@ -28,7 +32,7 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['allq_owner', 'allq_worker', 'allq_reviewer', 'allq_reader'] LOOP
+    FOREACH role IN ARRAY ARRAY['allq_owner', 'allq_worker', 'allq_sealer', 'allq_reviewer', 'allq_reader'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         END IF;
@@ -59,11 +63,17 @@ INSERT INTO stated VALUES
     ('skipped', 'allq_worker', 'SELECT, INSERT'),
     ('event', 'allq_worker', 'SELECT, INSERT (at, kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_worker', 'SELECT, INSERT'),
-    ('leaf', 'allq_worker', 'SELECT, INSERT'),
-    ('checkpoint', 'allq_worker', 'SELECT, INSERT'),
+    ('leaf', 'allq_worker', 'SELECT'),
+    ('checkpoint', 'allq_worker', 'SELECT'),
     ('review', 'allq_worker', 'SELECT'),
     ('activation', 'allq_worker', 'SELECT'),
     ('alembic_version', 'allq_worker', 'SELECT'),
+    -- Who seals reads the events and adds the tree over them; of events only those that tell of keys and backups.
+    ('event', 'allq_sealer', 'SELECT, INSERT (at, kind, actor, batch_id, chunk_id, body)'),
+    ('event_slide', 'allq_sealer', 'SELECT'),
+    ('leaf', 'allq_sealer', 'SELECT, INSERT'),
+    ('checkpoint', 'allq_sealer', 'SELECT, INSERT'),
+    ('alembic_version', 'allq_sealer', 'SELECT'),
     -- A person who signs off adds a decision, and the event that tells of it. The latest activation is the one with the
     -- highest number: nobody chooses that either.
     ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
@@ -107,10 +117,11 @@ BEGIN
 
     -- Nobody but the owner makes anything here, and nobody enters who is in none of the groups.
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO allq_owner, allq_worker, allq_reviewer, allq_reader',
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO allq_owner, allq_worker, allq_sealer, allq_reviewer, allq_reader',
                    current_database());
-    EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC, allq_owner, allq_worker, allq_reviewer, allq_reader', schema);
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO allq_worker, allq_reviewer, allq_reader', schema);
+    EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC, allq_owner, allq_worker, allq_sealer, allq_reviewer, allq_reader',
+                   schema);
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO allq_worker, allq_sealer, allq_reviewer, allq_reader', schema);
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO allq_owner', schema);
 
     -- A sequence that belongs to a column goes with its table.
@@ -128,9 +139,10 @@ BEGIN
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', found.name);
     END LOOP;
 
-    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM PUBLIC, allq_worker, allq_reviewer, allq_reader', schema);
-    EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM PUBLIC, allq_worker, allq_reviewer, allq_reader',
-                   schema);
+    FOR found IN SELECT unnest(ARRAY['TABLES', 'SEQUENCES']) AS kind LOOP
+        EXECUTE format('REVOKE ALL ON ALL %s IN SCHEMA %I FROM PUBLIC, allq_worker, allq_sealer, allq_reviewer, allq_reader',
+                       found.kind, schema);
+    END LOOP;
     FOR found IN SELECT * FROM stated WHERE to_regclass(format('%I', name)) IS NOT NULL LOOP
         EXECUTE format('GRANT %s ON TABLE %I TO %I', found.rights, found.name, found.role);
     END LOOP;

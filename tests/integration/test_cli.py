@@ -204,9 +204,19 @@ def test_the_doctor_finds_an_installation_in_order_and_says_what_to_do_where_it_
     shell.environment["ALLQ_MODEL"] = SYNTHETIC_MODEL
     checks = shell.rows("doctor", "--json")
     assert not [check for check in checks if check["ok"] is False]
-    assert {"settings", "home", "disk", "database", "schema", "broker", "workers", "model", "engine", "clock"} <= {
-        check["check"] for check in checks
-    }
+    assert {
+        "settings",
+        "home",
+        "disk",
+        "database",
+        "schema",
+        "ledger",
+        "broker",
+        "workers",
+        "model",
+        "engine",
+        "clock",
+    } <= {check["check"] for check in checks}
     assert "ok" in shell.run("doctor").stdout
     shell.environment |= {"ALLQ_MODEL": "nonsense", "ALLQ_BROKR_URL": "redis://broker"}
     done = shell.run("doctor", code=1)

@@ -19,7 +19,7 @@ import yaml
 
 from tests.compose import COMPOSE, ROOT, Machine, Missing, compose, dotenv, image, interpolate, wait_for
 
-PASSWORDS = {f"{of.upper()}_PASSWORD": f"proof0of1{of}" for of in ("postgres", "worker", "cli", "valkey")}
+PASSWORDS = {f"{of.upper()}_PASSWORD": f"proof0of1{of}" for of in ("postgres", "worker", "sealer", "cli", "valkey")}
 ALLQ_SERVICES = ("migrate", "worker", "worker-gpu", "cli")
 
 
@@ -72,7 +72,7 @@ def test_slides_can_be_read_but_not_written(name: str, services: dict[str, Any])
 
 
 def test_long_running_services_have_a_health_check(services: dict[str, Any]) -> None:
-    for name in ("valkey", "postgres", "worker", "worker-gpu"):
+    for name in ("valkey", "postgres", "worker", "worker-gpu", "sealer"):
         assert services[name]["healthcheck"]["test"], name
 
 
@@ -97,12 +97,30 @@ def test_no_container_but_those_that_need_it_knows_the_owners_password(services:
         "postgres": {"POSTGRES_PASSWORD"},
         "migrate": {"POSTGRES_PASSWORD"},
         "roles": set(secrets),
+        "sealer": {"SEALER_PASSWORD"},
         "worker": {"WORKER_PASSWORD"},
         "worker-gpu": {"WORKER_PASSWORD"},
         "cli": {"CLI_PASSWORD"},
     }
-    for name in ALLQ_SERVICES:  # env_file gives each of them all of .env; `environment` has the last word
+    for name in (*ALLQ_SERVICES, "sealer"):  # env_file gives each of them all of .env; `environment` has the last word
         assert services[name]["environment"].keys() >= secrets.keys()
+
+
+def test_the_signing_key_is_in_the_sealers_container_alone(services: dict[str, Any]) -> None:
+    sealer = services["sealer"]
+    assert {volume.partition(":")[0] for volume in sealer["volumes"]} == {"key", "ledger"}, "no slides, nobody's home"
+    assert sealer["environment"]["ALLQ_LEDGER_KEY"].startswith("/var/lib/allq-key/")
+    assert "ALLQ_BROKER_URL" not in sealer["environment"]
+    has_key = {name for name, service in services.items() if any("key:" in one for one in service.get("volumes", []))}
+    assert has_key == {"sealer"}
+    shown = {name: [one for one in service.get("volumes", []) if "ledger" in one] for name, service in services.items()}
+    assert {name: mounted for name, mounted in shown.items() if mounted} == {
+        "sealer": ["ledger:/var/lib/allq-ledger"],
+        "cli": ["ledger:/var/lib/allq-ledger:ro"],
+    }
+    for target in ("cpu", "cuda"):
+        owned = next(line for line in image(target)["RUN"] if "--owner=allq" in line)
+        assert "/var/lib/allq-key /var/lib/allq-ledger" in owned, "a new volume belongs to the image's account"
 
 
 def test_the_gpu_worker_reserves_a_card(services: dict[str, Any]) -> None:
@@ -148,6 +166,7 @@ def test_the_services_screen_a_batch_with_two_workers(variables: dict[str, str],
             machine.run("migrate")
             machine.run("roles")
         _assert_logins_may_no_more_than_their_groups(machine)
+        sealer = stack.enter_context(machine.up("sealer"))
         workers = [stack.enter_context(machine.up("worker", number)) for number in (1, 2)]
         wait_for("workers", lambda: len(_present(machine)) == 2)
         assert machine.healthy("worker")
@@ -165,6 +184,13 @@ def test_the_services_screen_a_batch_with_two_workers(variables: dict[str, str],
             worker.send_signal(signal.SIGTERM)
         for worker in workers:
             assert worker.wait(grace) == 0, "a worker that is told to stop ends by itself, in the time it has"
+        assert machine.healthy("sealer")
+        sealer.send_signal(signal.SIGTERM)
+        assert sealer.wait(grace) == 0
+        verified = json.loads(machine.run("cli", ["audit", "verify", "--complete", "--json"]))
+        assert verified["sound"]
+        assert verified["checkpoints"] == verified["exported"] > 0
+        assert not (tmp_path / "home" / "ledger").exists(), "a worker has no key, and makes none"
 
         counts = status()
         assert counts["waiting"] == counts["cancelled"] == 0
@@ -182,11 +208,14 @@ _ACTORS = "SELECT count(DISTINCT actor) FROM event WHERE kind = 'chunk-recorded'
 
 
 def _assert_logins_may_no_more_than_their_groups(machine: Machine) -> None:
-    for name in ("worker", "cli"):
+    for name in ("worker", "sealer", "cli"):
         url = machine.environment(name)["ALLQ_DATABASE_URL"].replace("+psycopg", "")
         with psycopg.connect(url) as connection:
             assert connection.execute("SELECT current_user, count(*) FROM event").fetchone() == (name, 0)
-        for forbidden in ("DELETE FROM event", "ALTER TABLE event DISABLE TRIGGER ALL", "SET ROLE allq"):
+        appended = (
+            "INSERT INTO finding SELECT * FROM finding" if name == "sealer" else "INSERT INTO leaf VALUES (9, 1, '')"
+        )
+        for forbidden in ("DELETE FROM event", "ALTER TABLE event DISABLE TRIGGER ALL", "SET ROLE allq", appended):
             with pytest.raises(psycopg.errors.InsufficientPrivilege), psycopg.connect(url) as connection:
                 connection.execute(forbidden)
 

@@ -10,23 +10,27 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
+from structlog.testing import capture_logs
 
-from allq.errors import FailureCode, StoreError
-from db import activations, batches, chunks, named, reviews, schema, sealing
+from allq.errors import FailureCode, LedgerError, StoreError
+from db import activations, batches, chunks, named, reviews, schema, sealing, verifying
 from db.database import Database
 from db.records import Failure
 from db.tables import Base
+from db.witness import Witness
 from imaging.synthetic import write_slides
 from tests import store
 from tests.databases import PostgresqlServer, settings_for
 from tests.screening import submit_synthetic
 from worker.calling import call_due_slides
 from worker.health import _database
+from worker.housekeeping import Housekeeper
 from worker.run import _look_at_the_database
+from worker.sealer import seal_until_told_to_stop
 from worker.station import Station
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
-GROUPS = ("owner", "worker", "reviewer", "reader")
+GROUPS = ("owner", "worker", "sealer", "reviewer", "reader")
 
 
 def apply(server: PostgresqlServer, url: str) -> None:
@@ -163,17 +167,19 @@ def test_a_table_for_which_nothing_is_stated_is_refused_by_name(laboratory: Labo
 
 def test_no_role_but_the_owner_may_more_than_read_and_append_what_is_never_changed(laboratory: Laboratory) -> None:
     moving = {"batch", "slide", "chunk", "field"}
-    for group in ("worker", "reviewer", "reader"):
+    for group in ("worker", "sealer", "reviewer", "reader"):
         for name, rights in granted(laboratory, group).items():
             may_hold = {"worker": moving | {"finding"}, "reviewer": {"slide"}}.get(group, set())
             held = {"UPDATE"} if name in may_hold else set()
             assert rights <= {"SELECT", "INSERT"} | held, (group, name)
     kinds = relations(laboratory)
     assert {name for name in granted(laboratory, "reader") if kinds[name] == "table"} == {"alembic_version"}
-    appended = {name for name, rights in granted(laboratory, "reviewer").items() if "INSERT" in rights}
-    assert appended == {"review", "model", "activation", "event", "event_slide"}
-    appended = {name for name, rights in granted(laboratory, "worker").items() if "INSERT" in rights}
-    assert not appended & {"review", "activation"}
+    appended = {
+        group: {name for name, rights in granted(laboratory, group).items() if "INSERT" in rights} for group in GROUPS
+    }
+    assert appended["reviewer"] <= {"review", "model", "activation", "event", "event_slide"}
+    assert appended["sealer"] == {"leaf", "checkpoint"}, "of an event only some columns"
+    assert not appended["worker"] & {"review", "activation", "leaf", "checkpoint"}
 
 
 def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
@@ -228,6 +234,8 @@ def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
         "DELETE FROM field",
         "INSERT INTO event (id, at, kind, actor, body) VALUES (4611686018427387904, now(), 'x', 'x', '{}')",
         "UPDATE leaf SET hash = ''",
+        "INSERT INTO leaf (seq, event_id, hash) VALUES (4611686018427387904, 1, '')",
+        "INSERT INTO checkpoint SELECT * FROM checkpoint",
         "DELETE FROM checkpoint",
         "INSERT INTO review SELECT * FROM review",
         "INSERT INTO activation (model_id, activated_by, reason, activated_at) VALUES (1, 'x', 'x', now())",
@@ -322,10 +330,53 @@ def test_a_worker_starts_with_that_role_alone(written: Laboratory, tmp_path: Pat
         assert _database(database).ok or "fsync" in _database(database).detail
 
 
-def test_a_worker_seals_the_ledger(written: Laboratory, tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, written.url_as("worker"))
-    with written.opened_as("worker") as database:
-        assert sealing.seal(database, settings, wait=True).events > 0
+def test_only_who_may_seal_seals_and_a_worker_leaves_it_to_them_in_silence(
+    written: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = settings_for(tmp_path / "worker", written.url_as("worker"))
+    monkeypatch.setattr(Housekeeper, "_deliver", lambda *_: None)
+    housekeeper = Housekeeper(None, worker)
+    with capture_logs() as logged:
+        for _ in range(2):
+            housekeeper.tick()
+            housekeeper._sealer._seal_at = 0.0
+        housekeeper.end()
+    assert [(entry["event"], entry["log_level"]) for entry in logged] == [
+        ("sealing the ledger is left to others", "info")
+    ]
+    assert not worker.ledger_key_file.exists()
+    with written.opened_as("worker") as database, pytest.raises(LedgerError, match="in the group allq_sealer"):
+        sealing.seal(database, worker, wait=True)
+    sealer = settings_for(tmp_path / "sealer", written.url_as("sealer"))
+    with written.opened_as("sealer") as database:
+        assert sealing.seal(database, sealer, wait=True).events > 0
+        sealing.rotate_key(database, sealer, actor="tester")
+        assert sealing.go_on_after_restore(database, sealer, reason="none", actor="tester") is None
+    with written.opened_as("reviewer") as database:
+        assert verifying.verify(database, Witness(sealer.checkpoint_file), complete=True).problems == []
+    for login in ("sealer", "worker"):
+        with pytest.raises(LedgerError, match=r"has not the ledger's key|in the group allq_sealer"):
+            seal_until_told_to_stop(settings_for(tmp_path / "elsewhere", written.url_as(login)))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM field",
+        "SELECT * FROM worklist",
+        "INSERT INTO finding SELECT * FROM finding",
+        "INSERT INTO event_slide VALUES (1, 1)",
+        "INSERT INTO event (id, at, kind, actor, body) VALUES (4611686018427387904, now(), 'x', 'x', '{}')",
+        "UPDATE checkpoint SET size = 0",
+        "DELETE FROM leaf",
+        "TRUNCATE leaf",
+        "UPDATE event SET body = '{}'",
+        "SET session_replication_role = replica",
+        "SET ROLE allq_worker",
+    ],
+)
+def test_who_seals_may_do_nothing_else(written: Laboratory, statement: str) -> None:
+    written.refuses("sealer", statement)
 
 
 def test_every_login_that_may_read_the_tables_sees_whether_the_schema_is_allqs(written: Laboratory) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import stat
 import subprocess
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
 
 from allq.errors import BrokerUnreachable, LedgerError, NotFound, StoreError, UsageError
 from allq.settings import Settings
@@ -27,6 +30,7 @@ from db.tables import Base
 from db.verifying import Verified
 from db.witness import Witness
 from tests import store
+from worker import health, sealer
 
 
 def screen(database: Database, name: str, fields: int = 2) -> None:
@@ -198,22 +202,76 @@ def test_a_worker_seals_with_its_housekeeping_and_when_it_goes(
     from worker import housekeeping
 
     told: list[str] = []
-    monkeypatch.setattr(housekeeping.log, "error", lambda *_, problem: told.append(problem))
+    left: list[str] = []
+    monkeypatch.setattr(sealer.log, "error", lambda *_, problem: told.append(problem))
+    monkeypatch.setattr(sealer.log, "info", lambda *_, reason: left.append(reason))
     housekeeper = housekeeping.Housekeeper(None, settings)
     screen(database, "A")
-    housekeeper._seal(database)
+    housekeeper._sealer.seal(database)
     screen(database, "B")
-    housekeeper._seal(database)  # too soon
+    housekeeper._sealer.seal(database)  # too soon
     assert numbers(settings) == [1]
     housekeeper.end()
     assert numbers(settings) == [1, 2]
-    assert told == []
+    assert told == left == []
     settings.ledger_key_file.unlink()
     for name in "CD":
         screen(database, name)
         housekeeper.end()
-    assert len(told) == 1  # it is said once
-    assert "has not the ledger's key" in told[0]
+    said, silent = (told, left) if database.dialect == "sqlite" else (left, told)  # on a server others may have it
+    assert (len(said), silent) == (1, [])  # it is said once
+    assert "has not the ledger's key" in said[0]
+
+
+def test_what_seals_and_nothing_else_goes_on_until_it_is_told_to_stop(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by a real signal; a database that is away in between is waited for."""
+    settings = settings.model_copy(update={"seal_seconds": 0.01})
+    rounds: list[int] = []
+    seal = sealing.seal
+
+    def sealed(*arguments: Any, **how: Any) -> sealing.Sealed:
+        rounds.append(len(rounds))
+        if len(rounds) == 2:
+            raise StoreError("away")
+        if len(rounds) == 3:
+            screen(database, "B")
+        if len(rounds) == 4:
+            screen(database, "C")
+            os.kill(os.getpid(), signal.SIGTERM)
+        return seal(*arguments, **how)
+
+    monkeypatch.setattr(sealing, "seal", sealed)
+    screen(database, "A")
+    with capture_logs() as logged:
+        sealer.seal_until_told_to_stop(settings)
+    assert numbers(settings) == [1, 2, 3]
+    assert verify(database, settings, complete=True).problems == []
+    assert [entry["event"] for entry in logged if entry["log_level"] != "debug"] == [
+        "sealer starts",
+        "sealing failed; it is tried again until it succeeds",
+        "sealing goes on",
+        "sealer ended",
+    ]
+
+
+def test_the_doctor_tells_when_nobody_has_sealed_for_long(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert health._ledger(database, settings).ok
+    screen(database, "A")
+    check = health._ledger(database, settings)
+    assert (check.ok, check.advice) == (True, None)
+    monkeypatch.setattr(health, "SEALED_WITHIN", -1.0)
+    check = health._ledger(database, settings)
+    assert check.ok is None, "no worker runs, and with the embedded broker nothing else seals"
+    assert "allq audit seal" in (check.advice or "")
+    check = health._ledger(database, settings.model_copy(update={"broker_url": "redis://broker"}))
+    assert check.ok is False
+    assert "allq_sealer" in (check.advice or "")
+    sealing.seal(database, settings)
+    assert health._ledger(database, settings).detail == "everything is sealed"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

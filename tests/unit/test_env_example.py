@@ -38,7 +38,7 @@ def test_compose_uses_no_setting_that_is_not_explained() -> None:
 
 
 def test_what_is_not_commented_out_is_only_for_compose() -> None:
-    passwords = {f"{of}_PASSWORD" for of in ("POSTGRES", "WORKER", "CLI", "VALKEY")}
+    passwords = {f"{of}_PASSWORD" for of in ("POSTGRES", "WORKER", "SEALER", "CLI", "VALKEY")}
     assert {name for comment, name, _ in LINES if not comment} == passwords | {"SLIDES"}
 
 
