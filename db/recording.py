@@ -213,6 +213,7 @@ def _tell(
         "findings": lines.digest(told),
         "marks": lines.marks(told),
         "places": lines.digest(places),
+        "place_marks": lines.marks(places),
     }
     append = partial(events.append, conn, actor=worker, batch_id=claim.batch_id, chunk_id=claim.chunk_id)
     append("chunk-recorded", body, slide_ids=own)

@@ -318,17 +318,16 @@ class RowsTold:
                 self._finding(one, one.problem)
         self.rows += len(rows)
         if "places" in told and lines.digest(one.place for one in rows) != told["places"]:
-            what = f"one of its screened fields has another slide or path than event {event_id} tells"
-            self.report(Problem(table="field", row=f"of chunk {chunk_id}", what=what))
+            what = f"has another slide or path than event {event_id} tells"
+            for at in _differing([one.place for one in rows], told.get("place_marks")):
+                self.report(Problem(table="field", row=str(rows[at].field_id), what=what))
+            self.report(Problem(table="field", row=f"of chunk {chunk_id}", what=f"one of its screened fields {what}"))
         texts = [one.line for one in rows]
         if lines.digest(texts) == told.get("findings"):
             return
-        marks = told.get("marks")
-        if isinstance(marks, str) and len(marks) == lines.MARK * len(rows):
-            for at, one in enumerate(rows):
-                wanted = marks[lines.MARK * at : lines.MARK * (at + 1)]
-                if lines.marks([one.line]) != wanted and one.problem is None:
-                    self._finding(one, f"differs from what event {event_id} tells of it")
+        for at in _differing(texts, told.get("marks")):
+            if rows[at].problem is None:
+                self._finding(rows[at], f"differs from what event {event_id} tells of it")
         self.report(
             Problem(
                 table="finding",
@@ -361,6 +360,15 @@ def _names_slide(body: str, name: Any) -> bool:
     if not isinstance(name, str):
         return False
     return f'"slide":{encode_basestring(name)}' in body or object_of(body).get("slide", name) == name
+
+
+def _differing(texts: Sequence[str], marks: Any) -> list[int]:
+    """Which of the lines don't bear their marks; none where there are no marks, or another number of lines."""
+    if not isinstance(marks, str) or len(marks) != lines.MARK * len(texts):
+        return []
+    return [
+        at for at, text in enumerate(texts) if lines.marks([text]) != marks[lines.MARK * at : lines.MARK * (at + 1)]
+    ]
 
 
 def _is_range(told: Any) -> bool:

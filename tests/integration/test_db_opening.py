@@ -110,8 +110,7 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
             back = ["ALTER TABLE event ENABLE TRIGGER event_append_only"]
             conn.execute(text("ALTER TABLE event DISABLE TRIGGER event_append_only"))
         conn.execute(text("DELETE FROM event WHERE kind = 'model-remembered'"))
-        zeros, marks = f',"row":"{"0" * 64}"', ',"marks":""'
-        for part in (zeros, marks):
+        for part in (f',"row":"{"0" * 64}"', ',"marks":""', ',"place_marks":""'):
             conn.execute(text("UPDATE event SET body = replace(body, :part, '')"), {"part": part})
         for statement in back:
             conn.exec_driver_sql(statement)

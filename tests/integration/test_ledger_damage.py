@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from allq.settings import Settings
-from db import bundle, events, sealing
+from db import bundle, events, recording, sealing
 from db.database import Database
 from db.tables import Base
 from db.witness import Witness
+from tests import store
 from tests.integration.test_ledger import verify_bundle
 from tests.integration.test_ledger_tampering import (
     TABLES,
@@ -68,6 +70,37 @@ def test_a_value_that_the_driver_does_not_read_is_named(
                 change = text(f"UPDATE {table} SET {column.name} = {value} WHERE {where}")
                 conn.execute(change, {key: row[key] for key in keys_of(table)})
                 assert_named(check(), table, (table, column.name))
+
+
+@pytest.mark.parametrize(
+    "change", ["slide_id = (SELECT min(id) + max(id) FROM slide) - slide_id", "path = 'A/elsewhere.png'"]
+)
+def test_a_field_that_was_laid_elsewhere_is_named_itself(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Events of before have no marks of places: there its chunk is named, as it was."""
+    with database.begin() as conn:
+        _, (chunk, other) = store.submit(conn, [store.new_slide("A", 4), store.new_slide("B", 2)], chunk_size=4)
+    store.work(database, [chunk])
+    with monkeypatch.context() as of_before:
+        recorded = recording.events.append
+
+        def without_marks(conn: Connection, kind: str, body: dict[str, Any], **how: Any) -> int:
+            return recorded(conn, kind, {key: told for key, told in body.items() if key != "place_marks"}, **how)
+
+        of_before.setattr(recording.events, "append", without_marks)
+        store.work(database, [other])
+    sealing.seal(database, settings)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        assert check().problems == []
+        for moved, has_marks in ((chunk, True), (other, False)):
+            *_, field, _ = conn.execute(
+                text("SELECT id FROM field WHERE chunk_id = :chunk ORDER BY id"), {"chunk": moved}
+            ).scalars()
+            with attempt(conn):
+                conn.execute(text(f"UPDATE field SET {change} WHERE id = :field"), {"field": field})
+                said = {problem.row for problem in check().problems if problem.table == "field"}
+                assert said == ({str(field)} if has_marks else set()) | {f"of chunk {moved}"}
 
 
 HUGE = 10**30
