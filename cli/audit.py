@@ -40,8 +40,8 @@ def verify(
 ) -> None:
     """Recompute the ledger and compare every row that it tells of. Exit code 1 names what was changed.
 
-    Reads only. What can't be known without the exported checkpoints is whether the end was cut off: keep them where
-    the database's owner can't write.
+    So it does with triggers and views that are not allq's own. Reads only. What can't be known without the exported
+    checkpoints is whether the end was cut off: keep them where the database's owner can't write.
 
     Example: allq audit verify --complete
     """

@@ -10,8 +10,10 @@ plan does not have, are compared beside it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -52,6 +54,18 @@ def differences(conn: Connection) -> list[Difference]:
     return list(_on_sqlite(conn) if on_sqlite(conn) else _on_postgresql(conn))
 
 
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without Alembic's log: "running upgrade" would be taken for one of the database that is looked at."""
+    logger = logging.getLogger("alembic")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 # SQLite
 
 
@@ -63,7 +77,8 @@ def _made_on_sqlite() -> dict[tuple[str, str], tuple[str, str]]:
     """(kind, name) -> (table, definition), of a database that the migrations have just made."""
     empty = Database.at("sqlite://")
     try:
-        migrate.upgrade(empty)
+        with _in_silence():
+            migrate.upgrade(empty)
         with empty.read() as conn:
             return _sqlite_objects(conn)
     finally:
@@ -166,7 +181,9 @@ def statements() -> list[str]:
 @cache
 def _made_on_postgresql() -> _Made:
     made = _Made()
-    for statement in statements():
+    with _in_silence():
+        printed = statements()
+    for statement in printed:
         _take(made, statement)
     return made
 
