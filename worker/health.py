@@ -12,9 +12,8 @@ from typing import Final
 
 from allq.errors import AllqError, BrokerUnreachable, ModelError, SchemaOutdated, StoreError
 from allq.settings import Settings, unknown_variables
-from db import activations
+from db import activations, schema, sealing
 from db import health as store
-from db import schema, sealing
 from db.database import Database
 from db.records import Activation
 from models import artefact
