@@ -48,6 +48,10 @@ class StoreError(AllqError):
     """The database can't do what is asked."""
 
 
+class NoRight(StoreError):
+    """The database's login may not do what was asked."""
+
+
 class DatabaseUnreachable(StoreError):
     """The database does not answer, or refuses us."""
 

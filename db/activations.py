@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import ProgrammingError
 
-from allq.errors import StoreError, UsageError
+from allq.errors import UsageError
 from db import artefacts, events, lines
 from db.records import Activation, ModelRecord
 from db.statements import known_moment, run
 
-_NO_RIGHT: Final = "42501"
 _LATEST: Final = """
     SELECT activation, model, model_sha256, activated_by, reason, activated_at FROM model_activations
     ORDER BY activation DESC LIMIT 1
@@ -47,18 +45,6 @@ def activate(conn: Connection, model: ModelRecord, *, reason: str, actor: str) -
     reason = reason.strip()
     if not reason:
         raise UsageError("An activation needs a reason: give it with --reason.")
-    try:
-        return _append(conn, model, reason, actor)
-    except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) != _NO_RIGHT:
-            raise
-        raise StoreError(
-            "This login of the database may not choose the model: a member of allq_reviewer may, see "
-            "deploy/postgres/roles.sql."
-        ) from None
-
-
-def _append(conn: Connection, model: ModelRecord, reason: str, actor: str) -> Activation:
     artefacts.remember_model(conn, model, actor=actor)
     values = {"model_id": artefacts.key_of(conn, model.id), "activated_by": actor, "reason": reason}
     number, at = run(conn, _APPEND, values).one()

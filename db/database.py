@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
+from allq.errors import AllqError, DatabaseUnreachable, NoRight, SchemaOutdated, SettingsError, StoreError
 from allq.settings import Settings
 from db import migrate
 from db.address import shown, without_secrets
@@ -295,6 +295,12 @@ def _in_plain_words(context: ExceptionContext) -> None:
     if state == "25006":
         context.is_disconnect = True  # a session stays read-only when the server no longer is: begin a new one
         raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None
+    if state == "42501":
+        reason = without_secrets(message.partition("\n")[0], url)
+        raise NoRight(
+            f"The login of the database {where} may not do this ({reason}). deploy/postgres/roles.sql says "
+            "which may."
+        ) from None
     if state in _REFUSALS:
         raise DatabaseUnreachable(f"The database {where} {_REFUSALS[state]}.") from None
     if context.connection is None or context.is_disconnect:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from allq.errors import StoreError
+from allq.errors import NoRight
 from db import migrate
 from db.database import Database
 from db.statements import on_sqlite, run
@@ -49,7 +49,7 @@ def differences(conn: Connection) -> list[Difference]:
     """Where the database's schema is not the one that the migrations make; what others have added beside it may stay,
     but for what acts on allq's tables.
 
-    StoreError for a login that may not read the tables.
+    NoRight for a login that may not read the tables.
     """
     return list(_on_sqlite(conn) if on_sqlite(conn) else _on_postgresql(conn))
 
@@ -352,11 +352,10 @@ def _answer(conn: Connection, source: str) -> Sequence[Any]:
             plan = found.scalar_one()[0]["Plan"]  # what stands beside it is the number of the query
             cursor = conn.exec_driver_sql(f"SELECT * FROM {source} LIMIT 0").cursor
             columns = [(column[0], column[1]) for column in cursor.description or ()] if cursor else []
+    except NoRight:
+        raise NoRight(
+            "This login may not read the tables that the views are of: look with a worker's or a reviewer's login."
+        ) from None
     except DBAPIError as error:
-        state = getattr(error.orig, "sqlstate", None)
-        if state == "42501":
-            raise StoreError(
-                "This login may not read the tables that the views are of: look with a worker's or a reviewer's login."
-            ) from None
-        return [source, state]
+        return [source, getattr(error.orig, "sqlstate", None)]
     return [plan, columns]

@@ -55,11 +55,15 @@ INSERT INTO stated VALUES
                               attempt, crashes, owner, lease_until, published_at, started_at, ended_at)'),
     ('field', 'allq_worker', 'SELECT, INSERT, UPDATE (chunk_id, finding_id, linked, duplicate, state, sha256, failure,
                               failure_sentence)'),
-    -- What stays as it was written. Nobody chooses an event's number: one far ahead would keep later ones from the seal.
-    ('model', 'allq_worker', 'SELECT, INSERT'),
+    -- What stays as it was written. Nobody chooses a number of what is told by the highest: an event far ahead would keep
+    -- later ones from the seal, a slide's call or a review would stay its latest.
+    ('model', 'allq_worker', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
+                              added_at)'),
     ('finding', 'allq_worker', 'SELECT, INSERT, UPDATE (recorded_at)'),
     ('finding_leukocytes', 'allq_worker', 'SELECT, INSERT'),
-    ('slide_call', 'allq_worker', 'SELECT, INSERT'),
+    ('slide_call', 'allq_worker', 'SELECT, INSERT (slide_id, call, confidence, p_benign, p_early_pre_b, p_pre_b, p_pro_b,
+                                   suspicion, upper_bound, flags, leukocytes, suspects, fields, screened, failed,
+                                   cancelled, called_at)'),
     ('skipped', 'allq_worker', 'SELECT, INSERT'),
     ('event', 'allq_worker', 'SELECT, INSERT (at, kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_worker', 'SELECT, INSERT'),
@@ -77,7 +81,8 @@ INSERT INTO stated VALUES
     -- A person who signs off adds a decision, and the event that tells of it. The latest activation is the one with the
     -- highest number: nobody chooses that either.
     ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
-    ('review', 'allq_reviewer', 'SELECT, INSERT'),
+    ('review', 'allq_reviewer', 'SELECT, INSERT (slide_id, slide_call_id, reviewer, call, reason, looked_at,
+                                decided_at)'),
     ('model', 'allq_reviewer', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
                                 added_at)'),
     ('activation', 'allq_reviewer', 'SELECT, INSERT (model_id, activated_by, reason, activated_at)'),
