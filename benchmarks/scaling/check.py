@@ -10,33 +10,40 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from benchmarks.scaling import model
 from benchmarks.scaling.constants import Constants
-from benchmarks.scaling.field_kinds import write_small_fields
+from benchmarks.scaling.field_kinds import CAMERA, some_of, write_camera_fields, write_small_fields
 from benchmarks.scaling.links import NamespacesMissing, Seat, here, namespaces
-from benchmarks.scaling.model import Installation
+from benchmarks.scaling.model import Installation, Kind
 from benchmarks.scaling.realrun import RealRun, real_run
 from benchmarks.scaling.report import table
 from benchmarks.scaling.servers import Postgresql, others_busy, postgresql
 from benchmarks.scaling.simulation import WORKERS, Arrival, Route, run
 
+_CAMERA_FIELDS = 256
+"""Enlarged for the runs with a camera's fields: a quarter of a gigabyte."""
+SAID: Final[dict[Kind, str]] = {"small": "small", "5mp": f"{CAMERA[0]}×{CAMERA[1]}"}
+"""The kinds of fields in words."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """A run to be predicted and made. `round_trip_ms` and `mbit` are of the link of each worker."""
+    """A run to be predicted and made. `round_trip_ms`, `mbit`: of each worker's link; `kind`: of the fields."""
 
     workers: int
     apart: bool
     round_trip_ms: float = 0.0
     mbit: float | None = None
+    kind: Kind = "small"
 
     @property
     def name(self) -> str:
         """For people."""
         who = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
         if not self.apart:
-            return f"{who}, this machine"
+            return f"{who}, this machine" + (f", {SAID[self.kind]}" if self.kind != "small" else "")
         rate = f"{self.mbit:g} Mbit/s" if self.mbit else "not shaped"
         return f"{who}, a namespace each, {rate}, {self.round_trip_ms:g} ms there and back"
 
@@ -44,6 +51,8 @@ class Case:
 CASES = (
     Case(workers=1, apart=False),
     Case(workers=2, apart=False),
+    Case(workers=1, apart=False, kind="5mp"),
+    Case(workers=2, apart=False, kind="5mp"),
     Case(workers=2, apart=True),
     Case(workers=2, apart=True, round_trip_ms=10, mbit=100),
     Case(workers=2, apart=True, round_trip_ms=50, mbit=10),
@@ -70,8 +79,8 @@ def predicted_rate(constants: Constants, case: Case, chunks: Sequence[int], core
     link = Installation(
         name="", round_trip_ms=case.round_trip_ms, machine_gbit=case.mbit / 1000 if case.mbit else math.inf
     )
-    compute = model.compute_seconds(constants, "small")
-    serial = compute + model.database_wait(constants, link, size) / size
+    compute = model.compute_seconds(constants, case.kind)
+    serial = compute + model.database_wait(constants, link, size, case.kind) / size
     most = model.one_machine_rate(
         constants,
         workers=case.workers,
@@ -79,10 +88,11 @@ def predicted_rate(constants: Constants, case: Case, chunks: Sequence[int], core
         round_trip_ms=case.round_trip_ms,
         mbit=case.mbit or math.inf,
         chunk_fields=round(size),
+        kind=case.kind,
     )
     slower = case.workers / serial / most
     routes = {
-        fields: Route(compute=slower * (fields * compute + model.database_wait(constants, link, fields)))
+        fields: Route(compute=slower * (fields * compute + model.database_wait(constants, link, fields, case.kind)))
         for fields in set(chunks)
     }
     outcome = run({WORKERS: case.workers}, routes, [Arrival(at=0.0, fields=fields) for fields in chunks])
@@ -96,9 +106,13 @@ def check(
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="allq-scaling-") as place, postgresql() as server:
         folder = slides or write_small_fields(Path(place) / "slides", fields)
+        large = Path(place) / "large"
+        if any(case.kind == "5mp" for case in cases):
+            print(f"enlarging fields to {SAID['5mp']} …", file=sys.stderr, flush=True)
+            write_camera_fields(large / "slide", some_of(folder, _CAMERA_FIELDS))
         for case in cases:
             print(f"{case.name} …", file=sys.stderr, flush=True)
-            real, shaped_by = _make(server, folder, case, chunk_fields)
+            real, shaped_by = _make(server, large if case.kind == "5mp" else folder, case, chunk_fields)
             full, rest = divmod(real.fields, chunk_fields)
             chunks = [chunk_fields] * full + [rest] * (rest > 0)
             yield Checked(

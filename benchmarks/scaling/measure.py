@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from allq import logging as allq_logging
 from allq.settings import load
 from benchmarks.scaling.constants import Constant, Constants
 from benchmarks.scaling.database_costs import database
-from benchmarks.scaling.field_kinds import write_camera_fields, write_small_fields
+from benchmarks.scaling.field_kinds import some_of, write_camera_fields, write_small_fields
 from benchmarks.scaling.links import here
 from benchmarks.scaling.realrun import RealRun, real_run
 from benchmarks.scaling.servers import home, others_busy, postgresql
@@ -24,7 +25,8 @@ from benchmarks.scaling.timing import Found, median
 from db.database import Database
 
 COMMAND = "python -m benchmarks.scaling measure"
-PARTS = ("pixels", "worker", "database", "broker")
+PARTS = ("pixels", "camera", "worker", "database", "broker")
+_CAMERA_FIELDS = 32
 QUIET = 0.1
 """Others may keep so much of the processors busy, and the machine still counts as quiet."""
 
@@ -61,7 +63,7 @@ def measure(
     allq_logging.configure(load(_env_file=None, log_level="warning"))
     with tempfile.TemporaryDirectory(prefix="allq-scaling-") as place:
         small = slides
-        if small is None and {"pixels", "worker"} & set(parts):
+        if small is None and {"pixels", "camera", "worker"} & set(parts):
             small = write_small_fields(Path(place) / "small", fields)
         for part in parts:
             stamp = _stamp()
@@ -74,7 +76,9 @@ def measure(
             else:
                 assert small is not None
                 if part == "pixels":
-                    found = pixels(small, write_camera_fields(Path(place) / "large", 4), fields, repeat)
+                    found = pixels(small, fields, repeat)
+                elif part == "camera":
+                    found = camera(some_of(small, max(4, round(_CAMERA_FIELDS * share))), Path(place) / "large", repeat)
                 else:
                     with postgresql() as server:
                         found = whole_worker(
@@ -107,26 +111,21 @@ def _rounded(value: float) -> float:
 # ------------------------------------------------------------------------------------------------------------ pixels
 
 
-def pixels(small: Path, large: Path, fields: int, repeat: int) -> Found:
-    """Each stage alone, as benchmarks/throughput.py times them, and reading and decoding of a camera's fields."""
+def pixels(small: Path, fields: int, repeat: int) -> Found:
+    """Each stage alone, as benchmarks/throughput.py times them."""
     from benchmarks.throughput import stages
 
     read, decode, segment, infer, record = (
         1000 / stage.rate for stage in stages(small, None, min(fields, 256), repeat, None)
     )
-    found: Found = {
+    return {
         "read_ms": (read, "ms/field", "reading and hashing a small field (in the page cache)"),
         "decode_ms": (decode, "ms/field", "decoding a small field"),
         "segment_ms": (segment, "ms/field", "segmenting it, quality checks, cutting out"),
         "classify_ms": (infer, "ms/field", "the three networks, views of the field and its leukocytes"),
         "record_ms": (record, "ms/field", "recording into SQLite, a transaction a chunk"),
         "field_bytes": (_mean_bytes(small), "bytes", "a small field's file"),
-        "field_bytes_5mp": (_mean_bytes(large), "bytes", "a 2592×1944 field's file (JPEG, quality 90)"),
     }
-    camera = _camera(large, repeat)
-    found["read_ms_5mp"] = (camera[0], "ms/field", "reading and hashing a 2592×1944 field (in the page cache)")
-    found["decode_ms_5mp"] = (camera[1], "ms/field", "decoding it, at the scale that is needed")
-    return found
 
 
 def _mean_bytes(folder: Path) -> float:
@@ -134,17 +133,26 @@ def _mean_bytes(folder: Path) -> float:
     return statistics.mean(sizes)
 
 
-def _camera(folder: Path, repeat: int) -> tuple[float, float]:
-    import hashlib
+def camera(sources: Sequence[Path], folder: Path, repeat: int) -> Found:
+    """What another size makes other: the file, reading, decoding, segmenting it, and its leukocytes' outlines.
 
-    from imaging.decode import decode
+    `sources`: small fields, of which a camera's are made in `folder`. Both go the way that a worker's preparing thread
+    takes: decoded at the scale that the model asks for, then `Classifier.prepare`.
+    """
+    import cv2
+
+    from imaging.decode import Decoded, decode
+    from imaging.outlines import pack
     from models.artefact import find
-    from models.classifier import Classifier
+    from models.classifier import Classifier, PreparedField
     from worker.files import read_file
+    from worker.memory import keep_freed_memory
 
+    cv2.setNumThreads(1)  # as in a worker
+    keep_freed_memory()
     settings = load(_env_file=None)
-    side = Classifier.load(find(settings, None), settings).decode_side
-    paths = sorted(folder.glob("*.jpg"))
+    classifier = Classifier.load(find(settings, None), settings)
+    paths = sorted(write_camera_fields(folder, sources).glob("*.jpg"))
 
     def read() -> list[bytes]:
         found = [read_file(bytes(path), [folder], max_bytes=settings.max_file_bytes) for path in paths]
@@ -152,14 +160,44 @@ def _camera(folder: Path, repeat: int) -> tuple[float, float]:
             hashlib.sha256(data).digest()
         return found
 
-    data = read()
-    reading = median(read, repeat, time.process_time) / len(paths)
+    def decoded(files: Sequence[bytes]) -> list[Decoded]:
+        side = classifier.decode_side
+        return [decode(data, max_pixels=settings.max_pixels, reduce_to=side) for data in files]
 
-    def decode_all() -> None:
-        for each in data:
-            decode(each, max_pixels=settings.max_pixels, reduce_to=side)
+    def prepared(fields: Sequence[Decoded]) -> list[PreparedField]:
+        return [classifier.prepare(field) for field in fields]
 
-    return reading * 1000, median(decode_all, repeat, time.process_time) / len(paths) * 1000
+    def outlines(fields: Sequence[PreparedField]) -> float:
+        found = zip(fields, classifier.classify(fields), strict=True)
+        return statistics.mean(
+            len(pack(field.segmentation.leukocytes, assessment.suspicions)) for field, assessment in found
+        )
+
+    def milliseconds(work: Callable[[], object]) -> float:
+        return 1000 * median(work, repeat, time.process_time) / len(paths)
+
+    files = read()
+    fields = decoded(files)
+    small = prepared(decoded([source.read_bytes() for source in sources]))
+    return {
+        "field_bytes_5mp": (_mean_bytes(folder), "bytes", "a 2592×1944 field's file (JPEG, quality 90)"),
+        "read_ms_5mp": (milliseconds(read), "ms/field", "reading and hashing a 2592×1944 field (in the page cache)"),
+        "decode_ms_5mp": (
+            milliseconds(lambda: decoded(files)),
+            "ms/field",
+            f"decoding it, at the scale that is needed ({fields[0].pixels.shape[1]}×{fields[0].pixels.shape[0]})",
+        ),
+        "segment_ms_5mp": (
+            milliseconds(lambda: prepared(fields)),
+            "ms/field",
+            "segmenting it at that scale, quality checks, cutting out",
+        ),
+        "leukocyte_bytes_more_5mp": (
+            outlines(prepared(fields)) - outlines(small),
+            "bytes",
+            "a 2592×1944 field's leukocytes, packed, more than those of the small field that it was enlarged from",
+        ),
+    }
 
 
 # -------------------------------------------------------------------------------------------------- a worker, whole

@@ -19,6 +19,9 @@ LOOKUP_FIELDS: Final = 32
 
 Kind = Literal["small", "5mp"]
 
+OTHER_STAGES: Final = ("read", "decode", "segment")
+"""What takes another time for a camera's field; the networks see pictures of the same size whatever the field's."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
@@ -80,7 +83,7 @@ _WIDER = replace(
 CHANGED: Final = {
     "hospital": AS_IT_IS,
     "hospital network": _WIDER,
-    "archive": replace(_WIDER, shards=16, volume_tb=64),
+    "archive": replace(_WIDER, shards=20, volume_tb=64),
 }
 """What docs/scaling.md advises at each step."""
 
@@ -118,12 +121,22 @@ def field_bytes(constants: Constants, kind: Kind) -> float:
     return constants["field_bytes" if kind == "small" else "field_bytes_5mp"]
 
 
+def more_outlines(constants: Constants, kind: Kind) -> float:
+    """Bytes that a field's leukocytes take more than a small field's: their outlines have more points."""
+    return 0.0 if kind == "small" else constants["leukocyte_bytes_more_5mp"]
+
+
+def row_bytes(constants: Constants, kind: Kind) -> float:
+    """Bytes that a field and its finding take in the database."""
+    return constants["sql_bytes_field"] + more_outlines(constants, kind)
+
+
 def compute_seconds(constants: Constants, kind: Kind) -> float:
     """Processor seconds of a worker process for one field, all of it: pixels, network, Python, its side of the SQL."""
     if kind == "small":
         more = 0.0
     else:
-        more = sum(constants[f"{stage}_ms_5mp"] - constants[f"{stage}_ms"] for stage in ("read", "decode"))
+        more = sum(constants[f"{stage}_ms_5mp"] - constants[f"{stage}_ms"] for stage in OTHER_STAGES)
     return (constants["worker_cpu_ms"] + more) / 1000
 
 
@@ -132,23 +145,24 @@ def round_trips(constants: Constants, fields: float) -> float:
     return constants["trips_chunk"] + constants["trips_lookup"] * math.ceil(fields / LOOKUP_FIELDS)
 
 
-def wire_bytes(constants: Constants, fields: float) -> float:
+def wire_bytes(constants: Constants, fields: float, kind: Kind) -> float:
     """Bytes between a worker and the database for a chunk, both ways."""
-    return constants["wire_bytes_chunk"] + fields * constants["wire_bytes_field"]
+    return constants["wire_bytes_chunk"] + fields * (constants["wire_bytes_field"] + more_outlines(constants, kind))
 
 
-def database_wait(constants: Constants, installation: Installation, fields: float) -> float:
+def database_wait(constants: Constants, installation: Installation, fields: float, kind: Kind) -> float:
     """Seconds a chunk waits for the database: its processor, the way there and back, the bytes, the commits."""
     server = constants["database_cpu_ms_chunk"] + fields * constants["database_cpu_ms_field"]
     way = round_trips(constants, fields) * installation.round_trip_ms
-    line = wire_bytes(constants, fields) * 8 / (installation.machine_gbit * 1e6)
+    line = wire_bytes(constants, fields, kind) * 8 / (installation.machine_gbit * 1e6)
     return (server + way + line + 2 * constants["commit_ms"]) / 1000
 
 
 def occupancy(constants: Constants, demand: Demand, installation: Installation) -> float:
     """Seconds a worker process is taken up by one field, when nothing else is in its way."""
     fields = chunk_size(demand, installation)
-    return compute_seconds(constants, demand.kind) + database_wait(constants, installation, fields) / fields
+    wait = database_wait(constants, installation, fields, demand.kind)
+    return compute_seconds(constants, demand.kind) + wait / fields
 
 
 def workers_needed(constants: Constants, demand: Demand, installation: Installation) -> int:
@@ -192,7 +206,7 @@ def log_bytes(constants: Constants, demand: Demand, installation: Installation) 
     pages = findings_held(demand, installation) * constants["index_bytes_finding"] / 8192
     fresh = demand.rate / installation.shards * 300
     first = pages * -math.expm1(-fresh / pages) / fresh if pages and fresh else 0.0
-    return constants["log_bytes_field"] + 8192 * first
+    return constants["log_bytes_field"] + more_outlines(constants, demand.kind) + 8192 * first
 
 
 def housekeeping_share(constants: Constants, demand: Demand, installation: Installation, waiting: float) -> float:
@@ -219,7 +233,7 @@ def loads(constants: Constants, demand: Demand, installation: Installation) -> l
     ) / 1000
     gigabit = 1e9 / 8
     size = field_bytes(constants, demand.kind)
-    wire = wire_bytes(constants, fields) / fields
+    wire = wire_bytes(constants, fields, demand.kind) / fields
     machines = math.ceil(installation.workers / installation.processes_per_machine)
     polls = machines * constants["broker_idle_commands"] * constants["broker_cpu_us_command"] / 1e6
     return [
@@ -284,7 +298,8 @@ def loads(constants: Constants, demand: Demand, installation: Installation) -> l
 
 def days_until_full(constants: Constants, demand: Demand, installation: Installation) -> float:
     """Days of the demand that fill the database's volume."""
-    return installation.volume_tb * 1e12 * installation.shards / (demand.fields_per_day * constants["sql_bytes_field"])
+    a_day = demand.fields_per_day * row_bytes(constants, demand.kind)
+    return installation.volume_tb * 1e12 * installation.shards / a_day
 
 
 def one_machine_rate(
@@ -295,15 +310,16 @@ def one_machine_rate(
     round_trip_ms: float = 0.0,
     mbit: float = math.inf,
     chunk_fields: int = 256,
+    kind: Kind = "small",
 ) -> float:
-    """Fields per second of `workers` processes (small fields, a core each) that share `cores` with database and broker.
+    """Fields per second of `workers` processes, a core each, that share `cores` with database and broker.
 
     Two bounds, of which the lower holds: what a process can do when each chunk waits for its database, and the
     processor time that there is for all. `mbit` is the rate of the link of each worker.
     """
     wait = Installation(name="", round_trip_ms=round_trip_ms, machine_gbit=mbit / 1000)
-    compute = compute_seconds(constants, "small")
-    serial = compute + database_wait(constants, wait, chunk_fields) / chunk_fields
+    compute = compute_seconds(constants, kind)
+    serial = compute + database_wait(constants, wait, chunk_fields, kind) / chunk_fields
     server = constants["database_cpu_ms_field"] + constants["database_cpu_ms_chunk"] / chunk_fields
     broker = constants["broker_cpu_us_message"] / 1000 / chunk_fields
     return min(workers / serial, cores / (compute + (server + broker) / 1000))

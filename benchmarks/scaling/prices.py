@@ -68,7 +68,7 @@ def bill(constants: Constants, demand: Demand, installation: Installation, price
         workers=core_hours * prices.worker_core_hour,
         database=shards * installation.database_cores * 24 * prices.database_core_hour / millions,
         broker=shards * 24 * prices.broker_hour / millions,
-        rows=constants["sql_bytes_field"] * 1e6 / 1e9 * prices.ssd_gb_month * months,
+        rows=model.row_bytes(constants, demand.kind) * 1e6 / 1e9 * prices.ssd_gb_month * months,
         reads=1000 * prices.object_thousand_reads,
         images=size * 1e6 / 1e9 * prices.object_gb_month * months,
     )

@@ -41,29 +41,27 @@ def constants_table(constants: Constants) -> str:
 def costs_table(constants: Constants) -> str:
     """Milliseconds of a processor that a field takes, stage by stage, in full chunks; small ones and a camera's."""
     chunk = AS_IT_IS.chunk_fields
-    stages = [(name, constants[f"{key}_ms"]) for name, key in (("segment, check", "segment"), ("classify", "classify"))]
-    reading = {name: (constants[f"{name}_ms"], constants[f"{name}_ms_5mp"]) for name in ("read", "decode")}
-    known = sum(small for small, _ in reading.values()) + sum(each for _, each in stages)
+    stages = {"read": "read, hash", "decode": "decode", "segment": "segment, check", "classify": "classify"}
+    small = {stage: constants[f"{stage}_ms"] for stage in stages}
+    large = small | {stage: constants[f"{stage}_ms_5mp"] for stage in model.OTHER_STAGES}
     server = (
         constants["register_cpu_ms_field"]
         + constants["database_cpu_ms_field"]
         + constants["database_cpu_ms_chunk"] / chunk
     )
     both = [
-        *stages,
-        ("the rest of a worker: SQL, Celery, Python", constants["worker_cpu_ms"] - known),
+        ("the rest of a worker: SQL, Celery, Python", constants["worker_cpu_ms"] - sum(small.values())),
         ("PostgreSQL: register, claim, look up, write", server),
         ("Valkey", constants["broker_cpu_us_message"] / 1000 / chunk),
     ]
     rows = [
-        ("read, hash", *reading["read"]),
-        ("decode", *reading["decode"]),
+        *((name, small[stage], large[stage]) for stage, name in stages.items()),
         *((name, value, value) for name, value in both),
     ]
     totals = ("**together**", sum(row[1] for row in rows), sum(row[2] for row in rows))
     return table(
         ("ms of a processor, a field", "small", "2592×1944"),
-        [(name, f"{small:.3f}", f"{large:.3f}") for name, small, large in (*rows, totals)],
+        [(name, f"{one:.3f}", f"{other:.3f}") for name, one, other in (*rows, totals)],
     )
 
 
@@ -102,7 +100,7 @@ def demand_table(constants: Constants, demands: Sequence[Demand]) -> str:
     rows = []
     for demand in demands:
         size = model.field_bytes(constants, demand.kind)
-        sql = demand.fields_per_day * constants["sql_bytes_field"]
+        sql = demand.fields_per_day * model.row_bytes(constants, demand.kind)
         rows.append(
             (
                 demand.name,

@@ -218,7 +218,7 @@ def route_of(constants: Constants, demand: Demand, installation: Installation, f
     gigabit = 1e9 / 8
     wire = Visit(
         part="network, database",
-        seconds=model.wire_bytes(constants, fields) / (installation.database_gbit * gigabit),
+        seconds=model.wire_bytes(constants, fields, demand.kind) / (installation.database_gbit * gigabit),
     )
     size = model.field_bytes(constants, demand.kind)
     groups = [min(_GROUP, fields - start) for start in range(0, fields, _GROUP)]

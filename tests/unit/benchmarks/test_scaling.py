@@ -17,14 +17,17 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks.measuring import rendered
 from benchmarks.scaling import check, model, prices, report
 from benchmarks.scaling.__main__ import main
 from benchmarks.scaling.check import Case, predicted_rate
 from benchmarks.scaling.constants import Constants
+from benchmarks.scaling.field_kinds import CAMERA, some_of, write_camera_fields
 from benchmarks.scaling.model import AS_IT_IS, DEMANDS, Demand, Installation
 from benchmarks.scaling.prices import Prices
 from benchmarks.scaling.relay import Target, relay
 from benchmarks.scaling.simulation import WORKERS, Arrival, Outcome, Route, Visit, busiest_hour, run
+from imaging.decode import decode
 
 CONSTANTS = Constants.load()
 HOSPITAL, NETWORK, ARCHIVE = DEMANDS
@@ -199,13 +202,50 @@ def test_the_index_is_read_from_disk_only_as_far_as_memory_does_not_hold_it() ->
 
 def test_the_log_takes_at_most_a_page_more_for_each_finding_however_large_the_index_is() -> None:
     days = (0.0, 1, 100, 10_000, 1_000_000)
-    more = [
-        model.log_bytes(CONSTANTS, NETWORK, replace(AS_IT_IS, held_days=day)) - CONSTANTS["log_bytes_field"]
-        for day in days
-    ]
+    row = CONSTANTS["log_bytes_field"] + model.more_outlines(CONSTANTS, NETWORK.kind)
+    more = [model.log_bytes(CONSTANTS, NETWORK, replace(AS_IT_IS, held_days=day)) - row for day in days]
     assert more[0] == 0
     assert all(earlier <= later for earlier, later in pairwise(more))
     assert 8000 < more[-1] <= 8192
+
+
+@pytest.mark.parametrize("stage", ["read", "decode", "segment"])
+def test_a_camera_field_is_charged_its_own_time_in_each_stage_that_depends_on_the_size(stage: str) -> None:
+    slower = CONSTANTS.changed(**{f"{stage}_ms_5mp": CONSTANTS[f"{stage}_ms_5mp"] + 7})
+    more = [model.compute_seconds(slower, kind) - model.compute_seconds(CONSTANTS, kind) for kind in ("5mp", "small")]
+    assert more == pytest.approx([0.007, 0])
+
+
+def test_the_table_of_costs_charges_a_worker_what_the_model_charges_it() -> None:
+    *rows, together = [line.split("|")[2:4] for line in report.costs_table(CONSTANTS).splitlines()[2:]]
+    servers = rows[-2:]
+    for column, kind in enumerate(("small", "5mp")):
+        workers = float(together[column].strip()) - sum(float(row[column]) for row in servers)
+        assert workers == pytest.approx(1000 * model.compute_seconds(CONSTANTS, kind), abs=0.005)
+
+
+def test_the_longer_outlines_of_a_camera_field_take_room_in_rows_log_and_wire() -> None:
+    longer = CONSTANTS.changed(leukocyte_bytes_more_5mp=CONSTANTS["leukocyte_bytes_more_5mp"] + 100)
+
+    def sizes(constants: Constants, demand: Demand) -> list[float]:
+        kind = demand.kind
+        log = model.log_bytes(constants, demand, AS_IT_IS)
+        return [model.row_bytes(constants, kind), log, model.wire_bytes(constants, 1, kind)]
+
+    for demand, more in ((NETWORK, 100), (replace(NETWORK, kind="small"), 0)):
+        grown = [new - old for new, old in zip(sizes(longer, demand), sizes(CONSTANTS, demand), strict=True)]
+        assert grown == pytest.approx([more] * 3)
+
+
+def test_fields_of_a_camera_are_made_of_small_ones_that_can_be_decoded(tmp_path: Path) -> None:
+    (tmp_path / "slide").mkdir()
+    for number, data in enumerate(rendered(3)):
+        (tmp_path / "slide" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff broken" if number == 1 else data)
+    sources = some_of(tmp_path, 8)
+    assert [path.name for path in sources] == ["0.jpg", "2.jpg"]
+    large = sorted(write_camera_fields(tmp_path / "large", sources).iterdir())
+    found = [decode(path.read_bytes(), max_pixels=10**7, reduce_to=640) for path in large]
+    assert [(each.width, each.height) for each in found] == [CAMERA] * 2
 
 
 def test_a_small_last_chunk_is_counted_into_the_mean() -> None:
@@ -219,6 +259,15 @@ def test_two_workers_with_a_core_each_do_twice_as_much_and_a_long_way_costs_both
     assert two == pytest.approx(2 * one)
     far = predicted_rate(CONSTANTS, Case(workers=2, apart=True, round_trip_ms=100, mbit=10), chunks, cores=64)
     assert far < two
+
+
+def test_workers_are_predicted_to_do_fewer_of_a_camera_fields() -> None:
+    small, large = (
+        predicted_rate(CONSTANTS, Case(workers=1, apart=False, kind=kind), [64] * 4, cores=2)
+        for kind in ("small", "5mp")
+    )
+    times = [model.compute_seconds(CONSTANTS, kind) for kind in ("5mp", "small")]
+    assert 1 / large - 1 / small == pytest.approx(times[0] - times[1], rel=0.01)
 
 
 def test_more_workers_than_cores_do_no_more_than_the_cores_can() -> None:
