@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-import filling
-import measuring
-from measuring import Bench, Figure
 from sqlalchemy import Connection, event
+
+from benchmarks import filling, measuring
+from benchmarks.measuring import Bench, Figure
 
 if TYPE_CHECKING:
     from allq.settings import Settings
@@ -56,7 +56,7 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
                 if question in wanted:
                     yield _asked(bench, database, question, batch, name, note)
             for form in EXPORTS:
-                if wanted & {form, f"{form}-memory"}:
+                if {form, f"{form}-memory"} & set(wanted):
                     yield from _exported(bench, settings, form, batches[0], name)
 
 

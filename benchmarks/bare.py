@@ -19,8 +19,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from queue import Empty
 
-sys.path.insert(0, str(Path(__file__).parent))
-import measuring
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import measuring
 
 
 def _loop(paths: Sequence[str], model: str | None, repeat: int, barrier: Barrier, out: Queue[list[float]]) -> None:
@@ -64,7 +64,7 @@ def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: i
     loops = [context.Process(target=_loop, args=(share, model, repeat, barrier, out), daemon=True) for share in shares]
     for loop in loops:
         loop.start()
-    seconds = []
+    seconds: list[list[float]] = []
     while len(seconds) < processes:
         with suppress(Empty):
             seconds.append(out.get(timeout=1))

@@ -22,16 +22,10 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any, Final
 
-sys.path.insert(0, str(Path(__file__).parent))
-import answering
-import large
-import measuring
-import screening
-import submitting
-import urgent
-from measuring import QUICK, Bench, Figure, Scale
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.errors import AllqError
+from benchmarks import answering, large, measuring, screening, submitting, urgent
+from benchmarks.measuring import QUICK, Bench, Figure, Scale
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 RECORD: Final = DOCS / "benchmarks" / "bars.json"

@@ -157,7 +157,7 @@ def _rounded_first(network: Network, kind: torch.dtype) -> Network:
     for module in network.modules():
         if isinstance(module, EightBitConvolution):
             module.__class__ = RoundedFirst
-            module.kind = kind  # type: ignore[attr-defined]
+            module.kind = kind  # type: ignore[assignment]  # torch takes any attribute for a tensor or a module
     return network
 
 

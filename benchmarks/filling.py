@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-import measuring
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sqlalchemy import Connection, event
 
+from benchmarks import measuring
 from db.artefacts import key_of, remember_model
 from db.database import Database
 from db.records import ModelRecord

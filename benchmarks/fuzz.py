@@ -97,8 +97,8 @@ def _run(seconds: float, seed: int, keep: Path) -> dict[str, Any]:
                 (keep / f"log-{starts}.txt").write_text(text[-20_000:])
                 ends[_reason(text, process.returncode)] += 1
                 print(f"start {starts} ended: {_reason(text, process.returncode)}", file=sys.stderr, flush=True)
-            left = max(0, deadline - time.monotonic())
-            print(f"{executed:,} executions, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            remaining = max(0.0, deadline - time.monotonic())
+            print(f"{executed:,} executions, {remaining / 60:.1f} min left", file=sys.stderr, flush=True)
         grown = sum(1 for _ in corpus.iterdir()) - seeds
     found = [path for path in set(keep.iterdir()) - before if not path.name.startswith("log-")]
     return {
@@ -115,7 +115,8 @@ def _run(seconds: float, seed: int, keep: Path) -> dict[str, Any]:
 def _reason(text: str, code: int | None) -> str:
     raised = re.findall(r"^(\w+(?:\.\w+)*(?:Error|Exception|Interrupt)\b.*)$", text, re.MULTILINE)
     summary = re.findall(r"^SUMMARY: (.*)$", text, re.MULTILINE)
-    return (raised or summary or [f"exit code {code}"])[-1][:200]
+    said: list[str] = raised or summary or [f"exit code {code}"]
+    return said[-1][:200]
 
 
 def _on_one_core() -> None:
@@ -142,12 +143,12 @@ def _fuzz(corpus: Path, seed: int, options: list[str]) -> None:
     import numpy as np
 
     from allq.errors import FieldError
-    from allq.settings import Settings
+    from allq.settings import load
     from models import artefact
     from models.classifier import Classifier
     from tests.hostile.structures import structures
 
-    settings = Settings(_env_file=None, home=corpus.parent / "home", inference_batch=1)
+    settings = load(_env_file=None, home=corpus.parent / "home", inference_batch=1)
     classifier = Classifier.load(artefact.find(settings, "synthetic-smears"), settings)
     side = classifier.decode_side
     chance = random.Random(seed)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import measuring
-from measuring import Bench, Figure
+from benchmarks import measuring
+from benchmarks.measuring import Bench, Figure
 
 if TYPE_CHECKING:
     from imaging.decode import Decoded
@@ -26,6 +26,7 @@ _AT_ONCE = 32
 def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
     """How many times faster, on one thread by its own clock, and the share of equal calls."""
     import cv2
+    import numpy as np
 
     from imaging.decode import decode
     from models.artefact import find
@@ -41,7 +42,8 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
     def whole(data: bytes) -> Decoded:
         found = decode(data, max_pixels=settings.max_pixels)
         small = reduced_size(found.pixels.shape[1], found.pixels.shape[0], classifier.decode_side)
-        return replace(found, pixels=cv2.resize(found.pixels, small, interpolation=cv2.INTER_AREA))
+        resized = cv2.resize(found.pixels, small, interpolation=cv2.INTER_AREA)
+        return replace(found, pixels=np.asarray(resized, np.uint8))
 
     files = _files(bench)
     if "reduced" in wanted:

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from allq.settings import Settings, load
 from benchmarks.registering import CHUNK, MODEL, call_slide, outcome, registering
@@ -129,15 +130,11 @@ def verifying_all(database: Database, settings: Settings, what: str, *, since: i
 
 def lengthen(database: Database, settings: Settings, count: int, per_checkpoint: int, *, with_rows: bool) -> None:
     """Append events and seal them by small checkpoints; what took place is made up, the ledger is real."""
-    most = sealing.AT_ONCE
-    sealing.AT_ONCE = per_checkpoint
-    try:
+    with patch.object(sealing, "AT_ONCE", per_checkpoint):
         for start in range(0, count, 20_000):
             with database.begin() as conn:
                 append(conn, min(20_000, count - start), with_rows=with_rows)
             seal_in_one_transaction(database, settings)
-    finally:
-        sealing.AT_ONCE = most
 
 
 def append(conn: Any, count: int, *, with_rows: bool) -> None:

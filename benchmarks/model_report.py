@@ -24,11 +24,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-import measuring
-import segmentation as segmenting
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.settings import Settings
+from benchmarks import measuring
+from benchmarks import segmentation as segmenting
 from imaging.decode import decode
 from models.aggregate import upper_bound
 from models.artefact import CARD, Model, find

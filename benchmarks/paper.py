@@ -14,9 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parent))
-import measuring
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import measuring
+
+if TYPE_CHECKING:
+    import cv2
 
 SIDE = 224
 HUES = ((168, 40, 40), (180, 255, 255))
@@ -37,7 +41,7 @@ def reader(threads: int) -> Callable[[Path], int]:
     network = make_network(TWO_CHANNELS, len(CLASSES)).eval()
 
     def call(path: Path) -> int:
-        original = cv2.resize(cv2.imread(str(path)), (SIDE, SIDE))
+        original = cv2.resize(_read(path), (SIDE, SIDE))
         mask = cv2.inRange(cv2.cvtColor(original, cv2.COLOR_RGB2HSV), np.array(HUES[0]), np.array(HUES[1]))
         segmented = cv2.bitwise_and(original, original, mask=mask)
         with torch.inference_mode():
@@ -45,6 +49,15 @@ def reader(threads: int) -> Callable[[Path], int]:
             return int(output.logits.softmax(1).argmax())
 
     return call
+
+
+def _read(path: Path) -> cv2.typing.MatLike:
+    import cv2
+
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise SystemExit(f"{path} is no picture that OpenCV can read: leave it out.")
+    return picture
 
 
 def rates(paths: Sequence[Path], *, repeat: int, threads: int) -> list[float]:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parent))
-import measuring
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import measuring
 
 if TYPE_CHECKING:
     import numpy as np

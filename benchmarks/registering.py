@@ -23,10 +23,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-sys.path.insert(0, str(Path(__file__).parent))
-import filling
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.settings import load
+from benchmarks import filling
 from db import artefacts, batches, chunks, named, reads
 from db.database import Database
 from db.records import FieldOutcome, FieldRow, NewField, NewFinding, NewSlide, SlideCallRow

@@ -12,10 +12,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import measuring
-from measuring import Bench, Figure
-
 from allq.text import plural
+from benchmarks import measuring
+from benchmarks.measuring import Bench, Figure
 
 BARS = ("paper", "plain", "bare", "two", "resubmit")
 _HERE = Path(__file__).parent

@@ -25,10 +25,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).parent))
-import measuring
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.classes import CLASSES
+from benchmarks import measuring
 from imaging.decode import decode
 from imaging.overlays import find_bar
 from imaging.segment import Segmentation, segment

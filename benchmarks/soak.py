@@ -152,7 +152,7 @@ class Soak:
         self._stack = stack
         (folder / "home").mkdir()
         (folder / "logs").mkdir()
-        self._cable = self._make_cable() if database == "postgresql" else self._leave_out("the network cut", database)
+        self._cable = self._make_cable(database)
         addresses = ["127.0.0.1", *([HERE] if self._cable else [])]
         self._broker = KillableValkey(addresses)
         stack.callback(self._broker.close)
@@ -192,11 +192,15 @@ class Soak:
     def _leave_out(self, what: str, why: str) -> None:
         self.figures.left_out[what] = why
 
-    def _make_cable(self) -> Cable | None:
+    def _make_cable(self, database: str) -> Cable | None:
+        if database != "postgresql":
+            self._leave_out("the network cut", database)
+            return None
         try:
             cable = Cable()
         except NoNamespaces as error:
-            return self._leave_out("the network cut", str(error))
+            self._leave_out("the network cut", str(error))
+            return None
         self._stack.callback(cable.close)
         return cable
 
@@ -242,7 +246,7 @@ class Soak:
         )
 
     def _write_slides(self) -> list[Path]:
-        folders = []
+        folders: list[Path] = []
         per_batch = _FIELDS_PER_SLIDE * _SLIDES_PER_BATCH
         left, first = self.programme.fields, 0
         while left > 0:

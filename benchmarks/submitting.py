@@ -7,8 +7,8 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import measuring
-from measuring import Bench, Figure
+from benchmarks import measuring
+from benchmarks.measuring import Bench, Figure
 
 BARS = ("registering",)
 PER_SLIDE = 40

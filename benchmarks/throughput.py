@@ -26,11 +26,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent))
-import measuring
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.errors import AllqError
 from allq.settings import Settings
+from benchmarks import measuring
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

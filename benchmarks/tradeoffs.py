@@ -11,14 +11,16 @@ that was left out of training; wrong calls of the random split. A look that coun
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from model_report import REPORTS
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.model_report import REPORTS
 from models.heldout import Calibration, HeldOut, calibrate, cross_calibrate
 from models.predictions import Predictions, from_held_out
 

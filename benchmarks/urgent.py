@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import measuring
-from measuring import Bench, Figure
 from sqlalchemy import text
+
+from benchmarks import measuring
+from benchmarks.measuring import Bench, Figure
 
 if TYPE_CHECKING:
     from db.database import Database

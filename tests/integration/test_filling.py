@@ -10,7 +10,7 @@ from tests import store
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import filling
+from benchmarks import filling
 
 
 def test_a_filled_database_has_right_sums_and_different_contents_and_takes_more(database):

@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import bars  # noqa: E402
 import large  # noqa: E402
-from measuring import QUICK, Figure, Scale  # noqa: E402
+
+from benchmarks.measuring import QUICK, Figure, Scale  # noqa: E402
 
 MACHINE = {"date": "2026-01-05", "processor": "abacus", "cores": "2"}
 
