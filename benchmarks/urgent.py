@@ -38,8 +38,8 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
     count = bench.scale.routine if whole else min(ROUTINE, bench.scale.routine)
     measuring.say(f"writing {count:,} small fields")
     _write(folder, count)
-    for number, (name, server) in enumerate(bench.servers.items()):
-        yield from _run(bench, folder, name, server, set(wanted), to_the_end=whole and number == 0)
+    for name, server in bench.servers.items():
+        yield from _run(bench, folder, name, server, set(wanted), to_the_end=whole)
     shutil.rmtree(folder)
 
 
