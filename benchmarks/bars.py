@@ -27,9 +27,7 @@ from allq.errors import AllqError
 from benchmarks import answering, large, measuring, screening, submitting, urgent
 from benchmarks.measuring import QUICK, Bench, Figure, Scale
 
-DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
-RECORD: Final = DOCS / "benchmarks" / "bars.json"
-PAGE: Final = DOCS / "benchmarks.md"
+RECORD: Final = measuring.DOCS / "benchmarks" / "bars.json"
 BEGIN: Final = "<!-- The table of bars: written by `make bench ARGS=--record`. -->"
 END: Final = "<!-- End of the table of bars. -->"
 DATABASES: Final = ("SQLite", "PostgreSQL")
@@ -130,7 +128,7 @@ def row(figure: Figure) -> list[str]:
 def table(record: Mapping[str, Any]) -> str:
     """The table of docs/benchmarks.md, from what `kept` has made."""
     figures = {(each["bar"], each["database"]): each for each in record["figures"]}
-    lines = [BEGIN, "", "| what | bar | SQLite | PostgreSQL |", "|---|---|---|---|"]
+    lines = ["| what | bar | SQLite | PostgreSQL |", "|---|---|---|---|"]
     for name, bar in BARS.items():
         cells = []
         for database in DATABASES:
@@ -149,7 +147,7 @@ def table(record: Mapping[str, Any]) -> str:
         bar = BARS[each["bar"]]
         values = ", ".join(bar.shown(value) for value in each["values"][:5])
         lines.append(f"- `{each['bar']}`{database}: {values or bar.shown(each['value'])}{note}. {each['measured']}.")
-    return "\n".join([*lines, "", END])
+    return "\n".join(lines)
 
 
 def kept(
@@ -174,12 +172,7 @@ def kept(
 
 def write_page(record: Mapping[str, Any]) -> None:
     """Put the table into docs/benchmarks.md, between its marks."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{PAGE} lacks the marks between which the table stands: {BEGIN} and {END}")
-    PAGE.write_text(before + table(record) + after, encoding="utf-8")
+    measuring.put(measuring.PAGE, BEGIN, END, table(record))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

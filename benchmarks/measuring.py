@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 OWN: Final = ("ALLQ_HOME", "ALLQ_DATABASE_URL", "ALLQ_BROKER_URL", "ALLQ_ROOTS")
 """Variables that name an installation's own things: never touched."""
 
+DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+PAGE: Final = DOCS / "benchmarks.md"
+
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -417,6 +420,16 @@ def processor() -> str:
         lines = []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return named or platform.processor() or platform.machine()
+
+
+def put(page: Path, begin: str, end: str, content: str) -> None:
+    """Put `content` into a page between its marks. Raises SystemExit where it lacks them."""
+    text = page.read_text(encoding="utf-8")
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise SystemExit(f"{page} lacks the marks between which this stands: {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{content}\n\n{end}{after}", encoding="utf-8")
 
 
 def spread(values: Sequence[float]) -> str:

@@ -11,25 +11,22 @@ purpose, in a temporary folder, or on the server that `--database-url` names.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.errors import AllqError
-from allq.settings import Settings
 from benchmarks import measuring
+from benchmarks.stages import Stage, profile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,20 +44,6 @@ class Run:
     def rate(self) -> float:
         """Fields per second."""
         return self.fields / self.seconds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """One stage on its own. `rates` in fields per second, one for each repeat."""
-
-    name: str
-    fields: int
-    rates: tuple[float, ...]
-
-    @property
-    def rate(self) -> float:
-        """The median."""
-        return statistics.median(self.rates)
 
 
 # ------------------------------------------------------------------------------------------------------- whole path
@@ -87,153 +70,6 @@ def whole_path(folder: Path, model: str | None, workers: int, database_url: str 
         start_seconds=started - begun,
         seconds=seconds,
     )
-
-
-# ----------------------------------------------------------------------------------------------------------- stages
-
-
-def stages(folder: Path, model: str | None, limit: int, repeat: int, database_url: str | None) -> list[Stage]:
-    """Time each stage alone, in this process, on the first `limit` fields of `folder` that can be decoded."""
-    import cv2
-
-    from imaging.decode import decode
-    from models.artefact import find
-    from models.classifier import Classifier
-    from worker.files import read_file
-    from worker.memory import keep_freed_memory
-
-    cv2.setNumThreads(1)  # as in a worker
-    keep_freed_memory()
-    settings = measuring.settings_of(Path(tempfile.gettempdir()))
-    classifier = Classifier.load(find(settings, model), settings)
-    paths = [os.fsencode(path) for path in measuring.images(folder, limit)]
-    size = settings.inference_batch
-
-    def read() -> list[tuple[bytes, bytes]]:
-        found = [read_file(path, [folder], max_bytes=settings.max_file_bytes) for path in paths]
-        return [(hashlib.sha256(data).digest(), data) for data in found]
-
-    def decode_all() -> list[Any]:
-        return [
-            decode(data, max_pixels=settings.max_pixels, reduce_to=classifier.decode_side) for _, data in loaded.values
-        ]
-
-    def segment_all() -> list[Any]:
-        return [classifier.prepare(field) for field in decoded.values]
-
-    def prepare_together() -> list[Any]:
-        assert classifier.batches is not None
-        futures = []
-        for start in range(0, len(loaded.values), size):
-            files = [data for _, data in loaded.values[start : start + size]]
-            futures += classifier.batches.submit(files, max_pixels=settings.max_pixels)
-        return [future.result() for future in futures]
-
-    def infer_all() -> list[Any]:
-        outcomes = []
-        for start in range(0, len(prepared.values), size):
-            part = prepared.values[start : start + size]
-            outcomes += classifier.assess(part, classifier.infer(part))
-        return outcomes
-
-    loaded = _timed("read, hash", read, repeat)
-    loaded.values[:] = [entry for entry in loaded.values if _decodes(entry[1], settings, classifier.decode_side)]
-    before = [loaded]
-    if classifier.batches is None:
-        decoded = _timed("decode", decode_all, repeat)
-        prepared = _timed("segment, check", segment_all, repeat)
-        before.append(decoded)
-    else:  # on a card both are done by the batch, by card and host in turn
-        prepare_together()  # the first batch tries the decoder
-        prepared = _timed("decode, segment (card)", prepare_together, repeat)
-    classifier.classify(prepared.values[:size])  # the first call of an engine is slower
-    assessed = _timed(f"infer ({classifier.engine_name})", infer_all, repeat)
-    digests = [digest for digest, _ in loaded.values]
-    recorded = [
-        _record(classifier, digests, prepared.values, assessed.values, settings.chunk_size, database_url)
-        for _ in range(repeat)
-    ]
-    return [
-        *(stage.timed for stage in (*before, prepared, assessed)),
-        Stage(name="record", fields=len(set(digests)), rates=tuple(recorded)),
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    timed: Stage
-    values: list[Any]
-
-
-def _timed(name: str, work: Callable[[], list[Any]], repeat: int) -> _Timed:
-    rates, values = [], []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        values = work()
-        rates.append(len(values) / (time.perf_counter() - started))
-    return _Timed(Stage(name=name, fields=len(values), rates=tuple(rates)), values)
-
-
-def _decodes(data: bytes, settings: Settings, side: int) -> bool:
-    from allq.errors import FieldError
-    from imaging.decode import decode
-
-    try:
-        decode(data, max_pixels=settings.max_pixels, reduce_to=side)
-    except FieldError:
-        return False
-    return True
-
-
-def _record(
-    classifier: Any,
-    digests: Sequence[bytes],
-    prepared: Sequence[Any],
-    assessed: Sequence[Any],
-    chunk_size: int,
-    database_url: str | None,
-) -> float:
-    """Record findings in a new database, a transaction a chunk, as a worker does; fields per second."""
-    from db import batches, chunks, recording
-    from db.artefacts import remember_model
-    from db.records import FieldOutcome, NewField, NewSlide
-    from worker.calling import slide_call_of
-    from worker.pipeline import finding_of
-
-    model = classifier.model
-    fields = list({digest: index for index, digest in enumerate(digests)}.items())
-    with measuring.new_installation(database_url) as (settings, database):
-        with database.begin() as connection:
-            remember_model(connection, measuring.model_record(model))
-            batch = batches.create_batch(connection, root=str(settings.home), model_id=model.id, operator="benchmark")
-            slide = NewSlide(name="one", fields=[NewField(f"{index}.jpg", None, 1, 1) for _, index in fields])
-            ids = batches.register(connection, batch, [slide], chunk_size=chunk_size)
-            batches.finish_registration(connection, batch)
-        seconds = 0.0
-        waiting = iter(fields)
-        for chunk in ids:
-            with database.begin() as connection:
-                claim = chunks.claim(connection, chunk, "benchmark", 600)
-            assert claim is not None
-            started = time.perf_counter()
-            outcomes = [
-                FieldOutcome(
-                    field_id=field.id,
-                    sha256=digest,
-                    finding=finding_of(digest, prepared[index], assessed[index], engine=classifier.engine_name),
-                )
-                for field, (digest, index) in zip(claim.fields, waiting, strict=False)
-            ]
-            with database.begin() as connection:
-                recording.record(
-                    connection,
-                    claim,
-                    outcomes,
-                    call_slide=lambda rows: slide_call_of(rows, model.configuration),
-                    worker="benchmark",
-                )
-            seconds += time.perf_counter() - started
-    return len(fields) / seconds
 
 
 # -------------------------------------------------------------------------------------------------------- reporting
@@ -314,7 +150,9 @@ def _measure(asked: argparse.Namespace, folder: Path | None, place: Path) -> int
     measured: list[Stage] = []
     if asked.stage_fields:
         print("stages …", file=sys.stderr)
-        measured = stages(folder, model, asked.stage_fields, asked.repeat, asked.database_url)
+        paths = measuring.images(folder, asked.stage_fields)
+        servers = {_database_name(asked): asked.database_url}
+        measured = profile(paths, model, asked.repeat, servers, parts=False).stages
     where = measuring.machine()
     if asked.json:
         document = {

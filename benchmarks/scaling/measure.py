@@ -112,17 +112,17 @@ def _rounded(value: float) -> float:
 
 
 def pixels(small: Path, fields: int, repeat: int) -> Found:
-    """Each stage alone, as benchmarks/throughput.py times them."""
-    from benchmarks.throughput import stages
+    """Each stage alone, as benchmarks/stages.py times them."""
+    from benchmarks.measuring import images
+    from benchmarks.stages import profile
 
-    read, decode, segment, infer, record = (
-        1000 / stage.rate for stage in stages(small, None, min(fields, 256), repeat, None)
-    )
+    found = profile(images(small, min(fields, 256)), None, repeat, {"SQLite": None}, parts=False)
+    read, decode, segment, infer, assess, record = (stage.milliseconds for stage in found.stages)
     return {
         "read_ms": (read, "ms/field", "reading and hashing a small field (in the page cache)"),
         "decode_ms": (decode, "ms/field", "decoding a small field"),
         "segment_ms": (segment, "ms/field", "segmenting it, quality checks, cutting out"),
-        "classify_ms": (infer, "ms/field", "the three networks, views of the field and its leukocytes"),
+        "classify_ms": (infer + assess, "ms/field", "the three networks, views of the field and its leukocytes"),
         "record_ms": (record, "ms/field", "recording into SQLite, a transaction a chunk"),
         "field_bytes": (_mean_bytes(small), "bytes", "a small field's file"),
     }

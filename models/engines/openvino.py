@@ -64,7 +64,7 @@ class OpenVinoEngine:
                 )
             except KeyError as error:
                 raise ModelDamaged(f"The weights of model {model.name} lack {error}; install it again.") from None
-            self._compiled[size] = _compiled(core, graph, threads)
+            self._compiled[size] = compiled(core, graph, threads)
 
     @property
     def name(self) -> str:
@@ -119,7 +119,8 @@ def _filled(view: Pixels, size: int) -> Pixels:
     return filled
 
 
-def _compiled(core: ov.Core, graph: ov.Model, threads: int) -> ov.InferRequest:
+def compiled(core: ov.Core, graph: ov.Model, threads: int) -> ov.InferRequest:
+    """A graph made ready to run on so many threads."""
     return core.compile_model(
         graph,
         "CPU",
@@ -170,7 +171,7 @@ def saturates(core: ov.Core) -> bool:
         _by_fake_quantize(image, np.float32(RELU6_STEP), 0), _whole(weights, scale, 1), stride=1, kernel=1
     )
     graph = ov.Model([op.result(_by_fake_quantize(summed, step, LEAST_LEVEL))], [image], "saturates")
-    found = _compiled(core, graph, 1).infer([np.full((1, channels, 8, 8), 6, np.float32)])[0]
+    found = compiled(core, graph, 1).infer([np.full((1, channels, 8, 8), 6, np.float32)])[0]
     return not np.allclose(found, channels * 6 * MOST_WEIGHT * 0.01, atol=step)
 
 

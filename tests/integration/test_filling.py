@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+from benchmarks import filling
 from db import artefacts, reads
 from tests import store
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from benchmarks import filling
 
 
 def test_a_filled_database_has_right_sums_and_different_contents_and_takes_more(database):

