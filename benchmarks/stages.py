@@ -30,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.errors import AllqError, FieldError
 from allq.settings import Settings
 from benchmarks import measuring
+from benchmarks.scaling.measure import QUIET
+from benchmarks.scaling.servers import others_busy
 
 if TYPE_CHECKING:
     from models.classifier import Classifier, PreparedField
@@ -368,6 +370,10 @@ def caption(found: Profile, fields: int, repeat: int, images: str, machine: Mapp
     )
 
 
+def _noise(busy: float) -> str:
+    return f"other work kept {busy:.0%} of the processors busy".replace("%", " %")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns the exit code."""
     asked = _parse(arguments)
@@ -381,17 +387,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 servers["PostgreSQL"] = stack.enter_context(measuring.postgresql(asked.database_url))
             measuring.say("choosing fields" if folder else "rendering fields")
             chosen = measuring.chosen(folder, place, asked.fields)
-            measuring.say("timing the stages")
+            busy = others_busy()
+            measuring.say("timing the stages" + (", while " + _noise(busy) if busy > QUIET else ""))
             found = profile(measuring.images(chosen), asked.model, asked.repeat, servers)
         except AllqError as error:
             print(error, file=sys.stderr)
             return error.exit_code
         machine = measuring.machine()
     images = "fields of the folder given, evenly" if folder else "rendered fields"
+    noise = f" To be measured again: {_noise(busy)}." if busy > QUIET else ""
     if asked.json:
         print(json.dumps({"machine": machine, **asdict(found)}, indent=1, ensure_ascii=False))
     else:
-        said = f"{caption(found, asked.fields, asked.repeat, images, machine)}\n\n{table(found)}"
+        said = f"{caption(found, asked.fields, asked.repeat, images, machine)}{noise}\n\n{table(found)}"
         print(said)
         if asked.write:
             measuring.put(measuring.PAGE, BEGIN, END, said)
