@@ -370,14 +370,11 @@ def caption(found: Profile, fields: int, repeat: int, images: str, machine: Mapp
     )
 
 
-def _noise(busy: float) -> str:
-    return f"other work kept {busy:.0%} of the processors busy".replace("%", " %")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns the exit code."""
     asked = _parse(arguments)
     folder = asked.folder.resolve() if asked.folder else None
+    busy = others_busy()  # looked at before a server of our own is there, and at the end
     with ExitStack() as stack:
         place = stack.enter_context(measuring.apart())
         try:
@@ -387,15 +384,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 servers["PostgreSQL"] = stack.enter_context(measuring.postgresql(asked.database_url))
             measuring.say("choosing fields" if folder else "rendering fields")
             chosen = measuring.chosen(folder, place, asked.fields)
-            busy = others_busy()
-            measuring.say("timing the stages" + (", while " + _noise(busy) if busy > QUIET else ""))
+            measuring.say("timing the stages")
             found = profile(measuring.images(chosen), asked.model, asked.repeat, servers)
+            busy = max(busy, others_busy())
         except AllqError as error:
             print(error, file=sys.stderr)
             return error.exit_code
         machine = measuring.machine()
     images = "fields of the folder given, evenly" if folder else "rendered fields"
-    noise = f" To be measured again: {_noise(busy)}." if busy > QUIET else ""
+    noise = f" To be measured again: other work kept {100 * busy:.0f} % of the processors busy." if busy > QUIET else ""
     if asked.json:
         print(json.dumps({"machine": machine, **asdict(found)}, indent=1, ensure_ascii=False))
     else:
