@@ -298,8 +298,7 @@ def _in_plain_words(context: ExceptionContext) -> None:
     if state == "42501":
         reason = without_secrets(message.partition("\n")[0], url)
         raise NoRight(
-            f"The login of the database {where} may not do this ({reason}). deploy/postgres/roles.sql says "
-            "which may."
+            f"The login of the database {where} may not do this ({reason}). deploy/postgres/roles.sql says which may."
         ) from None
     if state in _REFUSALS:
         raise DatabaseUnreachable(f"The database {where} {_REFUSALS[state]}.") from None
