@@ -107,9 +107,8 @@ class Housekeeper:
                 try:
                     self._deliver(database)
                 finally:
-                    self._sealer.seal(
-                        database
-                    )  # last: what its hooks wait for holds up no work, and it needs no broker
+                    # last: what its hooks wait for holds up no work, and it needs no broker
+                    self._sealer.seal(database)
             finally:
                 database.close()
             if self._problem is not None:
