@@ -216,7 +216,7 @@ class RowsTold:
             if not same:
                 self._differs(table, row[0], event_id)
             elif named and row[-2] is not None and not _names_slide(body, row[-1]):
-                self.report(Problem(table="slide", row=str(row[-2]), what=f"has another name than in event {event_id}"))
+                self._renamed(row[-2], event_id)
         self.rows += len(told) - len(left)
         for key in sorted(left):
             self._gone[table] = self._gone.get(table, 0) + 1
@@ -227,6 +227,9 @@ class RowsTold:
 
     def _differs(self, table: str, key: int, event_id: int) -> None:
         self.report(Problem(table=table, row=str(key), what=f"differs from what event {event_id} tells of it"))
+
+    def _renamed(self, slide: Any, event_id: int) -> None:
+        self.report(Problem(table="slide", row=str(slide), what=f"has another name than in event {event_id}"))
 
     def _in_parts(self, statement: str, ids: Sequence[int], size: int = 5_000) -> Iterator[tuple[Any, ...]]:
         """The rows of a statement that ends with the name of a number, for these ascending numbers."""
@@ -252,6 +255,11 @@ class RowsTold:
             self.report(Problem(table=table, row=str(key), what=f"is gone; event {event_id} tells of it"))
         elif not columns or list(rows[0]) != [values[name] for name in columns]:
             self._differs(table, key, event_id)
+        elif table == "slide_call":
+            statement = "SELECT s.id, s.name FROM slide_call r JOIN slide s ON s.id = r.slide_id WHERE r.id = :id"
+            for slide, name in self._plain(statement, {"id": key}):
+                if not _names_slide(body, name):
+                    self._renamed(slide, event_id)
 
     def _compare_ranges(self, event_id: int, body: str) -> None:
         """The rows that were there before events had digests of them: one digest over all."""
