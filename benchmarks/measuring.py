@@ -28,8 +28,7 @@ from allq.settings import Settings, load
 
 if TYPE_CHECKING:
     from db.database import Database
-    from db.records import BatchStatus, ModelRecord
-    from models.artefact import Model
+    from db.records import BatchStatus
     from worker.submission import SubmitOptions
 
 OWN: Final = ("ALLQ_HOME", "ALLQ_DATABASE_URL", "ALLQ_BROKER_URL", "ALLQ_ROOTS")
@@ -206,20 +205,6 @@ def new_installation(server: str | None, **others: Any) -> Iterator[tuple[Settin
             yield settings, database
         finally:
             database.close()
-
-
-def model_record(model: Model) -> ModelRecord:
-    """What the database keeps of a model."""
-    from db.records import ModelRecord
-
-    return ModelRecord(
-        id=model.id,
-        name=model.name,
-        architecture=model.configuration.architecture,
-        synthetic=model.configuration.synthetic,
-        configuration=model.configuration.as_json(),
-        code_version=model.configuration.code_version,
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------- workers

@@ -305,6 +305,7 @@ def _record(
     from db import batches, chunks, recording
     from db.artefacts import remember_model
     from db.records import FieldOutcome, NewField, NewSlide
+    from worker.active import record_of
     from worker.calling import slide_call_of
     from worker.pipeline import finding_of
 
@@ -312,7 +313,7 @@ def _record(
     fields = list({digest: index for index, digest in enumerate(digests)}.items())
     with measuring.new_installation(database_url) as (settings, database):
         with database.begin() as connection:
-            remember_model(connection, measuring.model_record(model))
+            remember_model(connection, record_of(model))
             batch = batches.create_batch(connection, root=str(settings.home), model_id=model.id, operator="benchmark")
             slide = NewSlide(name="one", fields=[NewField(f"{index}.jpg", None, 1, 1) for _, index in fields])
             ids = batches.register(connection, batch, [slide], chunk_size=chunk_size)
