@@ -207,6 +207,8 @@ class RowsTold:
         left = told.copy()
         for row in self._in_parts(f"{statement} WHERE r.id", wanted):
             if (of_row := left.pop(row[0], None)) is None:
+                if row[0] in told:  # its key was taken away, or another table laid beneath it
+                    self.report(Problem(table=table, row=str(row[0]), what="stands there twice"))
                 continue
             event_id, digest, body = of_row
             try:

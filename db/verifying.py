@@ -382,7 +382,7 @@ class _Leaves:
 
     def _in_place(self, rows: list[Any]) -> list[Any]:
         """The rows, one for each place from `_next` on."""
-        if rows[0][0] == self._next and rows[-1][0] == self._next + len(rows) - 1:
+        if [row[0] for row in rows] == list(range(self._next, self._next + len(rows))):
             self._next += len(rows)
             return rows
         placed: list[Any] = []

@@ -86,7 +86,8 @@ def _verify(after: int, upto: int) -> Part:
                 sha256(b"\x00" + event_text((*row[1:7], slides.get(row[1], "[]"), row[7])).encode()).digest()
                 for row in rows
             ]
-            in_order = len(rows) == upto - after and hashes == [row[0] for row in rows]
+            in_place = [row[8] for row in rows] == list(range(after + 1, upto + 1))
+            in_order = in_place and hashes == [row[0] for row in rows]
             if in_order:
                 rows_told.check((row[1], row[3], row[6], row[7]) for row in rows)
         except (DBAPIError, UnicodeError):
@@ -102,7 +103,7 @@ def _verify(after: int, upto: int) -> Part:
 
 
 _EVENTS: Final = """
-    SELECT l.hash, e.id, e.at, e.kind, e.actor, e.batch_id, e.chunk_id, e.body
+    SELECT l.hash, e.id, e.at, e.kind, e.actor, e.batch_id, e.chunk_id, e.body, l.seq
     FROM leaf l JOIN event e ON e.id = l.event_id WHERE l.seq > :after AND l.seq <= :upto ORDER BY l.seq
 """
 _SLIDES: Final = """
