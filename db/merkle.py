@@ -45,10 +45,10 @@ class Frontier:
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Append leaves, by their hashes."""
         nodes, size = self._nodes, self.size
-        for node in leaves:
-            carried = size
+        for leaf in leaves:
+            node, carried = leaf, size
             while carried & 1:
-                node = sha256(b"\x01" + nodes.pop() + node).digest()  # noqa: PLW2901 - the leaf, then what it completes
+                node = sha256(b"\x01" + nodes.pop() + node).digest()
                 carried >>= 1
             nodes.append(node)
             size += 1

@@ -100,9 +100,9 @@ def _on_sqlite(conn: Connection) -> Iterator[Difference]:
                 yield Difference(kind="constraint", name=constraint[0], what=f"of {name} {MISSING}")
         elif here[0] != table or _spelled(kind, here[1]) != _spelled(kind, sql):
             yield Difference(kind=kind, name=name, what=_OTHER)
-    tables = {name for kind, name in made if kind in {"table", "view"}}
+    tables = {name.casefold() for kind, name in made if kind in {"table", "view"}}
     for (kind, name), (table, _) in sorted(found.items()):
-        if kind == "trigger" and table in tables and (kind, name) not in made:
+        if kind == "trigger" and table.casefold() in tables and (kind, name) not in made:
             yield Difference(kind=kind, name=name, what=f"on {table} {_FOREIGN}")
 
 

@@ -93,8 +93,18 @@ def seal(database: Database, settings: Settings, *, wait: bool = False) -> Seale
     """Seal what is unsealed, and write checkpoints to the file and the hooks.
 
     Does nothing when another process is at it, unless `wait`. LeftToOthers when this login may not seal or this machine
-    has not the key; LedgerError when the database has lost checkpoints that the file has, or the file can't be written.
+    has not the key: what others have sealed is written to this machine's file all the same. LedgerError when the
+    database has lost checkpoints that the file has, or the file can't be written.
     """
+    try:
+        events_sealed, made = _seal_what_is_due(database, settings, wait=wait)
+    except LeftToOthers:
+        _exported(database, settings, 0, 0)
+        raise
+    return _exported(database, settings, events_sealed, made)
+
+
+def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> tuple[int, int]:
     events_sealed = made = 0
     with database.read() as conn:
         _require_right(conn)
@@ -109,7 +119,7 @@ def seal(database: Database, settings: Settings, *, wait: bool = False) -> Seale
         faults.reach("seal.committed")
         events_sealed, made = events_sealed + count, made + (count > 0)
         due = count == AT_ONCE
-    return _exported(database, settings, events_sealed, made)
+    return events_sealed, made
 
 
 def rotate_key(database: Database, settings: Settings, *, actor: str) -> SigningKey:

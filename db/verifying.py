@@ -264,7 +264,7 @@ class _Verification:
             since = None
         waits = f", the oldest since {(now - since).total_seconds():,.0f} s" if since else ""
         self._found.remarks.append(
-            f"{self._found.waiting:,} events wait to be sealed{waits}. Workers do it every few seconds; "
+            f"{self._found.waiting:,} events wait to be sealed{waits}. Workers or the sealer do it every few seconds; "
             "`allq audit seal` does it now."
         )
 

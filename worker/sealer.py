@@ -40,7 +40,7 @@ class Sealer:
             sealed = sealing.seal(database, self._settings)
             if sealed.checkpoints:
                 log.debug("events sealed", events=sealed.events, checkpoints=sealed.checkpoints)
-            self._problem = ""
+            self._problem, self._left_to_others = "", False
         except LeftToOthers as error:
             if not self._left_to_others:
                 log.info("sealing the ledger is left to others", reason=str(error))
@@ -75,6 +75,8 @@ def seal_until_told_to_stop(settings: Settings) -> None:
                 if str(error) != problem:
                     log.error("sealing failed; it is tried again until it succeeds", problem=str(error))
                 problem = str(error)
+            except Exception:
+                log.exception("sealing failed; it is tried again")
             if ends:
                 log.info("sealer ended")
                 return

@@ -366,6 +366,10 @@ def test_only_who_may_seal_seals_and_a_worker_leaves_it_to_them_in_silence(
         assert sealing.go_on_after_restore(database, sealer, reason="none", actor="tester") is None
     with written.opened_as("reviewer") as database:
         assert verifying.verify(database, Witness(sealer.checkpoint_file), complete=True).problems == []
+    assert not worker.checkpoint_file.exists(), "there was nothing to catch up with"
+    with written.opened_as("worker") as database, pytest.raises(LedgerError, match="in the group allq_sealer"):
+        sealing.seal(database, worker)
+    assert worker.checkpoint_file.read_bytes() == sealer.checkpoint_file.read_bytes(), "kept by workers as well"
     for login in ("sealer", "worker"):
         with pytest.raises(LedgerError, match=r"has not the ledger's key|in the group allq_sealer"):
             seal_until_told_to_stop(settings_for(tmp_path / "elsewhere", written.url_as(login)))

@@ -121,6 +121,35 @@ def test_a_long_ledger_is_verified_by_several_processes_with_the_same_result(
     assert set(verify(database, settings).problems) == set(found.problems)
 
 
+@pytest.mark.parametrize("part", [None, 5])
+def test_a_second_row_of_a_number_and_a_second_leaf_of_a_place_are_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, part: int | None
+) -> None:
+    """The owner has laid a table beneath one of ours, and another column under the key of the same name."""
+    if database.dialect == "sqlite":
+        pytest.skip("SQLite lays no table beneath another")
+    for name in "ABC":
+        screen(database, name)
+        store.review(database, name, "insufficient", "smudged")
+        sealing.seal(database, settings)
+    if part:
+        monkeypatch.setattr(verifying, "WORTH_IT", 1)
+        monkeypatch.setattr(verifying_parts, "PART", part)
+    with database.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE beneath () INHERITS (review)")
+        conn.exec_driver_sql("INSERT INTO beneath SELECT * FROM ONLY review WHERE id = 3")
+        conn.exec_driver_sql("UPDATE beneath SET reviewer = 'somebody else', call = 'no-suspects-seen'")
+    assert "review 3: stands there twice" in {str(one) for one in verify(database, settings).problems}
+    with database.begin() as conn, _unprotected(conn):
+        conn.exec_driver_sql("DROP TABLE beneath")
+        conn.exec_driver_sql(
+            "ALTER TABLE leaf DROP CONSTRAINT leaf_pkey, ADD CONSTRAINT leaf_pkey PRIMARY KEY (event_id)"
+        )
+        conn.exec_driver_sql("UPDATE leaf SET seq = 6 WHERE seq = 7")
+    said = {str(one) for one in verify(database, settings).problems}
+    assert {"leaf 6: there is no such place in the tree", "leaf 7: is gone"} <= said
+
+
 def test_an_event_that_is_committed_late_is_sealed_later(
     database: Database, settings: Settings, postgresql: object
 ) -> None:

@@ -31,6 +31,10 @@ ON_SQLITE = [
         ["CREATE TRIGGER kinder AFTER INSERT ON slide_call BEGIN UPDATE slide SET suspicion = 0; END"],
         {"trigger kinder on slide_call is none of allq's"},
     ),
+    (
+        ["CREATE TRIGGER loud AFTER INSERT ON SLIDE_CALL BEGIN UPDATE slide SET suspicion = 0; END"],
+        {"trigger loud on SLIDE_CALL is none of allq's"},
+    ),
     (["DROP VIEW review_queue"], {"view review_queue is missing"}),
     (
         ["DROP VIEW turnaround", "CREATE VIEW turnaround AS SELECT 1 AS batch"],
@@ -248,8 +252,8 @@ def test_verify_says_so_as_well_and_the_doctor_what_to_do(
     trigger = (
         "finding_no_update: is missing" if database.dialect == "sqlite" else "finding_append_only: is switched off"
     )
-    for how in ({}, {"since": 1}):
-        found = verifying.verify(database, Witness(settings.checkpoint_file), **how)  # type: ignore[arg-type]
+    for since in (None, 1):
+        found = verifying.verify(database, Witness(settings.checkpoint_file), since=since)
         assert {str(one) for one in found.problems} == {f"trigger {trigger}", "view turnaround: is missing"}
     check = _schema(database)
     assert check.ok is False
