@@ -33,8 +33,10 @@ says nothing, and by default the wait for an answer, or for one who holds rows, 
 class Database:
     """An open database. Thread-safe; open it after a fork, never before."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, url: str) -> None:
+        self.url_as_given = url
+        """With its password and options: for another process that connects as this one does, never for printing."""
+        self.engine = engine = _engine(url)
         self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
         if self.dialect == "sqlite":
             self._writing: Engine = engine.execution_options(allq_begin="BEGIN IMMEDIATE")
@@ -59,7 +61,7 @@ class Database:
         with `upgrade=True`; otherwise SchemaOutdated names the command. `upgrade=False` never upgrades.
         Raises DatabaseUnreachable, SchemaOutdated, SettingsError.
         """
-        database = cls(_engine(settings.database))
+        database = cls(settings.database)
         try:
             if database.dialect == "sqlite":
                 database._create_file(upgrade=upgrade is not False, make_folder=settings.embedded_database)
@@ -83,7 +85,7 @@ class Database:
     @classmethod
     def at(cls, url: str) -> Database:
         """A database that is known to be there and up to date, by its URL: for a process started by one that knows."""
-        return cls(_engine(url))
+        return cls(url)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:

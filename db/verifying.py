@@ -173,7 +173,7 @@ class _Verification:
         if self._total - first < WORTH_IT or tuple(in_order) != (self._total, 0, self._total - 1):
             yield from self._leaf_rows(first if first else _LEAST, _MOST)
             return
-        for part in parts(self._database, first - 1, self._total - 1):
+        for part in parts(self._database, self._conn, first - 1, self._total - 1):
             if part.hashes is None:
                 yield from self._leaf_rows(part.after + 1, part.upto)
                 continue

@@ -1,7 +1,8 @@
 """A long ledger is verified by several processes: each reads parts of it, hashes their events and compares their rows.
 
 What they return is put together in order by one. A part that is not simply in order (a gap, a hash that differs, text
-that can't be read) is returned as such, and read again by that one, which names what is wrong.
+that can't be read), or is not of the tables that this one sees, is returned as such, and read again by this one, which
+names what is wrong.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from allq.errors import AllqError
 from db.database import Database
 from db.lines import event_text, number_text
 from db.merkle import SIZE
 from db.rows_told import Problem, RowsTold, Told
-from db.statements import plain_rows
+from db.statements import on_sqlite, plain_rows, run
 
 PART: Final = 10_000
 """Leaves of one part."""
@@ -49,12 +51,14 @@ class Part:
         return [data[at : at + SIZE] for at in range(0, len(data), SIZE)]
 
 
-def parts(database: Database, after: int, upto: int) -> Iterator[Part]:
-    """All parts of the leaves after `after` up to `upto`, in their order."""
-    url = database.engine.url.render_as_string(hide_password=False)
+def parts(database: Database, conn: Connection, after: int, upto: int) -> Iterator[Part]:
+    """All parts of the leaves after `after` up to `upto`, in their order, as `conn`'s transaction sees them."""
+    sight = _Sight.of(conn)
     workers = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")  # a fork would share the connection to the database
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_open, initargs=(url,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_open, initargs=(database.url_as_given, sight)
+    ) as pool:
         waiting: deque[Future[Part]] = deque()
         for start in range(after, upto, PART):
             waiting.append(pool.submit(_verify, start, min(start + PART, upto)))
@@ -64,42 +68,82 @@ def parts(database: Database, after: int, upto: int) -> Iterator[Part]:
             yield waiting.popleft().result()
 
 
-_database: Database | None = None
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What a transaction sees. A file of services, settings of the login or several servers in one URL may lead a
+    second connection of the same URL to other tables.
+
+    `snapshot`: PostgreSQL's name for the moment, which only transactions of the same database can take. `tables`: by
+    number, the relations that names stand for without a schema; on SQLite the file.
+    """
+
+    snapshot: str | None
+    tables: Any
+
+    @classmethod
+    def of(cls, conn: Connection) -> _Sight:
+        if on_sqlite(conn):
+            return cls(None, _tables(conn))
+        return cls(run(conn, "SELECT pg_export_snapshot()").scalar_one(), _tables(conn))
+
+    def shared(self, conn: Connection) -> bool:
+        """Let a transaction that has just begun see the same; False where it can't."""
+        if self.snapshot is not None:
+            conn.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{self.snapshot}'")
+        return bool(_tables(conn) == self.tables)
 
 
-def _open(url: str) -> None:
-    global _database  # noqa: PLW0603 - one for each process of the pool
-    _database = Database.at(url)
+def _tables(conn: Connection) -> Any:
+    if on_sqlite(conn):
+        return run(conn, "SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
+    visible = "SELECT array_agg(CAST(oid AS bigint) ORDER BY oid) FROM pg_class WHERE pg_table_is_visible(oid)"
+    return run(conn, visible).scalar_one()
+
+
+_opened: tuple[Database, _Sight] | None = None
+
+
+def _open(url: str, sight: _Sight) -> None:
+    global _opened  # noqa: PLW0603 - one for each process of the pool
+    _opened = Database.at(url), sight
 
 
 def _verify(after: int, upto: int) -> Part:
-    if _database is None:
+    if _opened is None:
         raise RuntimeError("not a process of the pool")
+    database, sight = _opened
+    try:
+        with database.read() as conn:
+            if sight.shared(conn):
+                return verify_part(conn, after, upto)
+    except (AllqError, DBAPIError):
+        pass  # nor can this process connect, perhaps: whoever waits for the part reads it, and is told why
+    return _unread(after, upto)
+
+
+def verify_part(conn: Connection, after: int, upto: int) -> Part:
+    """Verify a part by what `conn` sees."""
     problems: list[Problem] = []
-    with _database.read() as conn:
-        rows_told = RowsTold(conn, problems.append, part=True)
-        of_part = {"after": after, "upto": upto}
-        try:
-            rows = plain_rows(conn, _EVENTS, of_part, many_rows=True)
-            slides = _slides(conn, of_part)
-            hashes = [
-                sha256(b"\x00" + event_text((*row[1:7], slides.get(row[1], "[]"), row[7])).encode()).digest()
-                for row in rows
-            ]
-            in_place = [row[8] for row in rows] == list(range(after + 1, upto + 1))
-            in_order = in_place and hashes == [row[0] for row in rows]
-            if in_order:
-                rows_told.check((row[1], row[3], row[6], row[7]) for row in rows)
-        except (DBAPIError, UnicodeError):
-            in_order = False
-        joined = b"".join(hashes) if in_order else None
-        return Part(
-            after=after,
-            upto=upto,
-            hashes=joined,
-            told=rows_told.take() if in_order else Told({}, {}, 0),
-            problems=tuple(problems) if in_order else (),
-        )
+    rows_told = RowsTold(conn, problems.append, part=True)
+    of_part = {"after": after, "upto": upto}
+    try:
+        rows = plain_rows(conn, _EVENTS, of_part, many_rows=True)
+        slides = _slides(conn, of_part)
+        hashes = [
+            sha256(b"\x00" + event_text((*row[1:7], slides.get(row[1], "[]"), row[7])).encode()).digest()
+            for row in rows
+        ]
+        in_place = [row[8] for row in rows] == list(range(after + 1, upto + 1))
+        if not in_place or hashes != [row[0] for row in rows]:
+            return _unread(after, upto)
+        rows_told.check((row[1], row[3], row[6], row[7]) for row in rows)
+    except (DBAPIError, UnicodeError):
+        return _unread(after, upto)
+    return Part(after=after, upto=upto, hashes=b"".join(hashes), told=rows_told.take(), problems=tuple(problems))
+
+
+def _unread(after: int, upto: int) -> Part:
+    return Part(after=after, upto=upto, hashes=None, told=Told({}, {}, 0), problems=())
 
 
 _EVENTS: Final = """

@@ -269,7 +269,7 @@ def _round_cpu(database: Database, server: Postgresql, rounds: int = 20) -> floa
     from worker.housekeeping import reclaim
     from worker.lease import LapsedLeases
 
-    with home(database_url=database.engine.url.render_as_string(hide_password=False)) as settings:
+    with home(database_url=database.url_as_given) as settings:
         leases = LapsedLeases(settings)
         before = server.cpu_seconds()
         for _ in range(rounds):

@@ -184,13 +184,11 @@ def test_a_url_that_is_none_is_refused_without_repeating_it(url, tmp_path):
     assert "s3cret" not in str(caught.value)
 
 
-def test_the_password_shows_in_no_representation(tmp_path):
-    from db.database import _engine
-
-    database = Database(_engine("postgresql://someone:s3cret@host/allq"))
+def test_the_password_shows_in_no_representation():
+    database = Database.at("postgresql://someone:s3cret@host/allq")
     assert "s3cret" not in database.url + repr(database) + repr(database.engine)
     assert database.url == "postgresql+psycopg://someone:***@host/allq"
-    among_options = Database(_engine("postgresql://host/allq?user=someone&password=s3cret&sslpassword=s3cret"))
+    among_options = Database.at("postgresql://host/allq?user=someone&password=s3cret&sslpassword=s3cret")
     assert "s3cret" not in among_options.url + repr(among_options)
 
 

@@ -106,7 +106,7 @@ def test_a_long_ledger_is_verified_by_several_processes_with_the_same_result(
     monkeypatch.setattr(verifying, "WORTH_IT", 1)
     monkeypatch.setattr(verifying_parts, "PART", 5)
     assert verify(database, settings, complete=True) == alone
-    with database.begin() as conn, _unprotected(conn):
+    with database.begin() as conn, unprotected(conn):
         conn.exec_driver_sql("UPDATE event SET actor = 'somebody else' WHERE id = 7")
         conn.exec_driver_sql("UPDATE slide_call SET suspects = 99 WHERE id = 3")
         conn.exec_driver_sql("UPDATE finding SET novelty = 0.5 WHERE id = 2")
@@ -140,7 +140,7 @@ def test_a_second_row_of_a_number_and_a_second_leaf_of_a_place_are_named(
         conn.exec_driver_sql("INSERT INTO beneath SELECT * FROM ONLY review WHERE id = 3")
         conn.exec_driver_sql("UPDATE beneath SET reviewer = 'somebody else', call = 'no-suspects-seen'")
     assert "review 3: stands there twice" in {str(one) for one in verify(database, settings).problems}
-    with database.begin() as conn, _unprotected(conn):
+    with database.begin() as conn, unprotected(conn):
         conn.exec_driver_sql("DROP TABLE beneath")
         conn.exec_driver_sql(
             "ALTER TABLE leaf DROP CONSTRAINT leaf_pkey, ADD CONSTRAINT leaf_pkey PRIMARY KEY (event_id)"
@@ -441,7 +441,7 @@ def test_a_hook_that_answers_nonsense_holds_up_nothing(database: Database, setti
 
 
 @contextmanager
-def _unprotected(conn: Connection) -> Iterator[None]:
+def unprotected(conn: Connection) -> Iterator[None]:
     """Without what keeps rows as they are, which the database's owner can take away, and puts back afterwards."""
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
@@ -459,7 +459,7 @@ def _unprotected(conn: Connection) -> Iterator[None]:
 
 def cut_back(database: Database, number: int) -> None:
     """The state of an old backup, as far as the ledger is concerned."""
-    with database.engine.begin() as conn, _unprotected(conn):
+    with database.engine.begin() as conn, unprotected(conn):
         size = conn.execute(text("SELECT size FROM checkpoint WHERE number = :n"), {"n": number}).scalar_one()
         last = conn.execute(text("SELECT event_id FROM leaf WHERE seq = :n"), {"n": size - 1}).scalar_one()
         conn.exec_driver_sql(f"DELETE FROM checkpoint WHERE number > {number}")
