@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection
@@ -73,8 +75,45 @@ def allocate(conn: Connection, table: str, count: int) -> list[int]:
     return sorted(run(conn, sequence, {"count": count}).scalars())
 
 
-def _by_column(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, list[Any]]:
-    return {name: [row[at] for row in rows] for at, name in enumerate(columns)}
+def _by_column(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, str]:
+    """Each column as the text of an array. Psycopg's own dumper of lists takes four times as long."""
+    return {
+        name: "{" + ",".join(map(_ELEMENT.get(kind, _number), map(itemgetter(at), rows))) + "}"
+        for at, (name, kind) in enumerate(columns.items())
+    }
+
+
+def _number(value: float | None) -> str:
+    return "NULL" if value is None else repr(value)
+
+
+def _boolean(value: bool | None) -> str:
+    return "NULL" if value is None else "t" if value else "f"
+
+
+def _text(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    if "\\" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'
+
+
+def _bytes(value: bytes | None) -> str:
+    return "NULL" if value is None else f'"\\\\x{value.hex()}"'
+
+
+def _time(value: datetime | None) -> str:
+    return "NULL" if value is None else f'"{value.isoformat()}"'
+
+
+_ELEMENT: Mapping[str, Callable[[Any], str]] = {
+    "boolean": _boolean,
+    "text": _text,
+    "bytea": _bytes,
+    "timestamptz": _time,
+}
+"""How an element of an array is written, by the column's type; the others are numbers."""
 
 
 @cache
