@@ -14,8 +14,11 @@ _SAID: Final = (
     "not enough memory",
     "can't allocate memory",
     "cannot allocate memory",
+    "status_alloc_failed",
+    "device_allocation_failed",
 )
-"""By torch's allocators (docs.pytorch.org/docs/stable/notes/cuda.html), the C++ library, OpenVINO and the system."""
+"""By torch's allocators (docs.pytorch.org/docs/stable/notes/cuda.html), the C++ library, OpenVINO and the system;
+the last two by cuBLAS and cuDNN (CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)."""
 
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
@@ -24,5 +27,6 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
         return True
     if getattr(error, "code", None) == _OPENCV_NO_MEMORY and type(error).__module__ == "cv2":
         return True
-    # torch.OutOfMemoryError is a RuntimeError, too.
+    if type(error).__name__ == "OutOfMemoryError" and type(error).__module__ == "torch":
+        return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID)

@@ -63,7 +63,7 @@ def masks(classifier: Classifier, data: Sequence[bytes], device: str) -> None:
     preparer = BatchPreparer(
         classifier.model.configuration, device=device, threads=1, decode_side=classifier.decode_side
     )
-    together: list[PreparedField | FieldError] = []
+    together: list[PreparedField | FieldError | MemoryError] = []
     for start in range(0, len(data), 64):
         together += preparer.prepare(data[start : start + 64], max_pixels=_MAX_PIXELS)
     reference = [_alone(classifier, each) for each in data]

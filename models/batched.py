@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from allq.errors import FailureCode, FieldError
+from allq.errors import FieldError
 from imaging.batched.decode import DecodedTensor, decode_together
 from imaging.batched.morphology import within
 from imaging.batched.overlays import may_have_bar, may_have_surround
@@ -83,7 +83,7 @@ class BatchPreparer:
                     futures[place].set_exception(error)
                 return
             for place, field in zip(wanted, prepared, strict=True):
-                if isinstance(field, FieldError):
+                if isinstance(field, FieldError | MemoryError):
                     futures[place].set_exception(field)
                 else:
                     futures[place].set_result(field)
@@ -91,24 +91,24 @@ class BatchPreparer:
         self._batches.submit(work)
         return futures
 
-    def prepare(self, files: Sequence[bytes], *, max_pixels: int) -> list[PreparedField | FieldError]:
-        """Each file's prepared field, or the error it has."""
-        with torch.inference_mode(), self._stream():
-            images = decode_together(
-                files,
-                max_pixels=max_pixels,
-                reduce_to=self._decode_side,
-                device=self._device,
-                on_host=self._host.map,
+    def prepare(self, files: Sequence[bytes], *, max_pixels: int) -> list[PreparedField | FieldError | MemoryError]:
+        """Each file's prepared field, or the error it has: MemoryError for one that the device has no room for."""
+
+        def decoded(some: Sequence[bytes]) -> list[DecodedTensor | FieldError]:
+            return decode_together(
+                some, max_pixels=max_pixels, reduce_to=self._decode_side, device=self._device, on_host=self._host.map
             )
-            alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+
+        with torch.inference_mode(), self._stream():
+            images = halving(decoded, files)
+            alike: dict[tuple[int, ...], dict[int, DecodedTensor]] = defaultdict(dict)
             for place, image in enumerate(images):
                 if isinstance(image, DecodedTensor):
-                    alike[tuple(image.pixels.shape)].append(place)
-            found: dict[int, PreparedField | FieldError] = {}
-            for places in alike.values():
-                found.update(zip(places, self._of_one_size([images[place] for place in places]), strict=True))
-        return [image if isinstance(image, FieldError) else found[place] for place, image in enumerate(images)]
+                    alike[tuple(image.pixels.shape)][place] = image
+            found: dict[int, PreparedField | MemoryError] = {}
+            for of_one_size in alike.values():
+                found.update(zip(of_one_size, halving(self._together, list(of_one_size.values())), strict=True))
+        return [found[place] if isinstance(image, DecodedTensor) else image for place, image in enumerate(images)]
 
     def _stream(self) -> AbstractContextManager[Any]:
         """This thread's own stream, where the device has such."""
@@ -117,13 +117,6 @@ class BatchPreparer:
         if not hasattr(self._own, "stream"):
             self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._own.stream)
-
-    def _of_one_size(self, images: Sequence[Any]) -> Sequence[PreparedField | FieldError]:
-        try:
-            return halving(self._together, images)
-        except torch.OutOfMemoryError:
-            problem = "The image needs more memory than the card has: set ALLQ_DEVICE=cpu for its slide."
-            return [FieldError(FailureCode.TOO_LARGE, problem)] * len(images)
 
     def _together(self, images: Sequence[DecodedTensor]) -> list[PreparedField]:
         """Prepare decoded fields of one size."""

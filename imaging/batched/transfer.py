@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from allq.memory import ran_out_of_memory
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -38,20 +40,22 @@ def fetched(*tensors: Tensor) -> tuple[npt.NDArray[Any], ...]:
     return tuple(host.numpy() for host in hosts)
 
 
-def halving(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
+def halving(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result | MemoryError]:
     """What `work` makes of the items; where the device lacks memory for so many at once, of one half after the other.
 
-    Raises torch.OutOfMemoryError where it has not enough for a single one.
+    In the place of an item for which it has not enough even by itself stands a MemoryError.
     """
     if not items:
         return []
     try:
         return list(work(items))
-    except torch.OutOfMemoryError:
-        if len(items) == 1:
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
             raise
     # Not within the handler: the exception would keep alive what the failed attempt had allocated.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if len(items) == 1:
+        return [MemoryError("the device has no room for it, even by itself")]
     middle = len(items) // 2
     return halving(work, items[:middle]) + halving(work, items[middle:])

@@ -7,7 +7,7 @@ pinned memory. What was shown of this on a CPU, and that none of it was run on a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from allq.errors import ModelDamaged, SettingsError
 from allq.logging import logger
-from imaging.batched.transfer import fetched, halving, sent
+from allq.memory import ran_out_of_memory
+from imaging.batched.transfer import fetched, sent
 from models.architectures.make import make_network
 from models.architectures.network import FieldNetwork, Network, Output
 from models.artefact import Arrays, Model, ModelConfiguration
@@ -35,7 +36,13 @@ _WARM_UP: Final = 3
 class TorchEngine:
     """The network as a torch module, channels last in memory."""
 
-    def __init__(self, model: Model, *, batch: int, threads: int, cuda: bool = False) -> None:
+    def __init__(
+        self, model: Model, *, batch: int, threads: int, cuda: bool = False, compiled: bool | None = None
+    ) -> None:
+        """At most `batch` fields at a time; `compiled`, which a card's is by default, in batches of fixed sizes.
+
+        Raises SettingsError where no card is, ModelDamaged for weights that don't fit.
+        """
         if cuda and not torch.cuda.is_available():
             raise SettingsError("Torch finds no CUDA device: set ALLQ_DEVICE=cpu, or mend the driver.")
         torch.set_num_threads(threads)
@@ -52,11 +59,11 @@ class TorchEngine:
         torch.backends.cudnn.allow_tf32 = False
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._forward: Callable[[Tensor, Tensor], Output] = self._eager
-        self._sizes: tuple[int, ...] = (batch,)
-        if cuda:
-            sides = model.configuration.input_sizes
-            self._sizes = (min(_FEW, batch), batch)
-            self._forward = self._compiled(sides.cells, sides.field)
+        self._sizes: tuple[int, ...] = ()
+        """that batches are filled up to, ascending; none where the network takes a batch of any size"""
+        self._sides = model.configuration.input_sizes
+        if cuda if compiled is None else compiled:
+            self._compile()
 
     @property
     def name(self) -> str:
@@ -66,23 +73,26 @@ class TorchEngine:
     def run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
         """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3) each, N ≥ 1.
 
-        A batch for which the device lacks memory is halved, and so is every later one.
+        A batch that lacks memory is run again in halves, and no later one is larger than those for which it sufficed.
+        Raises what the device raised when a single field is too many.
         """
-
-        def part(places: Sequence[int]) -> list[NetworkOutput]:
-            return [self._run(cells[places[0] : places[-1] + 1], fields[places[0] : places[-1] + 1])]
-
         outputs: list[NetworkOutput] = []
         done = 0
         while done < len(cells):
-            places = range(done, min(done + self._batch, len(cells)))
-            found = halving(part, places)
-            if len(found) > 1:
-                self._batch = -(-len(places) // len(found))
-                self._sizes = tuple(sorted({min(size, self._batch) for size in self._sizes}))
-                log.warning("the card lacks memory: smaller batches from now on", fields=self._batch)
-            outputs += found
-            done = places.stop
+            part = slice(done, done + self._batch)
+            try:
+                outputs.append(self._run(cells[part], fields[part]))
+            except (MemoryError, RuntimeError) as error:
+                tried = self._filled_size(len(cells[part]))
+                if tried == 1 or not _lacked_memory(error):
+                    raise
+            else:
+                done += self._batch
+                continue
+            # Not within the handler: the exception would keep alive what the failed attempt had allocated.
+            self._halve(tried)
+            if self._sizes:
+                self._compile()
         return join(outputs)
 
     @torch.inference_mode()
@@ -95,35 +105,64 @@ class TorchEngine:
         return NetworkOutput(logits=logits, embeddings=embeddings, class_maps=tuple(maps), views=by_view)
 
     def _filled_up(self, view: Pixels) -> Pixels:
-        """The fields, and on a card as many empty ones as make a batch of a size that it has a graph for."""
-        size = next((size for size in self._sizes if size >= len(view)), len(view))
-        if self._device.type == "cpu" or size == len(view):
-            return view
-        return np.concatenate([view, np.zeros((size - len(view), *view.shape[1:]), np.uint8)])
+        """The fields, and as many empty ones as make a batch of a size that there is a graph for."""
+        lacking = self._filled_size(len(view)) - len(view)
+        return np.concatenate([view, np.zeros((lacking, *view.shape[1:]), np.uint8)]) if lacking else view
+
+    def _filled_size(self, count: int) -> int:
+        return next((size for size in self._sizes if size >= count), count)
+
+    def _halve(self, tried: int) -> None:
+        """Keep to half of so many fields at a time."""
+        self._batch = (tried + 1) // 2
+        log.warning("the network lacks memory: smaller batches from now on", fields=self._batch)
+        if self._sizes:  # graphs of larger batches would hold on to memory that other streams could use
+            torch.compiler.reset()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _eager(self, cells: Tensor, fields: Tensor) -> Output:
         with torch.autocast(self._device.type, torch.float16, enabled=self._autocast):
             output: Output = self._network(self._network.scale(cells), self._network.scale(fields))
         return output
 
-    def _compiled(self, *sides: int) -> Callable[[Tensor, Tensor], Output]:
-        """The network compiled into a CUDA graph for each size of batch, tried; as it is where no compiler is."""
-        compiled: Callable[[Tensor, Tensor], Output] = torch.compile(
-            self._eager, fullgraph=True, dynamic=False, mode="reduce-overhead"
-        )
-        try:
-            for size in self._sizes:
-                blank = [torch.zeros(size, side, side, 3, dtype=torch.uint8, device=self._device) for side in sides]
-                with torch.inference_mode():
-                    for _ in range(_WARM_UP):
-                        compiled(*blank)
-        except torch.OutOfMemoryError:
-            return compiled  # for `run` to make its batches smaller
-        except (RuntimeError, OSError) as error:
-            problem = str(error).partition("\n")[0]
-            log.warning("the network runs without being compiled: slower, with the same results", problem=problem)
-            return self._eager
-        return compiled
+    def _compile(self) -> None:
+        """Compile the network into a CUDA graph for each size of batch, tried; leave it as it is where no compiler is.
+
+        Where memory lacks for a size, it is half of it from then on. For a single field that is left for `run` to say.
+        """
+        while True:
+            self._sizes = tuple(sorted({min(_FEW, self._batch), self._batch}))
+            self._forward = torch.compile(self._eager, fullgraph=True, dynamic=False, mode="reduce-overhead")
+            size = 0
+            try:
+                for size in self._sizes:
+                    self._warm_up(size)
+                return
+            except (MemoryError, RuntimeError, OSError) as error:
+                lacked_memory, problem = _lacked_memory(error), str(error).partition("\n")[0]
+            if not lacked_memory:
+                log.warning("the network runs without being compiled: slower, with the same results", problem=problem)
+                self._forward, self._sizes = self._eager, ()
+                return
+            if size == 1:
+                return
+            self._halve(size)
+
+    @torch.inference_mode()
+    def _warm_up(self, size: int) -> None:
+        sides = self._sides.cells, self._sides.field
+        blank = [torch.zeros(size, side, side, 3, dtype=torch.uint8, device=self._device) for side in sides]
+        for _ in range(_WARM_UP):
+            self._forward(*blank)
+
+
+def _lacked_memory(error: BaseException) -> bool:
+    """Whether that was the reason; while a graph is recorded, torch says on top of it that the recording failed."""
+    reason: BaseException | None = error
+    while reason is not None and not ran_out_of_memory(reason):
+        reason = reason.__context__
+    return reason is not None
 
 
 def restore(configuration: ModelConfiguration, arrays: Arrays) -> FieldNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -175,12 +176,31 @@ def test_work_that_needs_too_much_memory_is_done_in_halves() -> None:
     assert transfer.halving(double, []) == []
 
 
-def test_work_for_which_memory_never_suffices_says_so() -> None:
-    def never(_: Sequence[int]) -> list[int]:
-        raise torch.OutOfMemoryError("not even one")
+def test_only_what_does_not_fit_by_itself_is_given_up() -> None:
+    tried: list[list[int]] = []
 
-    with pytest.raises(torch.OutOfMemoryError, match="not even one"):
-        transfer.halving(never, [1, 2, 3])
+    def without_three(items: Sequence[int]) -> list[int]:
+        tried.append(list(items))
+        if 3 in items:
+            raise torch.OutOfMemoryError("not so large a one")
+        return list(items)
+
+    *others, three, four = transfer.halving(without_three, [0, 1, 2, 3, 4])
+    assert others == [0, 1, 2]
+    assert isinstance(three, MemoryError)
+    assert four == 4
+    assert tried == [[0, 1, 2, 3, 4], [0, 1], [2, 3, 4], [2], [3, 4], [3], [4]]
+
+
+def test_pinned_memory_that_lacks_is_a_lack_of_memory_and_other_errors_are_not() -> None:
+    def of_one(items: Sequence[int], message: str) -> list[int]:
+        if len(items) > 1:
+            raise RuntimeError(message)
+        return list(items)
+
+    assert transfer.halving(partial(of_one, message="CUDA error: out of memory"), [1, 2]) == [1, 2]
+    with pytest.raises(RuntimeError, match="illegal"):
+        transfer.halving(partial(of_one, message="CUDA error: an illegal instruction was encountered"), [1, 2])
 
 
 def coloured(size: tuple[int, int], sampling: str) -> bytes:

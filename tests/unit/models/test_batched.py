@@ -20,11 +20,11 @@ from allq.errors import FailureCode, FieldError
 from allq.settings import Settings
 from imaging.batched import decode as batched_decode
 from imaging.decode import decode
+from imaging.formats import ImageFormat
 from imaging.synthetic import STYLES, render_field
 from models.artefact import Model
 from models.batched import BatchPreparer
 from models.classifier import Classifier, PreparedField
-from models.engines.torch import TorchEngine
 
 LIMIT = 10_000_000
 
@@ -83,7 +83,7 @@ def alone(classifier: Classifier, data: bytes) -> PreparedField:
     return classifier.prepare(decode(data, max_pixels=LIMIT, reduce_to=classifier.decode_side))
 
 
-def prepared(results: Sequence[PreparedField | FieldError]) -> list[PreparedField]:
+def prepared(results: Sequence[PreparedField | FieldError | MemoryError]) -> list[PreparedField]:
     fields = [result for result in results if isinstance(result, PreparedField)]
     assert len(fields) == len(results)
     return fields
@@ -182,19 +182,48 @@ def test_fields_that_do_not_fit_together_are_prepared_in_halves(
     assert sizes == [4, 2, 2]
 
 
-def test_a_field_too_large_for_the_card_says_what_to_do(
+def test_only_the_field_that_the_card_has_no_room_for_is_left_to_the_host(
     classifier: Classifier, files: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: Any) -> list[PreparedField]:
-        raise torch.OutOfMemoryError("not even one")
+    whole = BatchPreparer._together
+    short = True
 
-    monkeypatch.setattr(BatchPreparer, "_together", never)
+    def without_room_for_one(self: BatchPreparer, images: Sequence[Any]) -> list[PreparedField]:
+        if short and any(torch.equal(image.pixels, large) for image in images):
+            raise torch.OutOfMemoryError("not this one")
+        return whole(self, images)
+
+    decoded = decode(files[2], max_pixels=LIMIT, reduce_to=classifier.decode_side).pixels
+    large = torch.from_numpy(decoded).permute(2, 0, 1)
+    monkeypatch.setattr(BatchPreparer, "_together", without_room_for_one)
     configuration = classifier.model.configuration
     preparer = BatchPreparer(configuration, device="cpu", threads=1, decode_side=classifier.decode_side)
-    (error,) = preparer.prepare(files[:1], max_pixels=LIMIT)
-    assert isinstance(error, FieldError)
-    assert error.code is FailureCode.TOO_LARGE
-    assert "ALLQ_DEVICE=cpu" in str(error)
+    alike = files[:6]
+    found = preparer.prepare(alike, max_pixels=LIMIT)
+    assert [place for place, field in enumerate(found) if isinstance(field, MemoryError)] == [2]
+    prepared([*found[:2], *found[3:]])
+    with pytest.raises(MemoryError, match="no room"):  # which makes the pipeline screen it alone, from the host
+        preparer.submit([files[2]], max_pixels=LIMIT)[0].result(60)
+    short = False
+    prepared(preparer.prepare(alike, max_pixels=LIMIT))
+
+
+def test_a_file_that_there_is_no_room_to_decode_does_not_keep_others_from_it(
+    classifier: Classifier, files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = batched_decode._uploaded
+
+    def without_room_for_one(image: Any, device: torch.device) -> Any:
+        if image.format is ImageFormat.PNG:
+            raise torch.OutOfMemoryError("not this one")
+        return upload(image, device)
+
+    monkeypatch.setattr(batched_decode, "_uploaded", without_room_for_one)
+    configuration = classifier.model.configuration
+    preparer = BatchPreparer(configuration, device="cpu", threads=1, decode_side=classifier.decode_side)
+    first, png, last = preparer.prepare([files[0], encoded(rendered(10), "PNG"), files[1]], max_pixels=LIMIT)
+    assert isinstance(png, MemoryError)
+    prepared([first, last])
 
 
 def test_futures_end_with_fields_or_errors_and_can_be_cancelled(preparer: BatchPreparer, files: list[bytes]) -> None:
@@ -219,29 +248,6 @@ def test_an_error_that_nobody_foresaw_reaches_every_field(
     for future in preparer.submit(files[:2], max_pixels=LIMIT):
         with pytest.raises(ZeroDivisionError):
             future.result(60)
-
-
-def test_a_batch_of_the_network_that_does_not_fit_is_halved_and_so_are_later_ones(untrained: Model) -> None:
-    random = np.random.default_rng(0)
-    cells, fields = (random.integers(0, 255, (20, side, side, 3), np.uint8) for side in (96, 64))
-    expected = TorchEngine(untrained, batch=16, threads=1).run(cells, fields)
-    engine, sizes = TorchEngine(untrained, batch=16, threads=1), []
-    whole = engine._forward
-
-    def small(*views: torch.Tensor) -> Any:
-        sizes.append(len(views[0]))
-        if len(views[0]) > 5:
-            raise torch.OutOfMemoryError("so many don't fit")
-        return whole(*views)
-
-    engine._forward = small
-    found = engine.run(cells, fields)
-    assert sizes == [16, 8, 4, 4, 8, 4, 4, 4]
-    assert np.allclose(found.logits, expected.logits, atol=1e-4)
-    assert np.allclose(found.embeddings, expected.embeddings, atol=1e-4)
-    sizes.clear()
-    engine.run(cells, fields)
-    assert sizes == [4] * 5
 
 
 def test_where_no_card_is_torch_is_not_imported_to_screen() -> None:

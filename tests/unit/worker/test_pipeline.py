@@ -262,6 +262,8 @@ OUT_OF_MEMORY = [
     MemoryError(),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     TORCH("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:223: std::bad_alloc"),
 ]
 
@@ -325,6 +327,46 @@ def test_a_field_for_which_memory_runs_out_is_screened_alone_when_the_others_are
     assert outcomes["hungry.png"].finding is not None and outcomes["a.png"].finding is not None
     assert outcomes["twin-of-hungry.png"].failure is None
     assert outcomes["twin-of-hungry.png"].sha256 == outcomes["hungry.png"].sha256
+
+
+class Card:
+    """Prepares files together as a card does, and has no room for pictures of one width."""
+
+    under_way = 2
+
+    def __init__(self, *, without_room_for):
+        self._without = without_room_for
+        self._prepare = Counting().prepare
+
+    def submit(self, files, *, max_pixels):
+        futures = [Future() for _ in files]
+        for data, future in zip(files, futures, strict=True):
+            image = decode(data, max_pixels=max_pixels)
+            if image.width == self._without:
+                future.set_exception(MemoryError("the device has no room for it, even by itself"))
+            else:
+                future.set_result(self._prepare(image))
+        return futures
+
+
+def test_a_field_that_a_card_has_no_room_for_is_prepared_by_the_host_and_the_others_are_not(
+    settings, threads, tmp_path
+):
+    names = ["a.png", "large.png", "b.png"]
+    for name, side in zip(names, (64, 90, 65), strict=True):
+        wide(tmp_path / name, side)
+    by_host = []
+
+    class WithCard(Counting):
+        batches = Card(without_room_for=90)
+
+        def prepare(self, decoded):
+            by_host.append(decoded.width)
+            return super().prepare(decoded)
+
+    outcomes = screen(settings, threads, claim_of(tmp_path, names), classifier=WithCard())
+    assert all(outcome.finding is not None for outcome in outcomes.values())
+    assert by_host == [90]
 
 
 def test_a_field_that_needs_too_much_memory_even_alone_fails_with_that_reason(settings, threads, tmp_path):
