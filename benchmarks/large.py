@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import cycle, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import measuring
@@ -45,10 +46,9 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
         resized = cv2.resize(found.pixels, small, interpolation=cv2.INTER_AREA)
         return replace(found, pixels=np.asarray(resized, np.uint8))
 
-    files = _files(bench)
     if "reduced" in wanted:
         measuring.say(f"decoding fields of {SIZE[0]}×{SIZE[1]}")
-        some = list(islice(files, _TIMED))
+        some = list(large_fields(bench.folder, _TIMED))
         times: dict[Callable[[bytes], object], list[float]] = {reduced: [], whole: []}
         for _ in range(bench.scale.repeat):
             for way, taken in times.items():
@@ -60,9 +60,10 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
         rest = 1000 * _seconds(lambda data: classifier.classify([classifier.prepare(reduced(data))]), some) / _TIMED
         yield measuring.figure("reduced", ratios, note=f"{note}; the whole field {rest:.1f} ms")
     if "reduced-calls" in wanted:
-        equal, unnoticed, total, wanted_fields = 0, 0, 0, bench.scale.large
+        equal, unnoticed, total = 0, 0, 0
+        files = large_fields(bench.folder, bench.scale.large)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            while part := list(islice(files, min(_AT_ONCE, wanted_fields - total))):
+            while part := list(islice(files, _AT_ONCE)):
                 found: list[list[Assessment]] = []
                 for way in (reduced, whole):
                     prepared = list(pool.map(lambda data, way=way: classifier.prepare(way(data)), part))
@@ -71,7 +72,7 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
                 equal += len(part) - len(differing)
                 unnoticed += sum(not (one.flags and other.flags) for one, other in differing)
                 total += len(part)
-                measuring.say(f"calls of large fields: {equal:,} of {total:,} equal, of {wanted_fields:,} in all")
+                measuring.say(f"calls of large fields: {equal:,} of {total:,} equal, of {bench.scale.large:,} in all")
         note = f"{equal:,} of {total:,} fields; {unnoticed} of the others without a flag"
         yield Figure(bar="reduced-calls", value=100 * equal / total, note=note)
 
@@ -89,15 +90,14 @@ def _seconds(way: Callable[[bytes], object], files: Sequence[bytes]) -> float:
     return time.thread_time() - began
 
 
-def _files(bench: Bench) -> Iterator[bytes]:
-    """Fields of the bench, enlarged to SIZE and saved as JPEG of quality 92, round and round."""
+def large_fields(folder: Path, count: int) -> Iterator[bytes]:
+    """`count` fields of the folder, evenly (round and round where it has fewer), as JPEG of SIZE and quality 92."""
     import cv2
 
     from imaging.decode import decode
 
-    while True:
-        for path in measuring.images(bench.folder):
-            pixels = decode(path.read_bytes(), max_pixels=10**9).pixels
-            enlarged = cv2.resize(pixels, SIZE, interpolation=cv2.INTER_CUBIC)
-            options = [cv2.IMWRITE_JPEG_QUALITY, 92]
-            yield cv2.imencode(".jpg", cv2.cvtColor(enlarged, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    for path in islice(cycle(measuring.images(folder, count)), count):
+        pixels = decode(path.read_bytes(), max_pixels=10**9).pixels
+        enlarged = cv2.resize(pixels, SIZE, interpolation=cv2.INTER_CUBIC)
+        options = [cv2.IMWRITE_JPEG_QUALITY, 92]
+        yield cv2.imencode(".jpg", cv2.cvtColor(enlarged, cv2.COLOR_RGB2BGR), options)[1].tobytes()

@@ -20,7 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psutil
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from db.database import Database
     from db.records import BatchStatus
     from worker.submission import SubmitOptions
+
+Item = TypeVar("Item")
 
 OWN: Final = ("ALLQ_HOME", "ALLQ_DATABASE_URL", "ALLQ_BROKER_URL", "ALLQ_ROOTS")
 """Variables that name an installation's own things: never touched."""
@@ -300,16 +303,21 @@ def resident(worker: int) -> list[int]:
 # ----------------------------------------------------------------------------------------------------------- images
 
 
-def images(folder: Path, limit: int | None = None) -> list[Path]:
-    """The fields below `folder`, as `submit` finds them; the first `limit`."""
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items from the first to the last, as far apart as can be; all of them where there are fewer.
+
+    A folder has its classes one after the other: its first fields are all of one.
+    """
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def images(folder: Path, count: int | None = None) -> list[Path]:
+    """The fields below `folder`, as `submit` finds them; `count` of them evenly."""
     from worker.walk import walk
 
-    found: list[Path] = []
-    for part in walk(folder, [folder]):
-        found += [folder / file.path for file in part.files]
-        if limit is not None and len(found) >= limit:
-            break
-    return found[:limit]
+    found = [folder / file.path for part in walk(folder, [folder]) for file in part.files]
+    return found if count is None else evenly(found, count)
 
 
 def chosen(folder: Path | None, place: Path, count: int, *, per_slide: int = 32) -> Path:
@@ -320,19 +328,23 @@ def chosen(folder: Path | None, place: Path, count: int, *, per_slide: int = 32)
     from allq.errors import FieldError
     from imaging.decode import decode
 
-    data: dict[bytes, tuple[bytes, str]] = {}
+    usable: dict[Path, bytes] = {}
+    seen: set[bytes] = set()
     paths = images(folder) if folder is not None else []
-    for path in paths[:: max(1, len(paths) // count)] if paths else []:
+    first = evenly(paths, count)
+    for path in (*first, *sorted(set(paths) - set(first))):  # the rest stand in for those that can't be taken
+        if len(usable) == count:
+            break
         content = path.read_bytes()
         with suppress(FieldError):
             decode(content, max_pixels=load().max_pixels)
-            data.setdefault(hashlib.sha256(content).digest(), (content, path.suffix))
-        if len(data) == count:
-            break
-    for content in rendered(count - len(data)):
-        data[hashlib.sha256(content).digest()] = (content, ".jpg")
+            if (digest := hashlib.sha256(content).digest()) not in seen:
+                seen.add(digest)
+                usable[path] = content
+    found = [(usable[path], path.suffix) for path in paths if path in usable]
+    found += [(content, ".jpg") for content in rendered(count - len(found))]
     made = place / "slides"
-    for number, (content, suffix) in enumerate(data.values()):
+    for number, (content, suffix) in enumerate(found):
         slide = made / f"slide-{number // per_slide:04}"
         slide.mkdir(parents=True, exist_ok=True)
         (slide / f"field-{number:05}{suffix}").write_bytes(content)
@@ -362,8 +374,13 @@ def rendered(count: int, *, size: tuple[int, int] = (320, 240), seed: int = 5, q
 # --------------------------------------------------------------------------------------- what allq is compared with
 
 
-def asked(text: str | None, *, images: int, cores: str, model: bool = True) -> argparse.Namespace:
-    """The command line of a program that allq is compared with; `cores` names the option for how many it uses."""
+def asked(
+    text: str | None, *, images: int, cores: str, model: bool = True, flags: Mapping[str, str] = MappingProxyType({})
+) -> argparse.Namespace:
+    """The command line of a program that allq is compared with.
+
+    `cores` names the option for how many it uses, `flags` further ones, with what they do.
+    """
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=lambda path: Path(path).resolve())
     parser.add_argument("--images", type=int, default=images)
@@ -371,6 +388,8 @@ def asked(text: str | None, *, images: int, cores: str, model: bool = True) -> a
     parser.add_argument(cores, type=int, default=len(os.sched_getaffinity(0)))
     if model:
         parser.add_argument("--model", help="name or id (default: the active one)")
+    for flag, what in flags.items():
+        parser.add_argument(flag, action="store_true", help=what)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

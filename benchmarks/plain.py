@@ -1,10 +1,14 @@
 """A good plain script, to be compared with: the same default network, torch eager, a DataLoader, batches of 64.
 
-    python benchmarks/plain.py FOLDER [--images 512] [--repeat 5] [--processes 2] [--json]
+    python benchmarks/plain.py FOLDER [--images 512] [--repeat 5] [--processes 2] [--with-levels] [--json]
 
 What somebody would write who has the model and a folder and needs an answer: a Dataset whose items are decoded,
 segmented and cut into the network's two views, a DataLoader with two processes, the network in single precision on as
 many threads as there are cores, softmax. No queue, no database, no quality checks, no slide calls.
+
+The network that screens has weights and activations on 256 levels (docs/decisions/0007), and putting them there takes
+torch longer than convolving. Who writes a plain script would leave that out: so does this, with the same weights as
+ordinary convolutions. `--with-levels` computes what screens.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from models.architectures.network import FieldNetwork
     from models.artefact import ModelConfiguration
 
 BATCH = 64
@@ -57,7 +62,40 @@ def _one_thread(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: int) -> list[float]:
+def without_levels(network: FieldNetwork) -> FieldNetwork:
+    """The same weights as ordinary convolutions in single precision, normalisations folded in; nothing is rounded.
+
+    A network that has no levels is returned as it is.
+    """
+    from typing import cast
+
+    import torch
+    from torch import nn
+
+    from models.architectures.blocks import BlockModule
+    from models.architectures.eight_bit import EightBitBlock
+    from models.architectures.network import Network
+
+    if not isinstance(network, Network):
+        return network
+    plain = Network(network.described, network.classes)
+    for trunk, screening in ((plain.cells, network.cells), (plain.field, network.field), (plain.look, network.look)):
+        if trunk is None or screening is None:
+            continue
+        trunk.classify.load_state_dict(screening.classify.state_dict())
+        for name, block in trunk.blocks.items():
+            eight = cast("EightBitBlock", screening.blocks[name])
+            for part, leveled in zip(cast("BlockModule", block).convolutions(), eight.convolutions(), strict=True):
+                with torch.no_grad():
+                    part.conv.weight.copy_(leveled.weight.float() * leveled.scale[:, None, None, None])
+                part.conv.bias = nn.Parameter(leveled.bias.clone())
+                part.add_module("norm", nn.Identity())
+    plain.get_buffer("mean").copy_(network.get_buffer("mean"))
+    plain.get_buffer("deviation").copy_(network.get_buffer("deviation"))
+    return plain.eval()
+
+
+def rates(paths: Sequence[Path], model: str | None, *, levels: bool, repeat: int, processes: int) -> list[float]:
     """Fields per second of each of `repeat` passes; loading, starting the processes and one batch are not timed."""
     import torch
     from torch.utils.data import DataLoader
@@ -68,6 +106,8 @@ def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: i
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     chosen = find(measuring.settings_of(Path.cwd()), model)
     network = restore(chosen.configuration, chosen.arrays())
+    if not levels:
+        network = without_levels(network)
     loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
         Fields(paths, chosen.configuration),  # type: ignore[arg-type]
         batch_size=BATCH,
@@ -98,9 +138,11 @@ def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: i
 
 def main() -> None:
     """Measure and print."""
-    given = measuring.asked(__doc__, images=512, cores="--processes")
+    given = measuring.asked(
+        __doc__, images=512, cores="--processes", flags={"--with-levels": "the network that screens"}
+    )
     paths = measuring.images(given.folder, given.images)
-    found = rates(paths, given.model, repeat=given.repeat, processes=given.processes)
+    found = rates(paths, given.model, levels=given.with_levels, repeat=given.repeat, processes=given.processes)
     measuring.tell(found, as_json=given.json)
 
 

@@ -1,4 +1,4 @@
-"""The whole path against the bare loop, a plain script, the paper's way, one process, and itself on a known folder."""
+"""The whole path against the bare loop, plain scripts, the paper's way, one process, and itself on a known folder."""
 
 from __future__ import annotations
 
@@ -8,58 +8,104 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from allq.text import plural
 from benchmarks import measuring
 from benchmarks.measuring import Bench, Figure
 
 BARS = ("paper", "plain", "bare", "two", "resubmit")
+BARE = "bare loop"
+PAPER = "the paper's way"
+PLAIN = {"without levels": (), "with levels": ("--with-levels",)}
+"""Two plain scripts by the networks that they have, and their options."""
 _HERE = Path(__file__).parent
+
+
+class Way(NamedTuple):
+    """What is measured: the whole path on the database `name`, or what it is compared with."""
+
+    name: str
+    processes: int
+
+    @property
+    def said(self) -> str:
+        """For people."""
+        if self.name == PAPER:
+            return self.name
+        if self.name in PLAIN:
+            return f"a plain script, network {self.name}"
+        return f"{'' if self.name == BARE else 'whole path, '}{self.name}, {_processes(self.processes)}"
 
 
 def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
     """The ratios that are `wanted`.
 
-    What is compared with the bare loop and with one process is measured in turn and compared pass by pass: the
+    All that is compared is measured in turn and compared pass by pass, every other pass the other way round: the
     machine's own speed changes over the minutes.
     """
     cores = len(os.sched_getaffinity(0))
-    processes = (cores, 1) if "two" in wanted else (cores,)
-    rates: dict[tuple[str, int], list[float]] = {}
+    rates: dict[Way, list[float]] = {}
     again: dict[str, list[float]] = {}
-    bare: dict[int, list[float]] = {}
+    ways = _ways(bench, wanted, cores)
     for number in range(bench.scale.repeat):
-        for count in processes if {"bare", "two"} & set(wanted) else ():
-            measuring.say(f"bare loop, {_processes(count)}, pass {number + 1} of {bench.scale.repeat}")
-            bare.setdefault(count, []).extend(_rates_of_bare(bench, count))
-        for name, server in bench.servers.items():
-            for count in processes:
-                measuring.say(f"whole path, {name}, {_processes(count)}, pass {number + 1} of {bench.scale.repeat}")
-                first, second = _whole_path(bench, server, count, again="resubmit" in wanted and count == cores)
-                rates.setdefault((name, count), []).append(first)
-                if second:
-                    again.setdefault(name, []).append(second / first)
-    paper = _rates_of_paper(bench) if "paper" in wanted else []
-    plain = _rates_of_plain(bench) if "plain" in wanted else []
+        for way in ways if number % 2 == 0 else reversed(ways):
+            measuring.say(f"{way.said}, pass {number + 1} of {bench.scale.repeat}")
+            if way.name in bench.servers:
+                both = "resubmit" in wanted and way.processes == cores
+                first, second = _whole_path(bench, bench.servers[way.name], way.processes, again=both)
+                rates.setdefault(way, []).append(first)
+                if both:
+                    again.setdefault(way.name, []).append(second / first)
+            else:
+                rates.setdefault(way, []).append(_rate_of_program(bench, way))
     for name in bench.servers:
-        path = rates[name, cores]
-        for bar, others in (("paper", paper), ("plain", plain)):
-            if others:
-                value = statistics.median(path) / statistics.median(others)
-                yield Figure(bar=bar, database=name, value=value, note=f"{_rate(path)} against {_rate(others)}")
-        if "bare" in wanted:
-            note = f"{_rate(path)} against {_rate(bare[cores])}"
-            yield measuring.figure("bare", _ratios(path, bare[cores]), database=name, note=note)
-        if "two" in wanted:
-            own = f"the bare loop itself {statistics.median(_ratios(bare[cores], bare[1])):.2f}×"
-            note = f"{_processes(cores)}: {_rate(path)}; one: {_rate(rates[name, 1])}; {own}"
-            yield measuring.figure("two", _ratios(path, rates[name, 1]), database=name, note=note)
-        if again:
-            note = f"first {_rate(path)}; nothing is taken for known unread"
-            yield measuring.figure("resubmit", again[name], database=name, note=note)
+        yield from _compared(name, cores, rates, again.get(name), wanted)
+
+
+def _ways(bench: Bench, wanted: Collection[str], cores: int) -> list[Way]:
+    """What is measured, in the order of a pass."""
+    counts = (cores, 1) if "two" in wanted else (cores,)
+    ways = [Way(BARE, count) for count in counts] if {"bare", "two"} & set(wanted) else []
+    ways += [Way(PAPER, cores)] if "paper" in wanted else []
+    ways += [Way(name, count) for name in bench.servers for count in counts]
+    ways += [Way(name, cores) for name in PLAIN] if "plain" in wanted else []
+    return ways
+
+
+def _compared(
+    name: str, cores: int, rates: Mapping[Way, list[float]], again: list[float] | None, wanted: Collection[str]
+) -> Iterator[Figure]:
+    """The ratios of the whole path on one database."""
+    path = rates[Way(name, cores)]
+    if "paper" in wanted:
+        paper = rates[Way(PAPER, cores)]
+        note = f"{_rate(path)} against {_rate(paper)}"
+        yield measuring.figure("paper", _ratios(path, paper), database=name, note=note)
+    if "plain" in wanted:
+        yield _against_plain(name, path, {each: rates[Way(each, cores)] for each in PLAIN})
+    if "bare" in wanted:
+        bare = rates[Way(BARE, cores)]
+        note = f"{_rate(path)} against {_rate(bare)}"
+        yield measuring.figure("bare", _ratios(path, bare), database=name, note=note)
+    if "two" in wanted:
+        one = rates[Way(name, 1)]
+        own = statistics.median(_ratios(rates[Way(BARE, cores)], rates[Way(BARE, 1)]))
+        note = f"{_processes(cores)}: {_rate(path)}; one: {_rate(one)}; the bare loop itself {own:.2f}×"
+        yield measuring.figure("two", _ratios(path, one), database=name, note=note)
+    if again:
+        note = f"first {_rate(path)}; nothing is taken for known unread"
+        yield measuring.figure("resubmit", again, database=name, note=note)
+
+
+def _against_plain(name: str, path: Sequence[float], plain: Mapping[str, Sequence[float]]) -> Figure:
+    """The bar goes by the faster of the plain scripts; the note has both."""
+    fastest = max(plain, key=lambda each: statistics.median(plain[each]))
+    parts = [f"{each} {statistics.median(_ratios(path, found)):.2f}× ({_rate(found)})" for each, found in plain.items()]
+    note = f"{_rate(path)} against a network {' and '.join(parts)}; the faster counts"
+    return measuring.figure("plain", _ratios(path, plain[fastest]), database=name, note=note)
 
 
 def _processes(count: int) -> str:
@@ -93,19 +139,18 @@ def _whole_path(bench: Bench, server: str | None, processes: int, *, again: bool
     return found[0], found[1] if again else 0.0
 
 
-def _rates_of_bare(bench: Bench, processes: int) -> list[float]:
-    options = ["--images", str(bench.scale.fields), "--repeat", "1", "--processes", str(processes)]
-    return list(_program(bench, "bare.py", *options, *_model(bench))["fields_per_second"])
-
-
-def _rates_of_paper(bench: Bench) -> list[float]:
-    options = ["--images", str(bench.scale.paper), "--repeat", str(bench.scale.repeat)]
-    return list(_program(bench, "paper.py", *options)["fields_per_second"])
-
-
-def _rates_of_plain(bench: Bench) -> list[float]:
-    options = ["--images", str(bench.scale.plain), "--repeat", str(bench.scale.repeat), *_model(bench)]
-    return list(_program(bench, "plain.py", *options)["fields_per_second"])
+def _rate_of_program(bench: Bench, way: Way) -> float:
+    """Fields per second of one pass of what allq is compared with."""
+    program, *options = {
+        BARE: ("bare.py", "--images", str(bench.scale.fields), "--processes", str(way.processes), *_model(bench)),
+        PAPER: ("paper.py", "--images", str(bench.scale.paper)),
+        **{
+            name: ("plain.py", "--images", str(bench.scale.plain), *flags, *_model(bench))
+            for name, flags in PLAIN.items()
+        },
+    }[way.name]
+    rates = _program(bench, program, "--repeat", "1", *options)["fields_per_second"]
+    return float(rates[0])
 
 
 def _model(bench: Bench) -> list[str]:

@@ -145,13 +145,13 @@ def _times(database: Database, batch: int) -> tuple[float, float]:
 
 
 def _urgent_slides(bench: Bench) -> Iterator[Path]:
-    """One slide after the other of FIELDS fields like those of the bench, of bytes that nobody has seen."""
-    files = itertools.cycle(measuring.images(bench.folder))
+    """One slide after the other of FIELDS fields of the bench, evenly, of bytes that nobody has seen."""
+    paths = measuring.images(bench.folder)
     for number in itertools.count():
         slide = bench.place / "urgent" / f"{number}-{time.monotonic_ns()}"
         slide.mkdir(parents=True)
         for field in range(FIELDS):
-            path = next(files)
+            path = paths[(number + field * len(paths) // FIELDS) % len(paths)]
             data = path.read_bytes() + b"%d/%d" % (time.monotonic_ns(), field)  # decoders stop at the image's end
             (slide / f"field-{field:02}{path.suffix}").write_bytes(data)
         yield slide

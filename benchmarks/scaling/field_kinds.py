@@ -32,20 +32,19 @@ def write_camera_fields(folder: Path, sources: Sequence[Path]) -> Path:
 
 
 def some_of(folder: Path, count: int) -> list[Path]:
-    """`count` fields below `folder`, evenly, that can be decoded; all of them where there are fewer."""
+    """`count` fields below `folder`, evenly, but for those of them that can't be decoded."""
     from allq.errors import FieldError
     from benchmarks.measuring import images
     from imaging.decode import decode
 
-    paths = images(folder)
     found: list[Path] = []
-    for path in paths[:: max(1, len(paths) // count)]:
+    for path in images(folder, count):
         try:
             decode(path.read_bytes(), max_pixels=CAMERA[0] * CAMERA[1])
         except FieldError:
             continue
         found.append(path)
-    return found[:count]
+    return found
 
 
 def write_small_fields(folder: Path, count: int) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import bars, large, measuring
-from benchmarks.measuring import QUICK, Figure, Scale
+from benchmarks import bars, large, measuring, urgent
+from benchmarks.measuring import QUICK, Bench, Figure, Scale
 from imaging.decode import decode
 
 MACHINE = {"date": "2026-01-05", "processor": "abacus", "cores": "2"}
@@ -88,3 +89,40 @@ def test_the_benchmark_resizes_a_field_to_the_size_to_which_it_is_decoded(size):
     Image.fromarray(np.full((size[1], size[0], 3), 200, np.uint8)).save(stream, "JPEG")
     reduced = decode(stream.getvalue(), max_pixels=10**8, reduce_to=640)
     assert large.reduced_size(*size, 640) == reduced.pixels.shape[1::-1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 9, 10, 25])
+def test_fields_are_taken_evenly_from_the_first_class_to_the_last(count):
+    items = list(range(10))
+    taken = measuring.evenly(items, count)
+    assert len(taken) == min(count, 10) and taken == sorted(set(taken))
+    gaps = {later - earlier for earlier, later in pairwise([*taken, 10])}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+def test_the_fields_chosen_are_of_every_class_whatever_their_number_and_no_two_of_the_same_bytes(tmp_path):
+    pictures = list(measuring.rendered(5))
+    folder = tmp_path / "given"
+    for number, klass in enumerate(("a", "b", "c", "d", "e")):
+        (folder / klass).mkdir(parents=True)
+        for field in range(3):
+            data = pictures[number] + (b"" if klass == "a" else b"%d" % field)  # all of `a` are the same
+            (folder / klass / f"{field}.jpg").write_bytes(b"broken" if (klass, field) == ("b", 0) else data)
+    for count in (5, 10, 12):
+        (tmp_path / str(count)).mkdir()
+        made = measuring.chosen(folder, tmp_path / str(count), count)
+        contents = [path.read_bytes() for path in measuring.images(made)]
+        assert len(contents) == len(set(contents)) == count
+        classes = [max(range(5), key=lambda k: data.startswith(pictures[k])) for data in contents]
+        assert classes == sorted(classes) and set(classes) == set(range(5))
+
+
+def test_an_urgent_slide_is_taken_from_the_whole_folder(tmp_path):
+    folder = measuring.chosen(None, tmp_path, 64)
+    files = {path.read_bytes(): number for number, path in enumerate(measuring.images(folder))}
+    bench = Bench(folder=folder, model=None, scale=QUICK, place=tmp_path, servers={})
+    for slide in islice(urgent._urgent_slides(bench), 2):
+        data = [path.read_bytes() for path in sorted(slide.iterdir())]
+        numbers = [next(number for content, number in files.items() if each.startswith(content)) for each in data]
+        assert len(set(numbers)) == urgent.FIELDS
+        assert min(numbers) <= 1 and max(numbers) >= 60
