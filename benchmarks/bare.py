@@ -4,29 +4,42 @@
 
 Each process has its share of the files' bytes in memory and its own engine, threads and allocator as a worker process
 has them; no queue, no database, nothing is hashed or kept. What the whole path has less than this is what allq itself
-costs.
+costs. With ALLQ_DEVICE=cuda files are prepared on the card by the batch, as a worker does it, in a process for each
+card (not run on one yet: docs/decisions/0011).
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from itertools import islice
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from queue import Empty
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import measuring
 
+if TYPE_CHECKING:
+    from allq.settings import Settings
+    from models.classifier import Assessment, Classifier, PreparedField
 
-def _loop(paths: Sequence[str], model: str | None, repeat: int, barrier: Barrier, out: Queue[list[float]]) -> None:
+
+def _loop(
+    paths: Sequence[str], model: str | None, repeat: int, card: str | None, barrier: Barrier, out: Queue[list[float]]
+) -> None:
+    if card is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = card  # before torch looks for one
     import cv2
 
-    from imaging.decode import decode
     from models.artefact import find
     from models.classifier import Classifier
     from worker.memory import keep_freed_memory
@@ -36,32 +49,48 @@ def _loop(paths: Sequence[str], model: str | None, repeat: int, barrier: Barrier
     settings = measuring.settings_of(Path.cwd())
     classifier = Classifier.load(find(settings, model), settings)
     files = [Path(path).read_bytes() for path in paths]
-    size = settings.inference_batch
-
-    def screen(part: Sequence[bytes]) -> None:
-        prepared = [
-            classifier.prepare(decode(data, max_pixels=settings.max_pixels, reduce_to=classifier.decode_side))
-            for data in part
-        ]
-        classifier.classify(prepared)
-
-    screen(files[:size])
+    screened(classifier, files[: settings.inference_batch], settings)
     seconds = []
     for _ in range(repeat):
         barrier.wait()
         began = time.perf_counter()
-        for start in range(0, len(files), size):
-            screen(files[start : start + size])
+        screened(classifier, files, settings)
         seconds.append(time.perf_counter() - began)
     out.put(seconds)
+
+
+def screened(classifier: Classifier, files: Sequence[bytes], settings: Settings) -> list[Assessment]:
+    """Decode, segment and classify, a batch at a time; on a card some batches ahead, as a worker does it."""
+    from imaging.decode import decode
+
+    size = settings.inference_batch
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    found: list[Assessment] = []
+    if classifier.batches is None:
+        for part in parts:
+            decoded = (decode(data, max_pixels=settings.max_pixels, reduce_to=classifier.decode_side) for data in part)
+            found += classifier.classify([classifier.prepare(field) for field in decoded])
+        return found
+    ahead: deque[list[Future[PreparedField]]] = deque()
+    waiting = iter(parts)
+    while True:
+        for part in islice(waiting, 1 + classifier.batches.under_way - len(ahead)):
+            ahead.append(classifier.batches.submit(part, max_pixels=settings.max_pixels))
+        if not ahead:
+            return found
+        found += classifier.classify([future.result() for future in ahead.popleft()])
 
 
 def rates(paths: Sequence[Path], model: str | None, *, repeat: int, processes: int) -> list[float]:
     """Fields per second of each of `repeat` passes, until the last process has ended its share."""
     context = multiprocessing.get_context("spawn")
     barrier, out = context.Barrier(processes), context.Queue()
-    shares = [[str(path) for path in paths[number::processes]] for number in range(processes)]
-    loops = [context.Process(target=_loop, args=(share, model, repeat, barrier, out), daemon=True) for share in shares]
+    cards = measuring.cards()
+    loops = []
+    for number in range(processes):
+        share = [str(path) for path in paths[number::processes]]
+        card = cards[number % len(cards)] if cards else None
+        loops.append(context.Process(target=_loop, args=(share, model, repeat, card, barrier, out), daemon=True))
     for loop in loops:
         loop.start()
     seconds: list[list[float]] = []

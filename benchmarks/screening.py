@@ -46,15 +46,18 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
     All that is compared is measured in turn and compared pass by pass, every other pass the other way round: the
     machine's own speed changes over the minutes.
     """
-    cores = len(os.sched_getaffinity(0))
+    most = measuring.processes()
+    if most == 1 and "two" in wanted:
+        measuring.say("one core or card: there are no two processes to compare with one")
+        wanted = [bar for bar in wanted if bar != "two"]
     rates: dict[Way, list[float]] = {}
     again: dict[str, list[float]] = {}
-    ways = _ways(bench, wanted, cores)
+    ways = _ways(bench, wanted, most)
     for number in range(bench.scale.repeat):
         for way in ways if number % 2 == 0 else reversed(ways):
             measuring.say(f"{way.said}, pass {number + 1} of {bench.scale.repeat}")
             if way.name in bench.servers:
-                both = "resubmit" in wanted and way.processes == cores
+                both = "resubmit" in wanted and way.processes == most
                 first, second = _whole_path(bench, bench.servers[way.name], way.processes, again=both)
                 rates.setdefault(way, []).append(first)
                 if both:
@@ -62,38 +65,38 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
             else:
                 rates.setdefault(way, []).append(_rate_of_program(bench, way))
     for name in bench.servers:
-        yield from _compared(name, cores, rates, again.get(name), wanted)
+        yield from _compared(name, most, rates, again.get(name), wanted)
 
 
-def _ways(bench: Bench, wanted: Collection[str], cores: int) -> list[Way]:
+def _ways(bench: Bench, wanted: Collection[str], most: int) -> list[Way]:
     """What is measured, in the order of a pass."""
-    counts = (cores, 1) if "two" in wanted else (cores,)
+    counts = (most, 1) if "two" in wanted else (most,)
     ways = [Way(BARE, count) for count in counts] if {"bare", "two"} & set(wanted) else []
-    ways += [Way(PAPER, cores)] if "paper" in wanted else []
+    ways += [Way(PAPER, most)] if "paper" in wanted else []
     ways += [Way(name, count) for name in bench.servers for count in counts]
-    ways += [Way(name, cores) for name in PLAIN] if "plain" in wanted else []
+    ways += [Way(name, most) for name in PLAIN] if "plain" in wanted else []
     return ways
 
 
 def _compared(
-    name: str, cores: int, rates: Mapping[Way, list[float]], again: list[float] | None, wanted: Collection[str]
+    name: str, most: int, rates: Mapping[Way, list[float]], again: list[float] | None, wanted: Collection[str]
 ) -> Iterator[Figure]:
     """The ratios of the whole path on one database."""
-    path = rates[Way(name, cores)]
+    path = rates[Way(name, most)]
     if "paper" in wanted:
-        paper = rates[Way(PAPER, cores)]
+        paper = rates[Way(PAPER, most)]
         note = f"{_rate(path)} against {_rate(paper)}"
         yield measuring.figure("paper", _ratios(path, paper), database=name, note=note)
     if "plain" in wanted:
-        yield _against_plain(name, path, {each: rates[Way(each, cores)] for each in PLAIN})
+        yield _against_plain(name, path, {each: rates[Way(each, most)] for each in PLAIN})
     if "bare" in wanted:
-        bare = rates[Way(BARE, cores)]
+        bare = rates[Way(BARE, most)]
         note = f"{_rate(path)} against {_rate(bare)}"
         yield measuring.figure("bare", _ratios(path, bare), database=name, note=note)
     if "two" in wanted:
         one = rates[Way(name, 1)]
-        own = statistics.median(_ratios(rates[Way(BARE, cores)], rates[Way(BARE, 1)]))
-        note = f"{_processes(cores)}: {_rate(path)}; one: {_rate(one)}; the bare loop itself {own:.2f}×"
+        own = statistics.median(_ratios(rates[Way(BARE, most)], rates[Way(BARE, 1)]))
+        note = f"{_processes(most)}: {_rate(path)}; one: {_rate(one)}; the bare loop itself {own:.2f}×"
         yield measuring.figure("two", _ratios(path, one), database=name, note=note)
     if again:
         note = f"first {_rate(path)}; nothing is taken for known unread"

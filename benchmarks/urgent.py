@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import statistics
 import time
@@ -50,13 +49,12 @@ def _run(
     from models.artefact import find
     from worker.submission import SubmitOptions, submit
 
-    cores = len(os.sched_getaffinity(0))
     memory: list[tuple[int, int]] = []
     with measuring.new_installation(server) as (settings, database):
         options = SubmitOptions(model=find(settings, bench.model), operator="benchmark")
         urgent = SubmitOptions(model=options.model, operator="benchmark", queue="stat")
         with (
-            measuring.worker_of(settings, "routine", cores) as routine,
+            measuring.worker_of(settings, "routine", measuring.processes()) as routine,
             measuring.worker_of(settings, "stat", 1) as stat,
         ):
 
@@ -109,6 +107,8 @@ def _run(
 
 def _memory(memory: Sequence[tuple[int, int]], fields: int, name: str) -> Iterator[Figure]:
     """The most that one process had, and by how much it grew from the second tenth of the fields to the last."""
+    if not memory:
+        raise SystemExit("The routine batch ended before its workers' memory was looked at: give it more fields.")
     note = f"the larger of the routine worker's processes, over {fields:,} fields"
     early = [size for done, size in memory if fields / 10 <= done < fields / 5]
     late = [size for done, size in memory if done >= fields * 9 / 10]

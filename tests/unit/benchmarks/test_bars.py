@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from contextlib import nullcontext
 from itertools import islice, pairwise
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
-from benchmarks import bars, large, measuring, urgent
+from allq.settings import load
+from benchmarks import bare, bars, large, measuring, urgent
 from benchmarks.measuring import QUICK, Bench, Figure, Scale
 from imaging.decode import decode
+from models.artefact import find
+from models.batched import BatchPreparer
+from models.classifier import Classifier
 
 MACHINE = {"date": "2026-01-05", "processor": "abacus", "cores": "2"}
 
@@ -126,3 +133,66 @@ def test_an_urgent_slide_is_taken_from_the_whole_folder(tmp_path):
         numbers = [next(number for content, number in files.items() if each.startswith(content)) for each in data]
         assert len(set(numbers)) == urgent.FIELDS
         assert min(numbers) <= 1 and max(numbers) >= 60
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Three groups that measure a bar each on every database, the second of which breaks on PostgreSQL."""
+
+    class Group:
+        def __init__(self, bar: str, error: BaseException | None = None) -> None:
+            self.BARS, self.error, self.__name__ = (bar,), error, f"benchmarks.{bar}"
+
+        def measure(self, bench, wanted):
+            for name in bench.servers:
+                if self.error is not None and name == "PostgreSQL":
+                    raise self.error
+                yield figure(self.BARS[0], 1.0, name)
+
+    def make(error: BaseException) -> None:
+        monkeypatch.setattr(bars, "GROUPS", (Group("two"), Group("status", error), Group("bare")))
+        monkeypatch.setattr(measuring, "postgresql", lambda given: nullcontext("url"))
+
+    return make
+
+
+@pytest.mark.parametrize("error", [ValueError("no such thing\nat all"), SystemExit("no such thing"), MemoryError()])
+def test_what_breaks_off_is_said_and_the_others_are_measured_and_kept(groups, tmp_path, monkeypatch, capsys, error):
+    groups(error)
+    monkeypatch.setattr(bars, "RECORD", tmp_path / "bars.json")
+    monkeypatch.setattr(bars, "write_page", lambda record: None)
+    assert bars.main(["--only", "two,status,bare", "--fields", "4", "--record"]) == 1
+    said = capsys.readouterr().err
+    assert f"benchmarks.status broke off: {str(error).split(chr(10))[0] or 'MemoryError'}\n" in said
+    assert ("Traceback" in said) is not isinstance(error, SystemExit)
+    assert "Not measured; again with --only status\n" in said
+    record = json.loads(bars.RECORD.read_text(encoding="utf-8"))
+    found = {(each["bar"], each["database"]) for each in record["figures"]}
+    assert found == {(bar, name) for bar in ("two", "bare") for name in bars.DATABASES} | {("status", "SQLite")}
+
+
+def test_what_is_measured_runs_on_the_processor_unless_a_card_is_asked_for(groups, monkeypatch):
+    groups(SystemExit("no"))
+    seen = []
+    monkeypatch.setattr(measuring, "chosen", lambda *given: seen.append(load().device))
+    for options in ([], ["--device", "cuda"]):
+        bars.main(["--only", "two", "--databases", "sqlite", *options])
+    assert seen == ["cpu", "cuda"]
+
+
+def test_the_bare_loop_says_the_same_field_by_field_and_by_batches_as_on_a_card(tmp_path):
+    settings = load(home=tmp_path, inference_batch=4, device="cpu")
+    classifier = Classifier.load(find(settings, None), settings)
+    files = list(measuring.rendered(18))
+    alone = bare.screened(classifier, files, settings)
+    classifier.batches = BatchPreparer(
+        classifier.model.configuration, device="cpu", threads=1, decode_side=classifier.decode_side
+    )
+    together = bare.screened(classifier, files, settings)
+    assert [each.call for each in together] == [each.call for each in alone]
+    assert len(alone) == len(files)
+
+
+def test_a_worker_without_a_pool_is_counted_by_its_own_memory():
+    sizes = measuring.resident(os.getpid())
+    assert sizes == pytest.approx([psutil.Process().memory_info().rss], rel=0.1)
