@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from allq.settings import Settings
     from db.database import Database
 
-QUESTIONS = ("status", "slides", "worklist")
+QUESTIONS = ("status", "slides", "worklist", "worklist-unreviewed")
 EXPORTS = ("csv", "parquet")
 _WATCHED = """
 import os, sys, time
@@ -52,9 +52,12 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
             measuring.say(f"filled {name} in {time.perf_counter() - began:,.0f} s")
             batch, fields = next((each for each in batches[1:] if each[1] == filling.BATCH), batches[-1])
             note = f"{bench.scale.findings:,} findings; the batch has {fields:,} fields"
+            slides = _count(database, "slide"), _count(database, "review")
+            listed = f"{bench.scale.findings:,} findings, {slides[0]:,} slides called, {slides[1]:,} of them reviewed"
             for question in QUESTIONS:
                 if question in wanted:
-                    yield _asked(bench, database, question, batch, name, note)
+                    told = listed if question.startswith("worklist") else note
+                    yield _asked(bench, database, question, batch, name, told)
             for form in EXPORTS:
                 if {form, f"{form}-memory"} & set(wanted):
                     yield from _exported(bench, settings, form, batches[0], name)
@@ -68,6 +71,7 @@ def _asked(bench: Bench, database: Database, question: str, batch: int, name: st
         "status": lambda conn: reads.batch_status(conn, batch),
         "slides": lambda conn: list(rows(conn, batch, Level.SLIDE)),
         "worklist": lambda conn: list(named.run(conn, "worklist", {})[1]),
+        "worklist-unreviewed": lambda conn: list(named.run(conn, "review_queue", {})[1]),
     }[question]
     measuring.say(f"{question}, {name}")
     times = []
@@ -78,10 +82,15 @@ def _asked(bench: Bench, database: Database, question: str, batch: int, name: st
         if number:  # the first has its statements planned and its pages read
             times.append(1000 * (time.perf_counter() - began))
     alone = 1000 * min(_sql_alone(database, ask) for _ in range(bench.scale.repeat))
-    where = {"status": "reads.batch_status", "slides": "review.results.rows", "worklist": "named.run"}[question]
+    where = {"status": "reads.batch_status", "slides": "review.results.rows"}.get(question, "named.run")
     return measuring.figure(
         question, times, database=name, note=f"{where}, its transaction included; its SQL alone {alone:,.1f} ms; {note}"
     )
+
+
+def _count(database: Database, table: str) -> int:
+    with database.read() as connection:
+        return int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
 
 
 def _sql_alone(database: Database, ask: Callable[[Connection], object]) -> float:

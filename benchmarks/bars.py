@@ -88,6 +88,10 @@ BARS: Final[Mapping[str, Bar]] = {
         what="`results --level slide` of a batch", least=False, value=50, on_sqlite=100, unit=" ms", digits=1
     ),
     "worklist": Bar(what="the worklist's first page", least=False, value=50, on_sqlite=100, unit=" ms", digits=1),
+    "worklist-unreviewed": Bar(
+        what="the first page of what nobody has reviewed (`review list`)",
+        least=False, value=50, on_sqlite=100, unit=" ms", digits=1,
+    ),
     "csv": Bar(what="`results --level field --format csv`", least=True, value=50_000, unit=" rows/s"),
     "csv-memory": Bar(what="the same: most resident memory", least=False, value=200, unit=" MiB"),
     "parquet": Bar(what="`results --level field --format parquet`", least=True, value=50_000, unit=" rows/s"),

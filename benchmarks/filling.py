@@ -1,11 +1,12 @@
-"""A database with millions of findings, made by SQL: rows as recording would have left them, but for the ledger and the
-leukocytes' outlines. By way of workers ten million fields would take most of a day.
+"""A database with millions of findings, made by SQL: rows as recording and signing would have left them, but for the
+ledger and the leukocytes' outlines. By way of workers ten million fields would take most of a day.
 
     python benchmarks/filling.py --findings 10000000 --database-url URL      (left filled)
     python benchmarks/filling.py --findings 1000000 --home FOLDER            (SQLite, in FOLDER/allq.db)
 
 Contents are spread evenly over all SHA-256 there can be, so that what is recorded afterwards falls anywhere among
-them, and are written in their order, so that the index over them is filled from one end to the other.
+them, and are written in their order, so that the index over them is filled from one end to the other. People have gone
+down the worklist: the more suspicious half of the slides is reviewed, in all batches but the newest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,18 @@ LONG = 1_000_000
 """Fields of the one batch that is exported whole."""
 _AT_ONCE = 200_000
 
-_TABLES = ("batch", "chunk", "slide", "slide_call", "finding", "field")
+_TABLES = ("batch", "chunk", "slide", "slide_call", "review", "finding", "field")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Of one table: the number of its first row, how many, what stands in them by their number n; those `where` it."""
+
+    table: str
+    first: int
+    count: int
+    columns: dict[str, str]
+    where: str = "1 = 1"
 
 
 def model() -> ModelRecord:
@@ -66,8 +79,9 @@ def fill(
             with database.begin() as conn:
                 if not sqlite and conn.exec_driver_sql("SELECT current_setting('is_superuser')").scalar() == "on":
                     conn.exec_driver_sql("SET LOCAL session_replication_role = replica")  # no look at each foreign key
-                for table, first, count, columns in _rows(base, number, done, size, model_key, sqlite=sqlite):
-                    _insert(conn, table, first, count, columns, sqlite=sqlite, of=findings)
+                for rows in _rows(base, number, done, size, model_key, sqlite=sqlite):
+                    if rows.table != "review" or number < len(sizes) - 1:
+                        _insert(conn, rows, sqlite=sqlite, of=findings)
             done += size
             made.append((base["batch"] + 1 + number, size))
             if progress is not None:
@@ -75,6 +89,7 @@ def fill(
             base["chunk"] += -(-size // CHUNK)
             base["slide"] += -(-size // FIELDS_PER_SLIDE)
             base["slide_call"] += -(-size // FIELDS_PER_SLIDE)
+            base["review"] += -(-size // FIELDS_PER_SLIDE)
     with database.begin() as conn:
         if not sqlite:
             for name in _TABLES:
@@ -113,27 +128,25 @@ def _unguarded(database: Database) -> Iterator[bool]:
                 conn.exec_driver_sql(statement)
 
 
-def _insert(
-    conn: Connection, table: str, first: int, count: int, columns: dict[str, str], *, sqlite: bool, of: int
-) -> None:
-    values = ", ".join(columns.values()).replace("{of}", str(of))
-    for start in range(first, first + count, _AT_ONCE):
-        last = min(start + _AT_ONCE, first + count) - 1
+def _insert(conn: Connection, rows: _Rows, *, sqlite: bool, of: int) -> None:
+    values = ", ".join(rows.columns.values()).replace("{of}", str(of))
+    end = rows.first + rows.count
+    for start in range(rows.first, end, _AT_ONCE):
+        last = min(start + _AT_ONCE, end) - 1
         numbers = (
             f"WITH RECURSIVE n(n) AS (SELECT {start} UNION ALL SELECT n + 1 FROM n WHERE n < {last})"
             if sqlite
             else f"WITH n(n) AS (SELECT generate_series(CAST({start} AS bigint), {last}))"
         )
-        conn.exec_driver_sql(f"INSERT INTO {table} ({', '.join(columns)}) {numbers} SELECT {values} FROM n")
+        conn.exec_driver_sql(
+            f"INSERT INTO {rows.table} ({', '.join(rows.columns)}) {numbers} SELECT {values} FROM n WHERE {rows.where}"
+        )
 
 
 def _rows(
     base: dict[str, int], number: int, before: int, size: int, model_key: int, *, sqlite: bool
-) -> Iterator[tuple[str, int, int, dict[str, str]]]:
-    """For each table: the number of its first row, how many, and what stands in them by their number n.
-
-    Findings and fields are numbered over all batches, from `before`; the others from 0 in each batch.
-    """
+) -> Iterator[_Rows]:
+    """What stands in each table. Findings and fields are numbered over all batches, from `before`; others from 0."""
     now = "'2026-01-05 08:30:00.000'" if sqlite else "timestamptz '2026-01-05 08:30:00'"
     chunks, slides = -(-size // CHUNK), -(-size // FIELDS_PER_SLIDE)
     batch = str(base["batch"] + 1 + number)
@@ -149,27 +162,32 @@ def _rows(
     # 0 to 2^63 over all findings, then the number itself again: 16 of the 32 bytes, the rest zeros.
     step = "(n * (9223372036854775807 / {of}))"
     content = f"content({step}, n)" if sqlite else f"int8send({step}) || int8send(n) || decode(repeat('00', 16), 'hex')"
-    yield "batch", 0, 1, {"id": batch, "root": "'/data/old'", "queue": "'routine'", "model_id": str(model_key),
-                          "operator": "'me'", "settings": "'{}'", "slides": str(slides), "fields": str(size),
-                          "created_at": now, "registered_at": now}  # fmt: skip
-    yield "chunk", 0, chunks, {"id": key["chunk"], "batch_id": batch, "state": "'done'", "fields": in_chunk,
-                               "waiting": "0", "screened": in_chunk, "started_at": now, "ended_at": now}  # fmt: skip
-    yield "slide", 0, slides, {"id": key["slide"], "batch_id": batch, "name": f"'OLD-{batch}-' || n",
-                               "complete": "true", "fields": in_slide, "screened": in_slide,
-                               "slide_call_id": key["slide_call"], "suspicion": share}  # fmt: skip
-    yield "slide_call", 0, slides, {"id": key["slide_call"], "slide_id": key["slide"], "call": "'no-suspects-seen'",
-                                    **shares, **seen, "fields": in_slide, "screened": in_slide, "failed": "0",
-                                    "cancelled": "0", "called_at": now}  # fmt: skip
-    yield "finding", before, size, {"id": key["finding"], "model_id": str(model_key), "call": "'benign'", **shares,
-                                    **seen, "novelty": rest, "recorded_at": now, "width": "1024", "height": "768",
-                                    "sha256": content, "quality": "'{\"sharpness\":40.25}'", "engine": "'openvino'",
-                                    "code_version": "'0.1.0'"}  # fmt: skip
-    yield "field", before, size, {"id": key["field"], "finding_id": key["finding"], "state": "'screened'",
-                                  "slide_id": f"{within} / {FIELDS_PER_SLIDE} + {base['slide'] + 1}",
-                                  "chunk_id": f"{within} / {CHUNK} + {base['chunk'] + 1}", "size": "150000",
-                                  "modified_ns": "1700000000000000000",
-                                  "path": f"'OLD-{batch}-' || ({within} / {FIELDS_PER_SLIDE}) || '/field ' || n "
-                                          "|| '.jpg'"}  # fmt: skip
+    yield _Rows("batch", 0, 1, {"id": batch, "root": "'/data/old'", "queue": "'routine'", "model_id": str(model_key),
+                                "operator": "'me'", "settings": "'{}'", "slides": str(slides), "fields": str(size),
+                                "created_at": now, "registered_at": now})  # fmt: skip
+    yield _Rows("chunk", 0, chunks, {"id": key["chunk"], "batch_id": batch, "state": "'done'", "fields": in_chunk,
+                                     "waiting": "0", "screened": in_chunk, "started_at": now,
+                                     "ended_at": now})  # fmt: skip
+    yield _Rows("slide", 0, slides, {"id": key["slide"], "batch_id": batch, "name": f"'OLD-{batch}-' || n",
+                                     "complete": "true", "fields": in_slide, "screened": in_slide,
+                                     "slide_call_id": key["slide_call"], "suspicion": share})  # fmt: skip
+    yield _Rows("slide_call", 0, slides, {"id": key["slide_call"], "slide_id": key["slide"],
+                                          "call": "'no-suspects-seen'", **shares, **seen, "fields": in_slide,
+                                          "screened": in_slide, "failed": "0", "cancelled": "0",
+                                          "called_at": now})  # fmt: skip
+    yield _Rows("review", 0, slides, {"id": key["review"], "slide_id": key["slide"],
+                                      "slide_call_id": key["slide_call"], "reviewer": "'m.meier'",
+                                      "call": "'no-suspects-seen'", "reason": "'lymphocytes, reactive'",
+                                      "looked_at": now, "decided_at": now}, where=f"{share} >= 0.5")  # fmt: skip
+    yield _Rows("finding", before, size, {"id": key["finding"], "model_id": str(model_key), "call": "'benign'",
+                                          **shares, **seen, "novelty": rest, "recorded_at": now, "width": "1024",
+                                          "height": "768", "sha256": content, "quality": "'{\"sharpness\":40.25}'",
+                                          "engine": "'openvino'", "code_version": "'0.1.0'"})  # fmt: skip
+    path = f"'OLD-{batch}-' || ({within} / {FIELDS_PER_SLIDE}) || '/field ' || n || '.jpg'"
+    yield _Rows("field", before, size, {"id": key["field"], "finding_id": key["finding"], "state": "'screened'",
+                                        "slide_id": f"{within} / {FIELDS_PER_SLIDE} + {base['slide'] + 1}",
+                                        "chunk_id": f"{within} / {CHUNK} + {base['chunk'] + 1}", "size": "150000",
+                                        "modified_ns": "1700000000000000000", "path": path})  # fmt: skip
 
 
 def main() -> None:

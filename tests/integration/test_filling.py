@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from benchmarks import filling
-from db import artefacts, reads
+from db import artefacts, named, reads
 from tests import store
 
 
-def test_a_filled_database_has_right_sums_and_different_contents_and_takes_more(database):
+def test_a_filled_database_has_right_sums_different_contents_and_reviews_and_takes_more(database):
     with database.begin() as conn:
         artefacts.remember_model(conn, filling.model())
     made = filling.fill(database, 1_000, long=600)
@@ -18,6 +18,11 @@ def test_a_filled_database_has_right_sums_and_different_contents_and_takes_more(
     with database.read() as conn:
         assert sum(1 for _ in reads.field_results(conn, 1)) == 600
         assert [slide.fields for slide in reads.slide_results(conn, 2)] == [40] * 10
+        waiting = [row[0] for row in named.run(conn, "review_queue", {"limit": 100})[1]]
+    reviewed = dict(store.rows(database, "SELECT slide, suspicion FROM worklist WHERE batch = 1 AND suspicion >= 0.5"))
+    assert 0 < len(reviewed) < 15
+    assert {slide for (slide,) in store.rows(database, "SELECT slide FROM slide_reviews WHERE latest")} == set(reviewed)
+    assert len(waiting) == 25 - len(reviewed) and not set(waiting) & set(reviewed)
     with database.begin() as conn:
         _, chunk_ids = store.submit(conn, [store.new_slide("A", 3)])
     store.work(database, chunk_ids)
