@@ -94,6 +94,10 @@ def seal(
     found = settings()
     with open_database(found) as database:
         sealed = sealing.seal(database, found, wait=True)
+    if sealed.damaged:
+        named = ", ".join(str(number) for number in sealed.damaged[:10])
+        count = plural(len(sealed.damaged), "event")
+        console.say(f"Sealed as they stand: {count} with a time that is none ({named}).", style="red")
     if json:
         console.emit(
             {"events": sealed.events, "checkpoints": sealed.checkpoints} | _checkpoint_record(sealed.checkpoint)

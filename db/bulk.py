@@ -25,7 +25,7 @@ def insert(conn: Connection, table: str, columns: Sequence[str], rows: Sequence[
     if on_sqlite(conn):
         _executemany(conn, f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
         return
-    driver: Any = conn.connection.driver_connection
+    driver: Any = conn.connection.dbapi_connection  # of a detached connection as well
     try:
         with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
             for row in rows:

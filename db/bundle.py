@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Final
@@ -17,8 +18,10 @@ from typing import IO, Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import LedgerError, NotFound
+from allq.text import is_utf8
 from db import checkpoints, findings, lines
 from db.checkpoints import Checkpoint
+from db.damaged import despite_damage
 from db.lines import canonical, event_text
 from db.merkle import Levels
 from db.rows_told import KEYS
@@ -75,7 +78,7 @@ def export(
     """Write a bundle of the events of a slide (by its name), of a batch, or of all. The file appears when it is whole.
 
     Events that are not sealed yet are left out. LedgerError when nothing is sealed, or the leaves do not give the
-    newest checkpoint's root; NotFound when there are no such events.
+    newest checkpoint's root, or an event has bytes that are no text; NotFound when there are no such events.
     """
     found = checkpoints.last(conn)
     if found is None:
@@ -95,7 +98,9 @@ def export(
             with bundle.open("events.jsonl", "w", force_zip64=True) as file:
                 for leaf, row in _events(conn, newest.size, slide, batch):
                     proof = [node.hex() for node in tree.proof(leaf)]
-                    _write(file, {"leaf": leaf, "event": event_text(row), "proof": proof})
+                    if not is_utf8(text := event_text(row)):
+                        raise LedgerError(f"Event {row[0]} holds what is no text. Run `allq audit verify`.")
+                    _write(file, {"leaf": leaf, "event": text, "proof": proof})
                     told.append((row[0], row[2], row[5], row[7]))
                     progress("Exporting events", len(told), len(told))
             if not any(kind not in _ALWAYS for _, kind, _, _ in told):
@@ -103,8 +108,8 @@ def export(
             with bundle.open("rows.jsonl", "w", force_zip64=True) as file:
                 rows = sum(_write(file, record) for record in _rows(conn, told))
             what = f"of slide {slide}" if slide is not None else f"of batch {batch}" if batch is not None else "all"
-            text = _README.format(events=len(told), what=what, name=path.name, origin=newest.origin)
-            bundle.writestr("README.txt", text)
+            readme = _README.format(events=len(told), what=what, name=path.name, origin=newest.origin)
+            bundle.writestr("README.txt", readme)
             bundle.writestr("verify.py", SCRIPT.read_text("utf-8"))
         unfinished.replace(path)
     finally:
@@ -120,7 +125,11 @@ def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -
         WHERE l.seq > :after AND l.seq < :size {where} ORDER BY l.seq LIMIT :page
     """
     after = -1
-    while rows := run(conn, statement, {"after": after, "size": size, "page": _PAGE, **given}).all():
+
+    def page(after: int) -> Sequence[Any]:
+        return run(conn, statement, {"after": after, "size": size, "page": _PAGE, **given}).all()
+
+    while rows := despite_damage(conn, partial(page, after)):
         for seq, *row in rows:
             yield seq, row
         after = rows[-1][0]

@@ -19,17 +19,18 @@ Found = TypeVar("Found")
 def despite_damage(conn: Connection, read: Callable[[], Found]) -> Found:
     """What `read` finds; where the driver refuses a value, read once more by a connection that takes anything.
 
-    It stays one that does: give a connection that nobody else uses afterwards.
+    It stays one that does, and so is nobody's afterwards: it is taken out of the pool, and closed instead.
     """
     try:
         return read()
     except DBAPIError:
+        conn.detach()
         _take_anything(conn)
         return read()
 
 
 def _take_anything(conn: Connection) -> None:
-    driver: Any = conn.connection.driver_connection
+    driver: Any = conn.connection.dbapi_connection  # of a detached connection as well
     if on_sqlite(conn):
         driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
         return

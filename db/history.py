@@ -9,16 +9,21 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import NotFound
+from db.damaged import despite_damage
+from db.lines import is_time
 from db.rows_told import object_of
 from db.statements import known_moment, moment, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEvent:
-    """An event in a slide's history. `leaf`: its place in the sealed tree, None while it waits for it."""
+    """An event in a slide's history. `leaf`: its place in the sealed tree, None while it waits for it.
+
+    `at`: None where somebody wrote a time that is none.
+    """
 
     event: int
-    at: datetime
+    at: datetime | None
     kind: str
     actor: str
     body: dict[str, Any]
@@ -127,11 +132,11 @@ def _events(conn: Connection, slide_id: int) -> tuple[HistoryEvent, ...]:
     return tuple(
         HistoryEvent(
             event=row.event_id,
-            at=known_moment(row.at),
+            at=known_moment(row.at) if is_time(row.at) else None,
             kind=row.kind,
             actor=row.actor,
             body=object_of(row.body),
             leaf=row.seq,
         )
-        for row in run(conn, _EVENTS, {"slide": slide_id})
+        for row in despite_damage(conn, lambda: run(conn, _EVENTS, {"slide": slide_id}).all())
     )

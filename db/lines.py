@@ -64,12 +64,16 @@ def instant(value: Any) -> str:
     One that our statements never write (finer than milliseconds, in another form) comes out in another form as well.
     """
     if isinstance(value, str):
-        ours = len(value) == 23 and value[10] == " "
-        return f"{value[:10]}T{value[11:]}Z" if ours else f"not a time of ours: {value}"
+        return f"{value[:10]}T{value[11:]}Z" if is_time(value) else f"not a time of ours: {value}"
     if not isinstance(value, datetime):
         return f"no time: {value!r}"
     fine = "microseconds" if value.microsecond % 1000 else "milliseconds"
     return value.astimezone(UTC).replace(tzinfo=None).isoformat("T", fine) + "Z"
+
+
+def is_time(value: Any) -> bool:
+    """Whether a value of the database is a time, of whatever fineness; of others `instant` says that they are none."""
+    return isinstance(value, datetime) or (isinstance(value, str) and len(value) == 23 and value[10] == " ")
 
 
 def blob(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 if TYPE_CHECKING:
     from db.database import Database
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The revision that this code is written for; a test compares it with the newest migration."""
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from allq.errors import NotFound, StoreError, UsageError
 from db import events, lines
+from db.damaged import despite_damage
 from db.records import ReviewedSlide, ReviewRow, SuspectField
 from db.rows_told import object_of
 from db.statements import flags_of, known_moment, run
@@ -113,15 +114,14 @@ def sign(conn: Connection, slide: ReviewedSlide, *, call: str, reason: str, revi
 
 
 def _looked_at(conn: Connection, slide: ReviewedSlide, reviewer: str) -> Any:
-    rows = run(
-        conn,
-        """
+    statement = """
         SELECT e.at, e.body FROM event_slide es JOIN event e ON e.id = es.event_id
         WHERE es.slide_id = :slide AND e.kind = 'slide-looked-at' AND e.actor = :reviewer ORDER BY e.id DESC
-        """,
-        {"slide": slide.slide_id, "reviewer": reviewer},
-    )
-    return next((at for at, body in rows if object_of(body).get("slide_call") == slide.slide_call_id), None)
+    """
+    of_reviewer = {"slide": slide.slide_id, "reviewer": reviewer}
+    rows = despite_damage(conn, lambda: run(conn, statement, of_reviewer).all())
+    looks = (at for at, body in rows if object_of(body).get("slide_call") == slide.slide_call_id)
+    return next(filter(lines.is_time, looks), None)
 
 
 def _reviews(conn: Connection, slide_id: int) -> Sequence[ReviewRow]:

@@ -137,12 +137,13 @@ class _Made:
     tables: set[str] = field(default_factory=set)
     constraints: dict[tuple[str, str], str] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
+    options: dict[str, list[str]] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
     triggers: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
     indexes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-_VIEW: Final = re.compile(r"CREATE (?:OR REPLACE )?VIEW (\w+) AS\s+(.*)", re.DOTALL)
+_VIEW: Final = re.compile(r"CREATE (?:OR REPLACE )?VIEW (\w+) (?:WITH \((\w+) = (\w+)\) )?AS\s+(.*)", re.DOTALL)
 _FUNCTION: Final = re.compile(
     r"CREATE (?:OR REPLACE )?FUNCTION (\w+)\(\) RETURNS trigger LANGUAGE plpgsql AS \$\$(.*)\$\$", re.DOTALL
 )
@@ -190,7 +191,8 @@ def _made_on_postgresql() -> _Made:
 
 def _take(made: _Made, statement: str) -> None:
     if found := _VIEW.fullmatch(statement):
-        made.views[found[1]] = found[2]
+        made.views[found[1]] = found[4]
+        made.options[found[1]] = [f"{found[2]}={found[3]}"] if found[2] else []
     elif found := _FUNCTION.fullmatch(statement):
         made.functions[found[1]] = found[2]
     elif found := _TRIGGER.fullmatch(statement):
@@ -228,7 +230,7 @@ def _trigger(definition: str) -> tuple[Any, ...]:
 
 _OURS: Final = "(SELECT relnamespace FROM pg_class WHERE oid = to_regclass('event'))"
 _RELATIONS: Final = f"""
-    SELECT c.relname, c.relkind::text, c.relrowsecurity FROM pg_class c
+    SELECT c.relname, c.relkind::text, c.relrowsecurity, coalesce(c.reloptions, '{{}}') FROM pg_class c
     WHERE c.relnamespace = {_OURS} AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 _TRIGGERS: Final = f"""
@@ -265,7 +267,7 @@ def _on_postgresql(conn: Connection) -> Iterator[Difference]:
         yield Difference(
             kind="setting", name="session_replication_role", what="is replica for this login: no trigger fires"
         )
-    relations = {name: (kind, hides) for name, kind, hides in run(conn, _RELATIONS)}
+    relations = {name: (kind, hides, options) for name, kind, hides, options in run(conn, _RELATIONS)}
     yield from _tables(made, relations)
     yield from _triggers(conn, made)
     for table, name in run(conn, _RULES):
@@ -279,13 +281,13 @@ def _on_postgresql(conn: Connection) -> Iterator[Difference]:
     for name, select in sorted(made.views.items()):
         if name not in relations:
             yield Difference(kind="view", name=name, what=MISSING)
-        elif relations[name][0] != "v" or not _answers_alike(conn, name, select):
+        elif relations[name][::2] != ("v", made.options[name]) or not _answers_alike(conn, name, select):
             yield Difference(kind="view", name=name, what=_OTHER)
 
 
-def _tables(made: _Made, relations: dict[str, tuple[str, bool]]) -> Iterator[Difference]:
+def _tables(made: _Made, relations: dict[str, tuple[str, bool, list[str]]]) -> Iterator[Difference]:
     for name in sorted(made.tables):
-        kind, hides = relations.get(name, ("", False))
+        kind, hides, _ = relations.get(name, ("", False, []))
         if kind != "r":
             yield Difference(kind="table", name=name, what="is no table of its own" if kind else MISSING)
         elif hides:

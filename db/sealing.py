@@ -10,7 +10,7 @@ commit is seen, and `pg_locks` shows it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -20,11 +20,12 @@ from allq.errors import LedgerError
 from allq.settings import Settings
 from db import bulk, checkpoints, events, keys, witness
 from db.checkpoints import NO_PREVIOUS, Checkpoint
+from db.damaged import despite_damage
 from db.database import Database
 from db.keys import NoKey, SigningKey
-from db.lines import event_text, instant
+from db.lines import event_text, instant, is_time
 from db.merkle import Frontier, leaf_hash
-from db.statements import known_moment, on_sqlite, run
+from db.statements import on_sqlite, run
 
 AT_ONCE: Final = 20_000
 """Events of one checkpoint at most; more are sealed by several."""
@@ -40,6 +41,11 @@ _SLIDES: Final = {
 _UNSEALED: Final = (
     "e.id > :settled AND NOT EXISTS (SELECT 1 FROM leaf l WHERE l.event_id = e.id AND l.event_id > :settled)"
 )
+_WAITED: Final = {
+    True: ("julianday(e.at) IS NOT NULL", "(julianday('now') - julianday(e.at)) * 86400"),
+    False: ("isfinite(e.at)", "CAST(extract(epoch FROM clock_timestamp()) - extract(epoch FROM e.at) AS float8)"),
+}
+"""Whether an event's time is one, and how long ago in seconds: on SQLite and on PostgreSQL."""
 _WRITERS: Final = """
     SELECT count(*) FROM pg_locks
     WHERE locktype = 'relation' AND relation = to_regclass('event') AND mode = 'RowExclusiveLock'
@@ -53,11 +59,15 @@ class LeftToOthers(LedgerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """What a round has sealed. `checkpoint` is the newest one, None in a ledger without events."""
+    """What a round has sealed. `checkpoint` is the newest one, None in a ledger without events.
+
+    `damaged`: those of the events whose time is none. They are sealed as they stand, and `verify` names them.
+    """
 
     events: int
     checkpoints: int
     checkpoint: Checkpoint | None
+    damaged: tuple[int, ...] = ()
 
 
 def event_columns(conn: Connection) -> str:
@@ -73,12 +83,16 @@ def unsealed(conn: Connection) -> bool:
 
 
 def waiting_seconds(conn: Connection) -> float | None:
-    """For how long the oldest event that is not sealed has waited; None when all are."""
+    """For how long the oldest event that is not sealed has waited; None when all are.
+
+    One whose time is none is passed over, and has waited 0 s where there is no other.
+    """
+    if not unsealed(conn):
+        return None
     found = checkpoints.last(conn)
-    settled = found[0].settled if found else 0
-    statement = f"SELECT e.at, {{now}} FROM event e WHERE {_UNSEALED} ORDER BY e.id LIMIT 1"
-    oldest = run(conn, statement, {"settled": settled}).one_or_none()
-    return None if oldest is None else (known_moment(oldest[1]) - known_moment(oldest[0])).total_seconds()
+    is_time, seconds = _WAITED[on_sqlite(conn)]
+    statement = f"SELECT {seconds} FROM event e WHERE {_UNSEALED} AND {is_time} ORDER BY e.id LIMIT 1"
+    return float(run(conn, statement, {"settled": found[0].settled if found else 0}).scalar() or 0.0)
 
 
 def require_sealer(database: Database, settings: Settings) -> None:
@@ -97,15 +111,16 @@ def seal(database: Database, settings: Settings, *, wait: bool = False) -> Seale
     database has lost checkpoints that the file has, or the file can't be written.
     """
     try:
-        events_sealed, made = _seal_what_is_due(database, settings, wait=wait)
+        done = _seal_what_is_due(database, settings, wait=wait)
     except LeftToOthers:
-        _exported(database, settings, 0, 0)
+        _exported(database, settings)
         raise
-    return _exported(database, settings, events_sealed, made)
+    return replace(done, checkpoint=_exported(database, settings))
 
 
-def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> tuple[int, int]:
+def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> Sealed:
     events_sealed = made = 0
+    damaged: list[int] = []
     with database.read() as conn:
         _require_right(conn)
         due = unsealed(conn)
@@ -114,12 +129,13 @@ def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> 
         with database.begin() as conn:
             if not _alone(conn, wait=wait):
                 break
-            count = _seal_some(conn, settings)
+            rows = _seal_some(conn, settings)
             faults.reach("seal.written")
         faults.reach("seal.committed")
-        events_sealed, made = events_sealed + count, made + (count > 0)
-        due = count == AT_ONCE
-    return events_sealed, made
+        events_sealed, made = events_sealed + len(rows), made + (len(rows) > 0)
+        damaged += [row[0] for row in rows if not is_time(row[1])]
+        due = len(rows) == AT_ONCE
+    return Sealed(events=events_sealed, checkpoints=made, checkpoint=None, damaged=tuple(damaged))
 
 
 def rotate_key(database: Database, settings: Settings, *, actor: str) -> SigningKey:
@@ -130,10 +146,10 @@ def rotate_key(database: Database, settings: Settings, *, actor: str) -> Signing
         key = _key(conn, settings)
         new = keys.next_key(settings.ledger_key_file)
         body = {"from": key.public.hex(), "to": new.public.hex()}
-        events.append(conn, "ledger-key-rotated", body, actor=actor)
+        events.append_of_sealer(conn, "ledger-key-rotated", body, actor=actor)
         _seal_some(conn, settings, next_key=new.public)
     keys.promote(settings.ledger_key_file)
-    _exported(database, settings, 0, 0)
+    _exported(database, settings)
     return new
 
 
@@ -166,9 +182,9 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
             "note": seen.digest.hex(),
             "checkpoint": found[0].number if found else None,
         }
-        events.append(conn, "backup-restored", body, actor=actor)
+        events.append_of_sealer(conn, "backup-restored", body, actor=actor)
         _seal_some(conn, settings, given_up=seen)
-    _exported(database, settings, 0, 0)
+    _exported(database, settings)
     return seen
 
 
@@ -204,8 +220,8 @@ def _key(conn: Connection, settings: Settings) -> SigningKey:
 
 def _seal_some(
     conn: Connection, settings: Settings, *, next_key: bytes | None = None, given_up: Checkpoint | None = None
-) -> int:
-    """Seal up to AT_ONCE events by one checkpoint; return how many."""
+) -> list[Any]:
+    """Seal up to AT_ONCE events by one checkpoint; return their rows."""
     if given_up is None:
         witness.agrees(conn, witness.Witness(settings.checkpoint_file))
     found = checkpoints.last(conn)
@@ -213,7 +229,7 @@ def _seal_some(
     tree = Frontier.from_bytes(found[0].size, found[1]) if found else Frontier()
     settled, rows = _unsealed_rows(conn, before.settled if before else 0)
     if not rows:
-        return 0
+        return []
     key = _key(conn, settings)
     hashes = [leaf_hash(event_text(row).encode("utf-8", "surrogatepass")) for row in rows]
     first = tree.size
@@ -238,7 +254,7 @@ def _seal_some(
         next_key=next_key,
     )
     _write(conn, checkpoint, bytes(tree), now)
-    return len(rows)
+    return rows
 
 
 def _unsealed_rows(conn: Connection, settled: int) -> tuple[int, list[Any]]:
@@ -249,7 +265,8 @@ def _unsealed_rows(conn: Connection, settled: int) -> tuple[int, list[Any]]:
         newest = run(conn, "SELECT max(id) FROM event").scalar()
         quiet = run(conn, _WRITERS).scalar_one() == 0
     statement = f"SELECT {event_columns(conn)} FROM event e WHERE {_UNSEALED} ORDER BY e.id LIMIT :most"
-    rows = list(run(conn, statement, {"settled": settled, "most": AT_ONCE}))
+    values = {"settled": settled, "most": AT_ONCE}
+    rows = despite_damage(conn, lambda: list(run(conn, statement, values)))
     if rows and quiet:
         last = rows[-1][0]
         settled = max(settled, last if newest is None else min(last, newest))
@@ -265,8 +282,9 @@ def _write(conn: Connection, checkpoint: Checkpoint, frontier: bytes, sealed_at:
     run(conn, f"INSERT INTO checkpoint ({names}) VALUES ({marks})", values)
 
 
-def _exported(database: Database, settings: Settings, events_sealed: int, made: int) -> Sealed:
+def _exported(database: Database, settings: Settings) -> Checkpoint | None:
+    """Bring the file and the hooks up to date; return the newest checkpoint."""
     with database.read() as conn:
         witness.catch_up(conn, settings)
         found = checkpoints.last(conn)
-    return Sealed(events=events_sealed, checkpoints=made, checkpoint=found[0] if found else None)
+    return found[0] if found else None

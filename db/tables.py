@@ -344,7 +344,10 @@ class Skipped(Base):
 
 
 class Event(Base):
-    """The ledger: what happened, in canonical JSON, written in the transaction of what it tells of. Append only."""
+    """The ledger: what happened, in canonical JSON, written in the transaction of what it tells of. Append only.
+
+    `at`: PostgreSQL sets it, by a default that only the owner may overrule.
+    """
 
     __tablename__ = "event"
     __table_args__ = (

@@ -22,7 +22,7 @@ from db import checkpoints, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
-from db.lines import event_text
+from db.lines import event_text, is_time
 from db.merkle import Frontier, leaf_hash
 from db.rows_told import NAMED, Problem, RowsTold
 from db.sealing import event_columns
@@ -80,7 +80,6 @@ def verify(
     # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
     exported = _Exported(witness)
     with database.read() as conn:
-        conn.detach()  # what is set on it to read damaged text must not outlive this
         return _Verification(database, conn, exported, complete=complete, progress=progress).run(since)
 
 
@@ -187,9 +186,15 @@ class _Verification:
     def _leaf_rows(self, start: int, upto: int) -> Iterator[list[Any]]:
         for rows in self._pages(self._statement, {"upto": upto}, BLOCK, start):
             self._found.events += len(rows)
+            self._times((row[3], row[4]) for row in rows if row[3] is not None)
             self._rows.check((row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str)
             self._progress("Verifying events", self._found.events, max(self._total, self._found.events))
             yield rows
+
+    def _times(self, events: Iterable[tuple[Any, Any]]) -> None:
+        for event_id, at in events:
+            if not is_time(at):
+                self._report(Problem(table="event", row=str(event_id), what="has a time that is none"))
 
     def _seal(self, checkpoint: Checkpoint, frontier: bytes, tree: Frontier, leaves: _Leaves) -> Frontier:
         """Grow the tree to the checkpoint's size, and compare. Returns the tree to go on with."""
@@ -241,6 +246,7 @@ class _Verification:
         """
         late = 0
         for rows in self._pages(statement, {"settled": settled} if part else {}, BLOCK):
+            self._times((row[0], row[1]) for row in rows)
             self._rows.check((row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str)
             for row in rows:
                 if row[0] <= settled:

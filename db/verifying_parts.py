@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from allq.errors import AllqError
 from db.database import Database
-from db.lines import event_text, number_text
+from db.lines import event_text, is_time, number_text
 from db.merkle import SIZE
 from db.rows_told import Problem, RowsTold, Told
 from db.statements import on_sqlite, plain_rows, run
@@ -134,7 +134,8 @@ def verify_part(conn: Connection, after: int, upto: int) -> Part:
             for row in rows
         ]
         in_place = [row[8] for row in rows] == list(range(after + 1, upto + 1))
-        if not in_place or hashes != [row[0] for row in rows]:
+        in_order = in_place and hashes == [row[0] for row in rows]
+        if not in_order or not all(is_time(row[2]) for row in rows):
             return _unread(after, upto)
         rows_told.check((row[1], row[3], row[6], row[7]) for row in rows)
     except (DBAPIError, UnicodeError):

@@ -1,14 +1,18 @@
 """Sealing the ledger, every few seconds: in a worker's housekeeping, or as a process that does nothing else.
 
-Whoever may not seal (a login outside allq_sealer, a machine without the key) leaves it to those who may, and says so
-once. `allq doctor` tells when nobody has sealed for long.
+A worker that may not seal (its login is outside allq_sealer, its machine has not the key) leaves it to those who may,
+and says so once. In a process that does nothing else it is an error. `allq doctor` tells when nobody has sealed for
+long.
 """
 
 from __future__ import annotations
 
 import signal
-import threading
+import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 from allq.errors import AllqError, LedgerError
 from allq.logging import logger
@@ -20,11 +24,16 @@ from db.sealing import LeftToOthers
 log = logger(__name__)
 
 
-class Sealer:
-    """One process's share of the sealing."""
+_NAMED: Final = 10
+"""So many damaged events are named in one entry of the log; `verify` names them all."""
 
-    def __init__(self, settings: Settings) -> None:
+
+class Sealer:
+    """One process's share of the sealing. `alone`: it is all that the process does, and nobody else is relied upon."""
+
+    def __init__(self, settings: Settings, *, alone: bool = False) -> None:
         self._settings = settings
+        self._alone = alone
         self._seal_at = 0.0
         self._problem = ""
         self._left_to_others = False
@@ -40,16 +49,31 @@ class Sealer:
             sealed = sealing.seal(database, self._settings)
             if sealed.checkpoints:
                 log.debug("events sealed", events=sealed.events, checkpoints=sealed.checkpoints)
+            if sealed.damaged:
+                log.error(
+                    "events whose time is none were sealed as they stand: find out who wrote them",
+                    count=len(sealed.damaged),
+                    events=list(sealed.damaged[:_NAMED]),
+                )
+            if self._problem:
+                log.warning("sealing goes on", after=self._problem)
             self._problem, self._left_to_others = "", False
-        except LeftToOthers as error:
-            if not self._left_to_others:
-                log.info("sealing the ledger is left to others", reason=str(error))
-            self._left_to_others = True
         except LedgerError as error:
-            if str(error) != self._problem:
-                log.error("the ledger was not sealed", problem=str(error))
-            self._problem = str(error)
+            if isinstance(error, LeftToOthers) and not self._alone:
+                self._leave(error)
+            else:
+                self._say(error)
         self._seal_at = time.monotonic() + self._settings.seal_seconds
+
+    def _leave(self, error: LeftToOthers) -> None:
+        if not self._left_to_others:
+            log.info("sealing the ledger is left to others", reason=str(error))
+        self._left_to_others = True
+
+    def _say(self, error: LedgerError) -> None:
+        if str(error) != self._problem:
+            log.error("the ledger was not sealed", problem=str(error))
+        self._problem = str(error)
 
 
 def seal_until_told_to_stop(settings: Settings) -> None:
@@ -58,14 +82,12 @@ def seal_until_told_to_stop(settings: Settings) -> None:
     Raises LedgerError at the start where this login or this machine may not seal, and whatever keeps the database from
     being opened then.
     """
-    told = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
-    try:
+    with _told_to_stop() as told:
         _round(settings, None)
         log.info("sealer starts", seconds=settings.seal_seconds)
-        sealer, problem = Sealer(settings), ""
+        sealer, problem = Sealer(settings, alone=True), ""
         while True:
-            ends = told.wait(settings.seal_seconds)
+            ends = told(settings.seal_seconds)
             try:
                 _round(settings, sealer)
                 if problem:
@@ -80,8 +102,38 @@ def seal_until_told_to_stop(settings: Settings) -> None:
             if ends:
                 log.info("sealer ended")
                 return
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[float], bool]]:
+    """Waits for so many seconds, or until SIGTERM has come, and says whether it has.
+
+    What is waited for is a byte that the interpreter sends itself with the signal. Nothing that takes a lock may be
+    called by the handler, as `threading.Event.set` would: it may run while the wait holds that very lock.
+    """
+    told = False
+
+    def on_signal(*_: Any) -> None:
+        nonlocal told
+        told = True
+
+    def wait(seconds: float) -> bool:
+        if not told:
+            reading.settimeout(seconds)
+            with suppress(TimeoutError, BlockingIOError):
+                reading.recv(64)
+        return told
+
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        writing.setblocking(False)
+        before = signal.signal(signal.SIGTERM, on_signal)
+        woken = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield wait
+        finally:
+            signal.set_wakeup_fd(woken)
+            signal.signal(signal.SIGTERM, before)
 
 
 def _round(settings: Settings, sealer: Sealer | None) -> None:

@@ -7,7 +7,8 @@
 --
 --   allq_owner     owns the tables; for `allq db upgrade`, and nothing else
 --   allq_worker    for `allq submit`, `retry`, `cancel` and `allq worker`: changes what moves, and only appends to the rest
---   allq_sealer    for `allq audit seal`, which signs the ledger: appends leaves and checkpoints, which no other may
+--   allq_sealer    for `allq audit seal`, which signs the ledger: appends leaves and checkpoints, which no other may, and of
+--                  events those that tell of keys and backups
 --   allq_reviewer  for people who sign off: reads everything, appends reviews and what the ledger says of them, and chooses
 --                  the active model (`allq models activate`): whoever answers for the calls answers for what makes them,
 --                  and a worker's machine that was taken over can't choose for everybody. A group of its own would keep
@@ -56,7 +57,7 @@ INSERT INTO stated VALUES
     ('field', 'allq_worker', 'SELECT, INSERT, UPDATE (chunk_id, finding_id, linked, duplicate, state, sha256, failure,
                               failure_sentence)'),
     -- What stays as it was written. Nobody chooses a number of what is told by the highest: an event far ahead would keep
-    -- later ones from the seal, a slide's call or a review would stay its latest.
+    -- later ones from the seal, a slide's call or a review would stay its latest. Nor an event's time, which the server sets.
     ('model', 'allq_worker', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
                               added_at)'),
     ('finding', 'allq_worker', 'SELECT, INSERT, UPDATE (recorded_at)'),
@@ -65,15 +66,18 @@ INSERT INTO stated VALUES
                                    suspicion, upper_bound, flags, leukocytes, suspects, fields, screened, failed,
                                    cancelled, called_at)'),
     ('skipped', 'allq_worker', 'SELECT, INSERT'),
-    ('event', 'allq_worker', 'SELECT, INSERT (at, kind, actor, batch_id, chunk_id, body)'),
+    ('event', 'allq_worker', 'SELECT, INSERT (kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_worker', 'SELECT, INSERT'),
     ('leaf', 'allq_worker', 'SELECT'),
     ('checkpoint', 'allq_worker', 'SELECT'),
     ('review', 'allq_worker', 'SELECT'),
     ('activation', 'allq_worker', 'SELECT'),
     ('alembic_version', 'allq_worker', 'SELECT'),
-    -- Who seals reads the events and adds the tree over them; of events only those that tell of keys and backups.
-    ('event', 'allq_sealer', 'SELECT, INSERT (at, kind, actor, batch_id, chunk_id, body)'),
+    ('sealer_event', 'allq_worker', 'SELECT'),
+    -- Who seals reads the events and adds the tree over them; of events only those that tell of keys and backups: a view
+    -- that takes no others is the way to them.
+    ('event', 'allq_sealer', 'SELECT'),
+    ('sealer_event', 'allq_sealer', 'SELECT, INSERT (kind, actor, body)'),
     ('event_slide', 'allq_sealer', 'SELECT'),
     ('leaf', 'allq_sealer', 'SELECT, INSERT'),
     ('checkpoint', 'allq_sealer', 'SELECT, INSERT'),
@@ -86,7 +90,7 @@ INSERT INTO stated VALUES
     ('model', 'allq_reviewer', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
                                 added_at)'),
     ('activation', 'allq_reviewer', 'SELECT, INSERT (model_id, activated_by, reason, activated_at)'),
-    ('event', 'allq_reviewer', 'SELECT, INSERT (at, kind, actor, batch_id, chunk_id, body)'),
+    ('event', 'allq_reviewer', 'SELECT, INSERT (kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_reviewer', 'SELECT, INSERT'),
     ('alembic_version', 'allq_reader', 'SELECT');
 
@@ -94,7 +98,7 @@ INSERT INTO stated VALUES
 INSERT INTO stated
 SELECT name, 'allq_reviewer', 'SELECT'
 FROM unnest(ARRAY['batch', 'chunk', 'field', 'finding', 'finding_leukocytes', 'slide_call', 'skipped', 'leaf',
-                  'checkpoint', 'alembic_version']) AS name;
+                  'checkpoint', 'alembic_version', 'sealer_event']) AS name;
 INSERT INTO stated
 SELECT name, role, 'SELECT'
 FROM unnest(ARRAY['batch_progress', 'worklist', 'slide_findings', 'field_failures', 'model_use', 'model_activations',

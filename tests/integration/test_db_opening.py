@@ -107,6 +107,8 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
             for verb in ("update", "delete"):
                 conn.execute(text(f"DROP TRIGGER event_no_{verb}"))
         else:
+            conn.execute(text("DROP VIEW sealer_event"))
+            conn.execute(text("ALTER TABLE event ALTER COLUMN at DROP DEFAULT"))
             back = ["ALTER TABLE event ENABLE TRIGGER event_append_only"]
             conn.execute(text("ALTER TABLE event DISABLE TRIGGER event_append_only"))
         conn.execute(text("DELETE FROM event WHERE kind = 'model-remembered'"))
@@ -115,7 +117,7 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
         for statement in back:
             conn.exec_driver_sql(statement)
         conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    assert migrate.upgrade(database) == ["0002", "0003", "0004"]
+    assert migrate.upgrade(database) == ["0002", "0003", "0004", "0005"]
     sealing.seal(database, settings)
     witness = Witness(settings.checkpoint_file)
     assert verifying.verify(database, witness, complete=True).problems == []

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from allq.errors import FailureCode, LedgerError, NoRight, StoreError
-from db import activations, batches, chunks, named, reviews, schema, sealing, verifying
+from db import activations, batches, chunks, events, named, reviews, schema, sealing, verifying
 from db.database import Database
 from db.records import Failure
 from db.tables import Base
@@ -187,7 +187,7 @@ def test_no_role_but_the_owner_may_more_than_read_and_append_what_is_never_chang
         group: {name for name, rights in granted(laboratory, group).items() if "INSERT" in rights} for group in GROUPS
     }
     assert appended["reviewer"] == {"review", "model", "activation", "event", "event_slide"}
-    assert appended["sealer"] == {"leaf", "checkpoint", "event"}
+    assert appended["sealer"] == {"leaf", "checkpoint", "sealer_event"}
     assert not appended["worker"] & {"review", "activation", "leaf", "checkpoint"}
 
 
@@ -383,6 +383,11 @@ def test_only_who_may_seal_seals_and_a_worker_leaves_it_to_them_in_silence(
         "INSERT INTO finding SELECT * FROM finding",
         "INSERT INTO event_slide VALUES (1, 1)",
         "INSERT INTO event (id, at, kind, actor, body) VALUES (4611686018427387904, now(), 'x', 'x', '{}')",
+        "INSERT INTO event (kind, actor, body) VALUES ('ledger-key-rotated', 'x', '{}')",
+        "INSERT INTO sealer_event (at, kind, actor, body) VALUES ('infinity', 'ledger-key-rotated', 'x', '{}')",
+        "INSERT INTO sealer_event (id, kind, actor, body) VALUES (77, 'ledger-key-rotated', 'x', '{}')",
+        "UPDATE sealer_event SET body = '{}'",
+        "DELETE FROM sealer_event",
         "UPDATE checkpoint SET size = 0",
         "DELETE FROM leaf",
         "TRUNCATE leaf",
@@ -393,6 +398,29 @@ def test_only_who_may_seal_seals_and_a_worker_leaves_it_to_them_in_silence(
 )
 def test_who_seals_may_do_nothing_else(written: Laboratory, statement: str) -> None:
     written.refuses("sealer", statement)
+
+
+@pytest.mark.parametrize("kind", ["slide-called", "slide-reviewed", "ledger-began", "", "backup-restored "])
+def test_who_seals_appends_no_event_but_of_keys_and_backups(written: Laboratory, kind: str) -> None:
+    with written.opened_as("sealer") as database:
+        with pytest.raises(Exception, match="violates check option"), database.begin() as conn:
+            events.append_of_sealer(conn, kind, {}, actor="sealer")
+        with pytest.raises(NoRight), database.begin() as conn:
+            events.append(conn, kind, {}, actor="sealer")
+
+
+@pytest.mark.parametrize("group", ["worker", "reviewer"])
+@pytest.mark.parametrize("at", ["'infinity'", "'-infinity'", "'294276-01-01'", "'2001-01-01'", "now()", "DEFAULT"])
+def test_nobody_who_appends_an_event_chooses_its_time(written: Laboratory, group: str, at: str) -> None:
+    written.refuses(group, f"INSERT INTO event (at, kind, actor, body) VALUES ({at}, 'x', 'x', '{{}}')")
+    with written.opened_as(group) as database, database.begin() as conn:
+        before = conn.exec_driver_sql("SELECT clock_timestamp() - interval '1 ms'").scalar()
+        number = events.append(conn, "x", {}, actor="x")
+        statement = f"SELECT at, at BETWEEN %(before)s AND clock_timestamp() FROM event WHERE id = {number}"
+        told_at, in_between = conn.exec_driver_sql(statement, {"before": before}).one()
+        conn.rollback()
+    assert in_between
+    assert told_at.microsecond % 1000 == 0
 
 
 def test_every_login_that_may_read_the_tables_sees_whether_the_schema_is_allqs(written: Laboratory) -> None:

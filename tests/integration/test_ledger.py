@@ -30,6 +30,8 @@ from db.tables import Base
 from db.verifying import Verified
 from db.witness import Witness
 from tests import store
+from tests.databases import settings_for
+from tests.screening import wait_for
 from worker import health, sealer
 
 
@@ -283,6 +285,78 @@ def test_what_seals_and_nothing_else_goes_on_until_it_is_told_to_stop(
         "sealing goes on",
         "sealer ended",
     ]
+
+
+@pytest.mark.parametrize("signals", [1, 500])
+def test_what_seals_ends_at_once_when_it_is_told_to_however_often(tmp_path: Path, signals: int) -> None:
+    """The signal comes when it likes: while the wait begins, goes on or ends."""
+    settings = settings_for(tmp_path / "home")
+    settings.home.mkdir()
+    database = Database.open(settings)
+    try:
+        screen(database, "A")
+        log = tmp_path / "log"
+        own = {"ALLQ_HOME": str(settings.home), "ALLQ_SEAL_SECONDS": "600", "ALLQ_LOG_LEVEL": "info"}
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "allq", "audit", "seal", "--watch"], env=os.environ | own, stderr=file
+            )
+        try:
+            wait_for(lambda: b"sealer starts" in log.read_bytes(), what="the sealer starts", seconds=60)
+            screen(database, "B")
+            for _ in range(signals):
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+        assert verify(database, settings, complete=True).problems == []
+    finally:
+        database.close()
+
+
+def test_what_seals_is_interrupted_by_the_keyboard(database: Database, settings: Settings) -> None:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sealer.seal_until_told_to_stop(settings.model_copy(update={"seal_seconds": 600.0}))
+    finally:
+        timer.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_what_does_nothing_but_seal_and_may_no_longer_says_so_as_an_error_and_again_when_it_changes(
+    database: Database, settings: Settings
+) -> None:
+    """A worker says once that it leaves the sealing to others; here there are none."""
+    alone = sealer.Sealer(settings, alone=True)
+    screen(database, "A")
+    alone.seal(database, now=True)
+    key = settings.ledger_key_file.read_bytes()
+    screen(database, "B")
+    with capture_logs() as logged:
+        settings.ledger_key_file.unlink()
+        for _ in range(3):
+            alone.seal(database, now=True)
+        settings.ledger_key_file.write_text("no key")
+        settings.ledger_key_file.chmod(0o600)
+        for _ in range(3):
+            alone.seal(database, now=True)
+        settings.ledger_key_file.write_bytes(key)
+        for _ in range(3):
+            alone.seal(database, now=True)
+    said = [entry for entry in logged if entry["log_level"] != "debug"]
+    assert [(entry["event"], entry["log_level"]) for entry in said] == [
+        ("the ledger was not sealed", "error"),
+        ("the ledger was not sealed", "error"),
+        ("sealing goes on", "warning"),
+    ]
+    assert "has not the ledger's key" in said[0]["problem"]
+    assert "has not the ledger's key" not in said[1]["problem"]
+    assert said[2]["after"] == said[1]["problem"]
 
 
 def test_the_doctor_tells_when_nobody_has_sealed_for_long(

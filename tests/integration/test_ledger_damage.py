@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
 
+from allq.errors import LedgerError
 from allq.settings import Settings
-from db import bundle, events, recording, sealing
+from db import bundle, events, history, recording, reviews, sealing, verifying, verifying_parts
 from db.database import Database
 from db.tables import Base
 from db.witness import Witness
 from tests import store
-from tests.integration.test_ledger import verify_bundle
+from tests.integration.test_ledger import verify, verify_bundle
 from tests.integration.test_ledger_tampering import (
     TABLES,
     all_rows,
@@ -26,6 +28,7 @@ from tests.integration.test_ledger_tampering import (
     keys_of,
     ledger,
 )
+from worker.sealer import Sealer
 
 __all__ = ["ledger"]
 
@@ -70,6 +73,64 @@ def test_a_value_that_the_driver_does_not_read_is_named(
                 change = text(f"UPDATE {table} SET {column.name} = {value} WHERE {where}")
                 conn.execute(change, {key: row[key] for key in keys_of(table)})
                 assert_named(check(), table, (table, column.name))
+
+
+NO_TIMES = {
+    "sqlite": ("CAST(x'ff' AS TEXT)", "'yesterday'", "x'00'"),
+    "postgresql": ("'infinity'", "'-infinity'", "'10000-01-01 00:00:00'", "'0044-03-15 BC'"),
+}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_event_whose_time_is_none_stops_nothing_and_is_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: bool
+) -> None:
+    """Of before the server set it, when whoever might append an event might choose its time."""
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 2)])
+    store.work(database, chunk_ids)
+    sealing.seal(database, settings)
+    with database.begin() as conn:
+        slide = reviews.find(conn, "A")
+        reviews.look(conn, slide, reviewer="Dr Tester")
+        body = conn.exec_driver_sql("SELECT body FROM event WHERE kind = 'slide-looked-at'").scalar()
+        damaged = []
+        for at in NO_TIMES[database.dialect]:
+            values = f"({at}, 'slide-looked-at', 'Dr Tester', :body)"
+            insert = text(f"INSERT INTO event (at, kind, actor, body) VALUES {values} RETURNING id")
+            damaged.append(conn.execute(insert, {"body": body}).scalar_one())
+            link = text("INSERT INTO event_slide (slide_id, event_id) VALUES (:slide, :event)")
+            conn.execute(link, {"slide": slide.slide_id, "event": damaged[-1]})
+    with database.read() as conn:
+        assert 0 <= sealing.waiting_seconds(conn) < 60  # type: ignore[operator]
+        (told,) = history.of_slide(conn, "A")
+    assert [event.at for event in told.events if event.event in damaged] == [None] * len(damaged)
+    assert store.review(database, "A", "insufficient", "out of focus") == 1
+    with capture_logs() as logged:
+        Sealer(settings, alone=alone).seal(database)
+        Sealer(settings, alone=alone).seal(database)
+    assert [entry["events"] for entry in logged if entry["log_level"] == "error"] == [damaged]
+    with database.read() as conn:
+        assert sealing.waiting_seconds(conn) is None
+    with database.begin() as conn:  # alone, none is left to go by
+        values = f"({NO_TIMES[database.dialect][0]}, 'x', 'x', '{{}}')"
+        insert = text(f"INSERT INTO event (at, kind, actor, body) VALUES {values} RETURNING id")
+        damaged.append(conn.execute(insert).scalar_one())
+        assert sealing.waiting_seconds(conn) == 0
+    named = [f"event {number}: has a time that is none" for number in damaged]
+    assert [str(one) for one in verify(database, settings).problems] == named
+    assert sealing.seal(database, settings).damaged == (damaged[-1],)
+    assert [str(one) for one in verify(database, settings).problems] == named
+    monkeypatch.setattr(verifying, "WORTH_IT", 1)
+    monkeypatch.setattr(verifying_parts, "PART", 5)
+    assert [str(one) for one in verify(database, settings).problems] == named
+    with database.read() as conn:
+        if database.dialect == "sqlite":
+            with pytest.raises(LedgerError, match=f"Event {damaged[0]} holds what is no text"):
+                bundle.export(conn, tmp_path / "all.zip")
+        else:
+            bundle.export(conn, tmp_path / "all.zip")
+            assert verify_bundle(tmp_path / "all.zip").returncode == 0
 
 
 @pytest.mark.parametrize(
