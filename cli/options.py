@@ -64,7 +64,10 @@ Model = Annotated[
     typer.Option("--model", help="Name or id of the model. Default: the active one.", autocompletion=complete_model),
 ]
 Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", "-c", min=1, help="Worker processes. Default: one per core.")
+    int | None,
+    typer.Option(
+        "--concurrency", "-c", min=1, help="Worker processes. Default: one per core. On cards it is always one each."
+    ),
 ]
 QueueOption = Annotated[
     Queue | None, typer.Option("--queue", help="What is urgent goes through `stat`. Default: routine.")

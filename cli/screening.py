@@ -19,6 +19,7 @@ from db import reads
 from db.database import Database
 from models import artefact
 from worker.local import LocalWorker, local_worker
+from worker.processes import planned
 from worker.submission import Submission, SubmitOptions, submit
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def screen_folder(
             )
         interrupted = False
         if not status.ended:
+            if concurrency is not None and (sentence := planned(settings, concurrency=concurrency).not_followed):
+                shown.say(sentence)
             with local_worker(settings, concurrency=concurrency) as worker:
                 try:
                     status = _until_ended(database, status, worker, shown)

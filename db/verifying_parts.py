@@ -8,7 +8,6 @@ names what is wrong.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +20,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from allq.cores import cores
 from allq.errors import AllqError
 from db.database import Database
 from db.lines import event_text, is_time, number_text
@@ -54,7 +54,7 @@ class Part:
 def parts(database: Database, conn: Connection, after: int, upto: int) -> Iterator[Part]:
     """All parts of the leaves after `after` up to `upto`, in their order, as `conn`'s transaction sees them."""
     sight = _Sight.of(conn)
-    workers = os.cpu_count() or 1
+    workers = cores()
     context = multiprocessing.get_context("spawn")  # a fork would share the connection to the database
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_open, initargs=(database.url_as_given, sight)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from allq.cores import cores
 from allq.errors import ModelDamaged
 from allq.logging import logger
 from allq.memory import ran_out_of_memory
@@ -94,7 +94,7 @@ class Classifier:
             classifier.batches = BatchPreparer(
                 model.configuration,
                 device="cuda",
-                threads=settings.preparers or len(os.sched_getaffinity(0)),
+                threads=settings.preparers or cores(),
                 decode_side=classifier.decode_side,
             )
         return classifier

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allq.classes import CLASSES
+from allq.cores import cores
 from models.architectures.blueprint import View
 from models.architectures.imagenet import load_imagenet
 from models.architectures.make import make_network
@@ -61,7 +62,7 @@ def fit_network(
     from the seed, the epoch and the step. A checkpoint of other data or options is not used. Where the processor
     computes with bfloat16 the activations are (half as long; the weights and their averages stay in single precision).
     """
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    torch.set_num_threads(options.threads or cores())
     torch.manual_seed(options.seed)
     network = make_network(options.architecture, len(CLASSES)).to(memory_format=torch.channels_last)
     from_imagenet = load_imagenet(network, options.architecture)

@@ -11,6 +11,7 @@ from ctypes import CDLL, byref, c_int
 from types import FrameType
 from typing import Final
 
+from allq.cores import cores
 from allq.logging import logger
 from allq.settings import Settings
 from worker.local import environment, import_path
@@ -45,7 +46,7 @@ def run_on_each(settings: Settings, cards: Sequence[str], queues: Sequence[str])
     command = [sys.executable, "-P", "-m", "allq", "worker", "--parent", str(os.getpid()), "--queues", ",".join(queues)]
     own = {**os.environ, **import_path(), **environment(settings)}
     log.info("workers start", cards=",".join(cards))
-    share = settings.preparers or max(1, len(os.sched_getaffinity(0)) // len(cards))
+    share = settings.preparers or max(1, cores() // len(cards))
     return together([(command, {**own, "ALLQ_PREPARERS": str(share), _VISIBLE: card}) for card in cards])
 
 

@@ -25,6 +25,7 @@ from worker import broker, cards, embedded, health
 from worker.broker import QUEUES
 from worker.introduction import introduce
 from worker.memory import keep_freed_memory
+from worker.processes import planned
 
 log = allq_logging.logger(__name__)
 
@@ -39,9 +40,9 @@ def run_worker(
 ) -> int:
     """Work until told to stop (SIGTERM or Ctrl-C: the chunks in hand are finished first). Returns the exit code.
 
-    `concurrency` is the number of processes: on a CPU one a core, on a GPU one a card. With `parent`, the process that
-    started this one, its end however it comes is the same as SIGTERM. Raises StoreError or BrokerUnreachable when it
-    makes no sense to start.
+    `concurrency` is the number of processes: by default one a core; on cards always one a card. With `parent`, the
+    process that started this one, its end however it comes is the same as SIGTERM. Raises StoreError or
+    BrokerUnreachable when it makes no sense to start.
     """
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
@@ -53,16 +54,18 @@ def run_worker(
     with embedded.in_use(settings) if settings.embedded_broker else contextlib.nullcontext():
         if parent is not None:
             _end_with(parent)  # not before: a broker whose start is interrupted would be left behind
-        # CUDA does not survive a fork: on a card the one process that holds it is the worker itself.
-        found = [] if settings.device == "cpu" else cards.visible()
-        if len(found) > 1:
-            return cards.run_on_each(settings, found, queues)
-        if settings.device == "cuda" or found:
-            with broker.announcing(settings):  # nothing else runs in that process while it screens a chunk
-                return _work("solo", 1, queues)
         # Set before any library that reads them is loaded: processes fill the cores, more threads would only queue.
         os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
-        return _work("prefork", concurrency or _cores(), queues)
+        processes = planned(settings, concurrency=concurrency)
+        if processes.not_followed is not None:
+            log.warning(processes.not_followed)
+        if not processes.on_card:
+            return _work("prefork", processes.count, queues)
+        if processes.count > 1:
+            return cards.run_on_each(settings, processes.cards, queues)
+        # CUDA does not survive a fork: the one process that holds the card is the worker itself.
+        with broker.announcing(settings):  # nothing else runs in that process while it screens a chunk
+            return _work("solo", 1, queues)
 
 
 def _look_at_the_database(settings: Settings) -> None:
@@ -130,7 +133,3 @@ def _begin_process(**_: Any) -> None:
     import cv2  # noqa: PLC0415  # only the pool's processes need it
 
     cv2.setNumThreads(1)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,9 +3,9 @@
 import sys
 
 from models.engines.base import Engine, NetworkOutput, join, on_card
-from models.engines.choose import start
+from models.engines.choose import start, uses_card
 
-__all__ = ["Engine", "NetworkOutput", "join", "on_card", "start"]
+__all__ = ["Engine", "NetworkOutput", "join", "on_card", "start", "uses_card"]
 
 # `import openvino` alone sends an event through openvino-telemetry, from a forked process, and writes a client id into
 # ~/intel. A hospital's machine must never call home. OpenVINO falls back on a stub when that package can't be imported,

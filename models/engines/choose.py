@@ -17,7 +17,7 @@ def start(model: Model, settings: Settings) -> Engine:
 
     Raises SettingsError when what is asked for isn't here, ModelDamaged when the weights can't be read.
     """
-    cuda = settings.device == "cuda" or (settings.device == "auto" and settings.engine != "openvino" and _has_cuda())
+    cuda = uses_card(settings)
     engine = settings.engine
     if engine == "auto":
         graph = has_blueprint(model.configuration.architecture) and importlib.util.find_spec("openvino") is not None
@@ -31,6 +31,16 @@ def start(model: Model, settings: Settings) -> Engine:
     from models.engines.torch import TorchEngine  # noqa: PLC0415  # slow to import, and not needed by OpenVINO
 
     return TorchEngine(model, batch=settings.inference_batch, threads=settings.threads, cuda=cuda)
+
+
+def uses_card(settings: Settings) -> bool:
+    """Whether `start` puts models on a card: where one is asked for, or torch can use one and nothing else is asked for.
+
+    A driver alone is not enough: torch may have been built without CUDA, or have none that the driver can do with.
+    """
+    if settings.device == "auto":
+        return settings.engine != "openvino" and _has_cuda()
+    return settings.device == "cuda"
 
 
 def _has_cuda() -> bool:
