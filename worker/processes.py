@@ -23,7 +23,7 @@ class Processes:
 
 
 def planned(settings: Settings, *, concurrency: int | None = None) -> Processes:
-    """The processes of `allq worker --concurrency`: as many as asked for on cores, one a card where models run on it."""
+    """The processes of `allq worker --concurrency`: so many on cores, but one a card where models run on cards."""
     if not uses_card(settings):
         return Processes(count=concurrency or cores(), on_card=False, cards=(), not_followed=None)
     found = tuple(cards.visible())

@@ -34,7 +34,7 @@ def start(model: Model, settings: Settings) -> Engine:
 
 
 def uses_card(settings: Settings) -> bool:
-    """Whether `start` puts models on a card: where one is asked for, or torch can use one and nothing else is asked for.
+    """Whether `start` puts models on a card: one is asked for, or torch can use one and nothing else is asked for.
 
     A driver alone is not enough: torch may have been built without CUDA, or have none that the driver can do with.
     """
