@@ -12,8 +12,9 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -76,7 +77,7 @@ class Threads:
         """As many as the settings say; a thread begins when it first has something to do."""
         return cls(
             readers=ThreadPoolExecutor(settings.readers, thread_name_prefix="reader"),
-            preparers=ThreadPoolExecutor(settings.preparers or 1, thread_name_prefix="preparer"),
+            preparers=ThreadPoolExecutor(_preparers(settings), thread_name_prefix="preparer"),
         )
 
     def close(self) -> None:
@@ -195,10 +196,24 @@ class Pipeline:
         return _Loaded(field=field, sha256=hashlib.sha256(data).digest(), data=data)
 
     def _begin(self, loaded: Sequence[_Loaded]) -> list[Future[PreparedField]]:
-        """Begin to make the pixels of a group ready: together on a card, else field by field in threads."""
-        if self._classifier.batches is None:
-            return [self._threads.preparers.submit(self._prepare, entry) for entry in loaded]
-        return self._classifier.batches.submit([entry.data for entry in loaded], max_pixels=self._settings.max_pixels)
+        """Begin to make the pixels of a group ready: together on a card, else each thread its share, one by one."""
+        if self._classifier.batches is not None:
+            files = [entry.data for entry in loaded]
+            return self._classifier.batches.submit(files, max_pixels=self._settings.max_pixels)
+        futures: list[Future[PreparedField]] = [Future() for _ in loaded]
+        threads = _preparers(self._settings)
+        # Not a task a field: to hand over one and to wait for the next costs a hundredth of what is done in between.
+        for share in range(min(threads, len(loaded))):
+            self._threads.preparers.submit(self._prepare_share, loaded[share::threads], futures[share::threads])
+        return futures
+
+    def _prepare_share(self, share: Sequence[_Loaded], futures: Sequence[Future[PreparedField]]) -> None:
+        for entry, future in zip(share, futures, strict=True):
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self._prepare(entry))
+                except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it, whatever it is
+                    future.set_exception(error)
 
     def _prepare(self, loaded: _Loaded) -> PreparedField:
         side = self._classifier.decode_side
@@ -213,7 +228,10 @@ class Pipeline:
         """
         batch: list[_Preparing] = []
         prepared: list[PreparedField] = []
-        for _ in range(min(len(preparing), self._settings.inference_batch)):
+        count = min(len(preparing), self._settings.inference_batch)
+        # For all at once: awakened by each, this thread would contend with the one that prepares the next.
+        wait([entry.future for entry in islice(preparing, count)])
+        for _ in range(count):
             entry = preparing.popleft()
             error = entry.future.exception()
             if error is None:
@@ -313,6 +331,10 @@ def probabilities_of(assessment: Assessment) -> Probabilities:
     return benign, early_pre_b, pre_b, pro_b
 
 
+def _preparers(settings: Settings) -> int:
+    return settings.preparers or 1
+
+
 def _root(claim: Claim) -> bytes:
     return claim.raw_root if claim.raw_root is not None else os.fsencode(claim.root)
 
@@ -322,6 +344,7 @@ def _gather(
 ) -> tuple[list[_Loaded], list[FieldOutcome]]:
     loaded: list[_Loaded] = []
     unread: list[FieldOutcome] = []
+    wait([future for _, future in group])
     for field, future in group:
         error = future.exception()
         if error is None:
