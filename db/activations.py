@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from allq.errors import UsageError
 from db import artefacts, events, lines
 from db.records import Activation, ModelRecord
-from db.statements import known_moment, run
+from db.statements import known_moment, on_sqlite, run
 
 _LATEST: Final = """
     SELECT activation, model, model_sha256, activated_by, reason, activated_at FROM model_activations
@@ -39,12 +39,14 @@ def latest(conn: Connection) -> Activation | None:
 def activate(conn: Connection, model: ModelRecord, *, reason: str, actor: str) -> Activation:
     """Make the model the active one, remembering it where it is new, and tell the ledger.
 
-    The same model may be activated again: somebody confirms it, for a reason of their own. UsageError without a reason;
-    StoreError where the database's login has no right to choose.
+    The same model may be activated again: somebody confirms it, for a reason of their own. Of several at once each
+    waits until the one before it is committed or given up. UsageError without a reason; StoreError where the database's
+    login has no right to choose.
     """
     reason = reason.strip()
     if not reason:
         raise UsageError("An activation needs a reason: give it with --reason.")
+    _alone(conn)
     artefacts.remember_model(conn, model, actor=actor)
     values = {"model_id": artefacts.key_of(conn, model.id), "activated_by": actor, "reason": reason}
     number, at = run(conn, _APPEND, values).one()
@@ -64,3 +66,9 @@ def activate(conn: Connection, model: ModelRecord, *, reason: str, actor: str) -
         reason=reason,
         activated_at=known_moment(at),
     )
+
+
+def _alone(conn: Connection) -> None:
+    """The highest number holds: they must be drawn in the order of the commits. (Who writes to SQLite is alone.)"""
+    if not on_sqlite(conn):
+        run(conn, "SELECT pg_advisory_xact_lock(hashtext('allq activation'))")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_the_ledger_tells_who_activated_which_model_and_why(database: Database) 
         "name": "tester",
         "reason": "fits “our” smears",
     }
+
+
+def test_of_two_activations_at_once_the_one_that_is_committed_later_holds(database: Database) -> None:
+    for model_id, name in ((store.MODEL_ID, "tester"), (OTHER, "newer")):
+        store.activate(database, "both are known", model_id=model_id, name=name)
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as conn:
+            first = activations.activate(conn, made_up_model(OTHER, "newer"), reason="slow", actor="Dr Slow")
+            second = pool.submit(store.activate, database, "at once")
+            assert wait([second], timeout=0.5).not_done, "it waits for the one before it"
+        later = second.result(timeout=30)
+    assert first.number < later.number
+    assert first.activated_at <= later.activated_at
+    assert latest(database) == later
+    told = store.rows(database, "SELECT actor FROM event WHERE kind = 'model-activated' ORDER BY id")
+    assert [actor for (actor,) in told][2:] == ["Dr Slow", "Dr Tester"]
 
 
 def test_an_activation_without_a_reason_is_refused_and_leaves_nothing(database: Database) -> None:
