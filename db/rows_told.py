@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from json.encoder import encode_basestring
+from operator import lt
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -65,6 +66,8 @@ _NAME_OF_KEY: Final = {kind: pattern.pattern.partition("(")[0] for kind, (_, pat
 
 _CHUNKS_AT_ONCE: Final = 16
 
+_TOLD_TWICE: Final = "two events tell of it"
+
 
 class Seen:
     """Which numbers have occurred: a byte each, for there are millions of them."""
@@ -86,9 +89,11 @@ class Seen:
         return True
 
     def add_all(self, numbers: Sequence[int]) -> list[int]:
-        """Note ascending numbers; return those that were there already."""
+        """Note numbers; return those that were there already. Fast where they are strictly ascending."""
         if not numbers:
             return []
+        if not all(map(lt, numbers, numbers[1:])):
+            return [number for number in numbers if not self.add(number)]
         first, last = numbers[0], numbers[-1]
         without_gaps = first >= 0 and last < len(self._bytes) and last - first + 1 == len(numbers)
         if without_gaps and self._bytes.find(1, first, last + 1) < 0:
@@ -176,7 +181,7 @@ class RowsTold:
             self._gone[table] = self._gone.get(table, 0) + count
         for table, numbers in told.seen.items():
             for number in self._seen_of(table).add_all(numbers):
-                self.report(Problem(table=table, row=str(number), what="two events tell of it"))
+                self.report(Problem(table=table, row=str(number), what=_TOLD_TWICE))
 
     def _seen_of(self, table: str) -> Seen:
         if table not in self._seen and self.part:
@@ -299,8 +304,11 @@ class RowsTold:
         wanted: dict[int, tuple[int, dict[str, Any]]] = {}
         for event_id, chunk_id, body in recorded:
             told = object_of(body)
-            if not isinstance(chunk_id, int) or chunk_id in wanted:
-                self.report(Problem(table="event", row=str(event_id), what="does not say which chunk it tells of"))
+            if not isinstance(chunk_id, int):
+                self._of_event(event_id, "does not say which chunk it tells of")
+                continue
+            if not self._seen_of("chunk").add(chunk_id):
+                self.report(Problem(table="chunk", row=str(chunk_id), what=_TOLD_TWICE))
                 continue
             wanted[chunk_id] = (event_id, told)
         ids = sorted(wanted)

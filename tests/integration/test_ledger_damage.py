@@ -58,9 +58,11 @@ UNREADABLE = {
 """In SQL, by the kind of column: what the database takes and its driver refuses to read, or reads as no such thing."""
 
 
+@pytest.mark.parametrize("parts_first", [False, True])
 def test_a_value_that_the_driver_does_not_read_is_named(
-    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, parts_first: bool
 ) -> None:
+    witness = Witness(settings.checkpoint_file)
     for table in TABLES:
         where = " AND ".join(f"{key} = :{key}" for key in keys_of(table))
         for column in Base.metadata.tables[table].columns:
@@ -68,7 +70,8 @@ def test_a_value_that_the_driver_does_not_read_is_named(
             if value is None:
                 continue
             # each on a connection that has met no such value before
-            with as_owner(ledger, Witness(settings.checkpoint_file), monkeypatch) as (conn, check), attempt(conn):
+            owned = as_owner(ledger, witness, monkeypatch, parts_first=parts_first)
+            with owned as (conn, check), attempt(conn):
                 row = all_rows(conn, table)[0]
                 change = text(f"UPDATE {table} SET {column.name} = {value} WHERE {where}")
                 conn.execute(change, {key: row[key] for key in keys_of(table)})

@@ -117,3 +117,23 @@ def test_a_process_that_sees_other_tables_than_the_first_is_not_believed(
     finally:
         if another == "database":
             postgresql.drop(database.url_as_given)
+
+
+@pytest.mark.parametrize("by_parts", [False, True])
+def test_a_chunk_that_two_events_tell_of_is_named_however_far_apart_they_are(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, by_parts: bool
+) -> None:
+    """Of a chunk whose fields have failed there are no findings by which it could be noticed."""
+    with database.begin() as conn:
+        _, (chunk,) = store.submit(conn, [store.new_slide("Z", 2)])
+    store.work(database, [chunk], store.failed)
+    fill(database, settings, reviewer="Dr Tester")
+    with database.begin() as conn:
+        columns = "at, kind, actor, batch_id, chunk_id, body"
+        again = f"SELECT {columns} FROM event WHERE chunk_id = {chunk} AND kind = 'chunk-recorded'"
+        conn.exec_driver_sql(f"INSERT INTO event ({columns}) {again}")
+    sealing.seal(database, settings)
+    monkeypatch.setattr(verifying, "BLOCK", 5)
+    if by_parts:
+        in_parts(monkeypatch)
+    assert [str(one) for one in verify(database, settings).problems] == [f"chunk {chunk}: two events tell of it"]

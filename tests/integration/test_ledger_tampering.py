@@ -26,6 +26,7 @@ from db.database import Database
 from db.lines import COLUMNS as STATED
 from db.tables import Base
 from db.verifying import Verified
+from db.verifying_parts import Part, verify_part
 from db.witness import Witness
 from tests import store
 
@@ -95,8 +96,13 @@ def ledger(database: Database, settings: Settings) -> Database:
 
 
 @contextmanager
-def as_owner(database: Database, witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connection, Any]]:
-    """A connection on which nothing is refused, whose work `check` sees, and which leaves nothing behind."""
+def as_owner(
+    database: Database, witness: Witness, monkeypatch: pytest.MonkeyPatch, *, parts_first: bool = False
+) -> Iterator[tuple[Connection, Any]]:
+    """A connection on which nothing is refused, whose work `check` sees, and which leaves nothing behind.
+
+    `check` verifies the ledger as a short one and as a long one, part by part: no row may be named by the one alone.
+    """
     if database.dialect == "sqlite":
         conn = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT", allq_begin="SELECT 1")
         conn.exec_driver_sql("PRAGMA foreign_keys = OFF")
@@ -118,7 +124,15 @@ def as_owner(database: Database, witness: Witness, monkeypatch: pytest.MonkeyPat
             patched.setattr(database, "read", read)
             patched.setattr(conn, "detach", lambda: None)
             patched.setattr(schema, "differences", lambda _: [])  # that triggers are off is no answer here
-            return verifying.verify(database, witness, complete=True)
+            patched.setattr(verifying, "parts", parts_here)
+            long, short = 1, verifying.WORTH_IT
+            found: dict[int, Verified] = {}
+            for worth_it in (long, short) if parts_first else (short, long):
+                patched.setattr(verifying, "WORTH_IT", worth_it)
+                found[worth_it] = verifying.verify(database, witness, complete=True)
+        assert rows_named(found[long]) >= rows_named(found[short])
+        assert found[long].sound == found[short].sound
+        return found[short]
 
     try:
         yield conn, check
@@ -126,6 +140,16 @@ def as_owner(database: Database, witness: Witness, monkeypatch: pytest.MonkeyPat
         conn.exec_driver_sql("ROLLBACK")
         conn.invalidate()
         conn.close()
+
+
+def parts_here(_: Database, conn: Connection, after: int, upto: int) -> Iterator[Part]:
+    """As several processes verify them, but by a connection that sees what is not committed."""
+    for start in range(after, upto, 5):
+        yield verify_part(conn, start, min(start + 5, upto))
+
+
+def rows_named(found: Verified) -> set[tuple[str, str]]:
+    return {(problem.table, problem.row) for problem in found.problems}
 
 
 @contextmanager
