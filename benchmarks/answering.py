@@ -133,7 +133,7 @@ def _exported(bench: Bench, settings: Settings, form: str, batch: tuple[int, int
         )
         seconds, most = json.loads(done.stdout)
         rates.append(batch[1] / seconds)
-        sizes.append(most / 1024)
+        sizes.append(most * 1024 / 1e6)
     note = f"`allq results --level field --format {form}`, its start included, {batch[1]:,} rows"
     yield measuring.figure(form, rates, database=name, note=f"{note}, {out.stat().st_size / 1e6:,.0f} MB")
     yield measuring.figure(f"{form}-memory", sizes, database=name, note=note)

