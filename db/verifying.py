@@ -277,7 +277,7 @@ class _Verification:
     def _schema(self) -> None:
         """What keeps the rows as they are, and what people are shown of them; how fast they are found is no matter."""
         for one in schema.differences(self._conn):
-            if one.kind != "index":
+            if not one.only_slower:
                 self._report(Problem(table=one.kind, row=one.name, what=one.what))
 
     def _strays(self) -> None:

@@ -107,9 +107,20 @@ _NAMED = 5
 
 def _schema(database: Database) -> Check:
     with database.read() as connection:
-        found = schema.differences(connection)
+        compared = schema.compare(connection)
+    found = compared.differences
+    if not found and compared.unread:
+        unread = ", ".join(compared.unread)
+        return Check(
+            name="schema",
+            ok=None,
+            detail=f"triggers, columns and keys are those that allq makes; views and conditions can't be compared by "
+            f"this login, which may not read {unread}",
+            advice=schema.what_to_do(),
+        )
     if not found:
-        return Check(name="schema", ok=True, detail="triggers, views and indexes are those that allq makes")
+        detail = "tables, constraints, triggers, views and indexes are those that allq makes"
+        return Check(name="schema", ok=True, detail=detail)
     more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return Check(
         name="schema",

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from allq.errors import LedgerError
-from db import sealing
+from db import schema, sealing
 from db.database import Database
 from db.verifying import verify
 from db.witness import Witness
@@ -65,18 +65,31 @@ def test_postgresql(server, tmp_path):
     url = server.create("laboratory")
     after = make_url(url).set(database="restored").render_as_string(hide_password=False)
 
-    def copy():
-        address = ["--host", str(server.data), "--port", str(server.port), "--username", "postgres"]
-        dump = subprocess.run(
-            [server.programs / "pg_dump", *address, "--format=custom", "laboratory"], check=True, capture_output=True
-        )
-        PostgresqlServer(server.url()).execute("CREATE DATABASE restored")
-        command = [server.programs / "pg_restore", *address, "--exit-on-error", "--dbname=restored"]
-        subprocess.run(command, input=dump.stdout, check=True, capture_output=True)
-
     backed_up_in_mid_batch_goes_on_elsewhere(
-        settings_for(tmp_path / "before", url), copy, settings_for(tmp_path / "after", after), tmp_path
+        settings_for(tmp_path / "before", url),
+        lambda: restore(server, "laboratory"),
+        settings_for(tmp_path / "after", after),
+        tmp_path,
     )
+
+
+def test_a_restored_dump_has_the_schema_that_allq_makes(server):
+    restore(server, make_url(server.create("laboratory")).database)
+    database = Database.at(server.url("restored"))
+    with database.read() as conn:
+        assert schema.differences(conn) == []
+    database.close()
+
+
+def restore(server, name):
+    """Dump a database, and restore it as `restored`."""
+    address = ["--host", str(server.data), "--port", str(server.port), "--username", "postgres"]
+    dump = subprocess.run(
+        [server.programs / "pg_dump", *address, "--format=custom", name], check=True, capture_output=True
+    )
+    PostgresqlServer(server.url()).execute("CREATE DATABASE restored")
+    command = [server.programs / "pg_restore", *address, "--exit-on-error", "--dbname=restored"]
+    subprocess.run(command, input=dump.stdout, check=True, capture_output=True)
 
 
 def say_in_the_ledger_that_it_was_restored(database, settings):

@@ -23,7 +23,7 @@ from tests import store
 from tests.databases import PostgresqlServer, settings_for
 from tests.screening import submit_synthetic
 from worker.calling import call_due_slides
-from worker.health import _database
+from worker.health import _database, _schema
 from worker.housekeeping import Housekeeper
 from worker.run import _look_at_the_database
 from worker.sealer import seal_until_told_to_stop
@@ -430,9 +430,117 @@ def test_every_login_that_may_read_the_tables_sees_whether_the_schema_is_allqs(w
     with (
         written.opened_as("reader") as database,
         database.read() as conn,
-        pytest.raises(StoreError, match="may not read the tables"),
+        pytest.raises(NoRight, match="may not read the tables"),
     ):
         schema.differences(conn)
+
+
+def test_who_may_not_read_all_tables_is_told_which_login_looks_at_the_rest_of_the_schema(written: Laboratory) -> None:
+    for group in ("sealer", "reader"):
+        with written.opened_as(group) as database:
+            check = _schema(database)
+        assert check.ok is None, check
+        assert "field" in check.detail
+        assert "worker's or a reviewer's" in (check.advice or "")
+    with written.opened_as("owner") as database, database.begin() as conn:
+        conn.exec_driver_sql("ALTER TABLE leaf DISABLE TRIGGER leaf_append_only")
+    try:
+        with written.opened_as("sealer") as database:
+            check = _schema(database)
+        assert check.ok is False
+        assert "trigger leaf_append_only is switched off" in check.detail
+    finally:
+        with written.opened_as("owner") as database, database.begin() as conn:
+            conn.exec_driver_sql("ALTER TABLE leaf ENABLE TRIGGER leaf_append_only")
+
+
+def test_after_an_upgrade_a_login_without_rights_to_what_is_new_is_told_to_run_the_file_again(
+    written: Laboratory, tmp_path: Path
+) -> None:
+    with written.opened_as("owner") as database, database.begin() as conn:
+        conn.exec_driver_sql("REVOKE ALL ON activation, model_activations FROM allq_worker")
+    try:
+        with written.opened_as("worker") as database:
+            check = _schema(database)
+            assert check.ok is None
+            assert "activation, model_activations" in check.detail
+            assert "run deploy/postgres/roles.sql again" in (check.advice or "")
+            with pytest.raises(NoRight, match=r"activation, model_activations.*run deploy/postgres/roles\.sql again"):
+                verifying.verify(database, Witness(tmp_path / "none"))
+    finally:
+        apply(written.server, written.url)
+
+
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        (
+            ["ALTER ROLE {worker} SET session_replication_role = replica"],
+            {"setting session_replication_role is replica for role {worker}: no trigger fires"},
+        ),
+        (
+            ["ALTER ROLE {worker} IN DATABASE {database} SET session_replication_role = 'REPLICA'"],
+            {"setting session_replication_role is replica for role {worker} in this database: no trigger fires"},
+        ),
+        (
+            ["ALTER DATABASE {database} SET session_replication_role = replica"],
+            {"setting session_replication_role is replica for every role in this database: no trigger fires"},
+        ),
+        (["ALTER ROLE {worker} IN DATABASE postgres SET session_replication_role = replica"], set()),
+        (["ALTER ROLE {stranger} SET session_replication_role = replica"], set()),
+        (
+            ["ALTER ROLE {worker} SET session_replication_role = local", "ALTER ROLE {worker} SET work_mem = '8MB'"],
+            set(),
+        ),
+        (
+            [
+                'CREATE SCHEMA "Better still"',
+                'CREATE VIEW "Better still".worklist AS SELECT 1 AS slide',
+                'GRANT USAGE ON SCHEMA "Better still" TO {reader}',
+                'ALTER ROLE {reader} SET search_path = "Better still", public',
+            ],
+            {"view Better still.worklist is seen in place of allq's by {reader}"},
+        ),
+        (
+            [
+                "CREATE SCHEMA {reader}",
+                "CREATE TABLE {reader}.event (id bigint)",
+                "GRANT USAGE ON SCHEMA {reader} TO {reader}",
+            ],
+            {"table {reader}.event is seen in place of allq's by {reader}"},
+        ),
+        (
+            [
+                "CREATE SCHEMA apart",
+                "CREATE VIEW apart.worklist AS SELECT 1 AS slide",
+                "GRANT USAGE ON SCHEMA apart TO {reader}",
+                "ALTER ROLE {reader} SET search_path = public, apart",
+                "ALTER ROLE {worker} SET search_path = apart",
+            ],
+            set(),
+        ),
+    ],
+)
+def test_what_logins_begin_with_that_lets_them_past_the_triggers_or_shows_them_other_tables_is_named(
+    written: Laboratory, statements: list[str], told: set[str]
+) -> None:
+    names = {group: written.login(group) for group in (*GROUPS, "stranger")}
+    names["database"] = str(make_url(written.url).database)
+    superuser = Database.at(written.url)
+    try:
+        with superuser.begin() as conn:
+            conn.exec_driver_sql(f"CREATE ROLE {names['stranger']} LOGIN")
+            for statement in statements:
+                conn.exec_driver_sql(statement.format(**names))
+            for role in ("worker", "reviewer"):
+                conn.exec_driver_sql(f"SET LOCAL ROLE {names[role]}")
+                conn.exec_driver_sql("SET LOCAL search_path = public")
+                found = {str(one) for one in schema.differences(conn)}
+                conn.exec_driver_sql("RESET ROLE")
+                assert found == {one.format(**names) for one in told}
+            conn.rollback()
+    finally:
+        superuser.close()
 
 
 @pytest.mark.parametrize("table", sorted(Base.metadata.tables))

@@ -6,16 +6,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from allq.settings import Settings
 from db import migrate, schema, sealing, verifying
 from db.database import Database
+from db.schema import made as makings
 from db.tables import Base
 from db.witness import Witness
 from tests import store
-from tests.databases import PostgresqlServer
+from tests.databases import KINDS, PostgresqlServer
 from worker.health import _schema
+
+REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(migrate.SCRIPTS)).walk_revisions()))]
+
+
+def rewritten(table: str, old: str, new: str) -> list[str]:
+    """On SQLite: a table whose definition says something else from the start."""
+    texts = ", ".join("'" + text.replace("'", "''") + "'" for text in (old, new))
+    return [
+        "PRAGMA writable_schema = ON",
+        f"UPDATE sqlite_master SET sql = replace(sql, {texts}) WHERE type = 'table' AND name = '{table}'",
+        "PRAGMA writable_schema = OFF",
+    ]
+
+
+def changed(table: str, name: str, says: str) -> list[str]:
+    """On PostgreSQL: a constraint that says something else under its name."""
+    return [
+        f"ALTER TABLE {table} DROP CONSTRAINT {name}",
+        f"ALTER TABLE {table} ADD CONSTRAINT {name} {says}",
+    ]
+
 
 ON_SQLITE = [
     (["DROP TRIGGER event_no_update"], {"trigger event_no_update is missing"}),
@@ -48,11 +73,61 @@ ON_SQLITE = [
     (
         ["ALTER TABLE skipped RENAME TO hidden", "CREATE TABLE skipped (id INTEGER PRIMARY KEY)"],
         {
+            "column batch_id of skipped is missing",
+            "column id of skipped is not as allq makes it",
+            "column path of skipped is missing",
+            "column reason of skipped is missing",
             "constraint skipped_batch_id_fkey of skipped is missing",
             "constraint skipped_pkey of skipped is missing",
             "index skipped_batch_id is not as allq makes it",
         },
     ),
+    (
+        rewritten("batch", "('routine', 'stat')", "('routine', 'stat', 'never')"),
+        {"constraint batch_queue of batch is not as allq makes it"},
+    ),
+    (
+        rewritten("leaf", "UNIQUE (event_id)", "UNIQUE (event_id) ON CONFLICT REPLACE"),
+        {"constraint leaf_event_id_key of leaf is not as allq makes it"},
+    ),
+    (
+        rewritten("review", "REFERENCES slide (id)", "REFERENCES slide (id) ON DELETE CASCADE"),
+        {"constraint review_slide_id_fkey of review is not as allq makes it"},
+    ),
+    (
+        rewritten("review", "PRIMARY KEY (id)", "PRIMARY KEY (id), CHECK (reviewer <> 'A')"),
+        {"constraint check ( reviewer <> 'A' ) of review is none of allq's"},
+    ),
+    (
+        rewritten("review", "PRIMARY KEY (id)", "PRIMARY KEY (id), CONSTRAINT review_call CHECK (slide_id < 9)"),
+        {"constraint review_call of review is none of allq's"},
+    ),
+    (
+        rewritten("slide", "PRIMARY KEY (id)", "PRIMARY KEY (id), CONSTRAINT once UNIQUE (name)"),
+        {"constraint once of slide is none of allq's"},
+    ),
+    (rewritten("event", "body TEXT NOT NULL", "body TEXT"), {"column body of event is not as allq makes it"}),
+    (
+        rewritten("model", "sha256 TEXT NOT NULL", "sha256 TEXT NOT NULL COLLATE nocase"),
+        {"column sha256 of model is not as allq makes it"},
+    ),
+    (
+        rewritten("slide", "failed INTEGER DEFAULT 0", "failed INTEGER DEFAULT 1"),
+        {"column failed of slide is not as allq makes it"},
+    ),
+    (
+        rewritten("slide", "suspicion DOUBLE", "suspicion INTEGER"),
+        {"column suspicion of slide is not as allq makes it"},
+    ),
+    (
+        rewritten("model", "id INTEGER NOT NULL", "id BIGINT NOT NULL"),
+        {"column id of model is not as allq makes it"},
+    ),
+    (
+        ["ALTER TABLE slide ADD COLUMN ward TEXT NOT NULL DEFAULT 'A' CHECK (ward <> 'B')"],
+        {"column ward of slide is none of allq's"},
+    ),
+    (["CREATE UNIQUE INDEX once ON Slide (name)"], {"index once on slide is none of allq's"}),
 ]
 ON_POSTGRESQL = [
     (["DROP TRIGGER event_append_only ON event"], {"trigger event_append_only is missing"}),
@@ -106,6 +181,15 @@ ON_POSTGRESQL = [
     (["DROP VIEW review_queue"], {"view review_queue is missing"}),
     (["DROP VIEW turnaround", "CREATE TABLE turnaround (batch int)"], {"view turnaround is not as allq makes it"}),
     (["ALTER VIEW slide_history RENAME COLUMN actor TO who"], {"view slide_history is not as allq makes it"}),
+    (
+        ["ALTER VIEW sealer_event ALTER COLUMN at SET DEFAULT 'infinity'"],
+        {"column at of sealer_event is not as allq makes it"},
+    ),
+    (
+        ["ALTER TABLE event ALTER COLUMN at SET DEFAULT date_trunc('hour', clock_timestamp())"],
+        {"column at of event is not as allq makes it"},
+    ),
+    (["ALTER TABLE event ALTER COLUMN at DROP DEFAULT"], {"column at of event is not as allq makes it"}),
     (["ALTER VIEW sealer_event RESET (check_option)"], {"view sealer_event is not as allq makes it"}),
     (["DROP INDEX chunk_pending"], {"index chunk_pending is missing"}),
     (
@@ -124,6 +208,117 @@ ON_POSTGRESQL = [
             "constraint skipped_pkey of skipped is missing",
             "index skipped_batch_id is not as allq makes it",
         },
+    ),
+    (
+        ["CREATE TABLE beside () INHERITS (event)", "CREATE SCHEMA aside", "CREATE TABLE aside.x () INHERITS (slide)"],
+        {
+            "table beside is a child of event: its rows show as allq's",
+            "table aside.x is a child of slide: its rows show as allq's",
+        },
+    ),
+    (
+        [
+            "CREATE TABLE below (path text)",
+            "ALTER TABLE skipped INHERIT below",
+        ],
+        {"table skipped is a child of below, which is none of allq's"},
+    ),
+    (["ALTER TABLE skipped SET UNLOGGED"], {"table skipped is unlogged: a crash of the server empties it"}),
+    (
+        changed("batch", "batch_queue", "CHECK (queue IN ('routine', 'stat', 'never'))"),
+        {"constraint batch_queue of batch is not as allq makes it"},
+    ),
+    (
+        changed("chunk", "chunk_sum", "CHECK (fields = waiting + screened + failed - cancelled)"),
+        {"constraint chunk_sum of chunk is not as allq makes it"},
+    ),
+    (
+        changed("chunk", "chunk_owner", "CHECK ((state = 'running') >= (owner IS NOT NULL))"),
+        {"constraint chunk_owner of chunk is not as allq makes it"},
+    ),
+    (
+        changed("slide", "slide_sum", "CHECK (true)"),
+        {"constraint slide_sum of slide is not as allq makes it"},
+    ),
+    (
+        changed(
+            "review", "review_call", "CHECK (call IN ('all-suspected', 'no-suspects-seen', 'insufficient')) NOT VALID"
+        ),
+        {"constraint review_call of review is not as allq makes it"},
+    ),
+    (
+        changed("leaf", "leaf_event_id_fkey", "FOREIGN KEY (event_id) REFERENCES event (id) ON DELETE CASCADE"),
+        {"constraint leaf_event_id_fkey of leaf is not as allq makes it"},
+    ),
+    (
+        changed("leaf", "leaf_event_id_fkey", "FOREIGN KEY (event_id) REFERENCES model (id)"),
+        {"constraint leaf_event_id_fkey of leaf is not as allq makes it"},
+    ),
+    (
+        [
+            "CREATE SCHEMA aside",
+            "CREATE TABLE aside.event (id bigint PRIMARY KEY)",
+            *changed("leaf", "leaf_event_id_fkey", "FOREIGN KEY (event_id) REFERENCES aside.event (id) NOT VALID"),
+            "UPDATE pg_constraint SET convalidated = true WHERE conname = 'leaf_event_id_fkey'",
+        ],
+        {"constraint leaf_event_id_fkey of leaf is not as allq makes it"},
+    ),
+    (
+        changed("leaf", "leaf_event_id_key", "UNIQUE (event_id, seq)"),
+        {"constraint leaf_event_id_key of leaf is not as allq makes it"},
+    ),
+    (
+        changed("finding", "finding_sha256_model_id_key", "UNIQUE (sha256, model_id) DEFERRABLE"),
+        {"constraint finding_sha256_model_id_key of finding is not as allq makes it"},
+    ),
+    (
+        ["ALTER TABLE review ADD CONSTRAINT nobody CHECK (reviewer <> 'A')"],
+        {"constraint nobody of review is none of allq's"},
+    ),
+    (["ALTER TABLE slide ADD CONSTRAINT once UNIQUE (id, name)"], {"constraint once of slide is none of allq's"}),
+    (
+        ["ALTER TABLE batch ADD CONSTRAINT other FOREIGN KEY (model_id) REFERENCES model (id)"],
+        {"constraint other of batch is none of allq's"},
+    ),
+    (
+        ["ALTER TABLE slide ADD CONSTRAINT apart EXCLUDE USING btree (id WITH =)"],
+        {"constraint apart of slide is none of allq's"},
+    ),
+    (
+        ["CREATE UNIQUE INDEX once ON slide (id, name)"],
+        {"index once on slide is none of allq's, and refuses rows"},
+    ),
+    (
+        [
+            "CREATE FUNCTION loud(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END'",
+            "CREATE INDEX loudly ON slide (loud(name))",
+        ],
+        {"index loudly on slide is none of allq's, and runs a function"},
+    ),
+    (
+        ["DROP INDEX chunk_pending", "CREATE INDEX chunk_pending ON chunk (id) WHERE state = 'done'"],
+        {"index chunk_pending is not as allq makes it"},
+    ),
+    (["ALTER TABLE event ALTER body DROP NOT NULL"], {"column body of event is not as allq makes it"}),
+    (["ALTER TABLE slide ALTER suspicion SET NOT NULL"], {"column suspicion of slide is not as allq makes it"}),
+    (["ALTER TABLE skipped ALTER reason TYPE varchar(9)"], {"column reason of skipped is not as allq makes it"}),
+    (['ALTER TABLE skipped ALTER reason TYPE text COLLATE "C"'], {"column reason of skipped is not as allq makes it"}),
+    (["ALTER TABLE field ALTER state SET DEFAULT 'screened'"], {"column state of field is not as allq makes it"}),
+    (["ALTER TABLE chunk ALTER attempt DROP DEFAULT"], {"column attempt of chunk is not as allq makes it"}),
+    (["ALTER TABLE event ALTER at SET DEFAULT now()"], {"column at of event is not as allq makes it"}),
+    (["ALTER TABLE event ALTER id DROP IDENTITY"], {"column id of event is not as allq makes it"}),
+    (["ALTER TABLE event ALTER id SET GENERATED ALWAYS"], {"column id of event is not as allq makes it"}),
+    (
+        ["ALTER TABLE slide ADD COLUMN ward text NOT NULL DEFAULT 'A'"],
+        {"column ward of slide is none of allq's"},
+    ),
+    (
+        ["ALTER TABLE review ADD COLUMN sooner text GENERATED ALWAYS AS (upper(reviewer)) STORED"],
+        {"column sooner of review is none of allq's"},
+    ),
+    (
+        ["CREATE SCHEMA aside", "CREATE TABLE aside.chunk (id bigint)", "SET LOCAL search_path = x, aside, public"],
+        {"table chunk is hidden from this login by another of its name, which stands earlier in search_path"},
     ),
 ]
 
@@ -174,8 +369,55 @@ def test_what_allq_has_made_is_in_order_and_what_others_add_beside_it_is_theirs(
         "CREATE TABLE notes (id integer)",
         "CREATE VIEW suspects AS SELECT slide FROM worklist WHERE suspects > 0",
         "CREATE INDEX by_operator ON batch (operator)",
+        "CREATE INDEX by_folder ON batch (lower(root)) WHERE root <> ''",
+        "CREATE TABLE remarks (slide_id integer REFERENCES slide (id), remark text UNIQUE NOT NULL)",
+        "ALTER TABLE slide ADD COLUMN ward text",
     ]
     assert harmed(database, beside) == set()
+
+
+@pytest.mark.parametrize("dialect", KINDS)
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_what_every_earlier_allq_has_made_is_in_order_when_it_is_upgraded(
+    request: pytest.FixtureRequest, tmp_path: Path, dialect: str, revision: str
+) -> None:
+    if dialect == "sqlite":
+        url = f"sqlite:///{tmp_path / 'allq.db'}"
+    else:
+        url = request.getfixturevalue("postgresql").create_bare()
+    database = Database.at(url)
+    with database.begin() as conn:
+        config = Config(attributes={"connection": conn})
+        config.set_main_option("script_location", str(migrate.SCRIPTS))
+        command.upgrade(config, revision)
+    assert migrate.upgrade(database) == REVISIONS[REVISIONS.index(revision) + 1 :]
+    with database.read() as conn:
+        assert differing(conn) == set()
+    database.close()
+
+
+def test_it_is_in_order_as_well_where_search_path_names_another_schema_first(postgresql: PostgresqlServer) -> None:
+    url = postgresql.create_bare()
+    plain = Database.at(url)
+    with plain.begin() as conn:
+        conn.exec_driver_sql("CREATE SCHEMA laboratory")
+        conn.exec_driver_sql("CREATE TABLE laboratory.notes (id bigint)")
+    migrate.upgrade(plain)
+    apart = Database.at(f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dlaboratory,public")
+    with apart.read() as conn:
+        assert conn.exec_driver_sql("SELECT 'notes'::regclass::text").scalar() == "notes"
+        assert differing(conn) == set()
+    with plain.begin() as conn:
+        conn.exec_driver_sql("CREATE SCHEMA allq")
+    inside = Database.at(f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dallq,public")
+    with plain.begin() as conn:
+        for name in [*sorted(Base.metadata.tables), "alembic_version", *sorted(makings.on_postgresql().views)]:
+            conn.exec_driver_sql(f"ALTER TABLE {name} SET SCHEMA allq")
+    with inside.read() as conn:
+        assert differing(conn) == set()
+    for database in (plain, apart, inside):
+        database.close()
+    postgresql.drop(url)
 
 
 @pytest.mark.parametrize(("statements", "told"), ON_SQLITE)
@@ -192,11 +434,40 @@ def test_whatever_is_not_as_allq_makes_it_is_named_on_postgresql(
     assert harmed(on_server, statements) == told
 
 
-@pytest.mark.parametrize("view", sorted(schema._made_on_postgresql().views))
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        (
+            changed("chunk", "chunk_sum", "CHECK (fields = waiting + screened + failed + cancelled) NOT ENFORCED"),
+            {"constraint chunk_sum of chunk is not as allq makes it"},
+        ),
+        (
+            changed("leaf", "leaf_event_id_fkey", "FOREIGN KEY (event_id) REFERENCES event (id) NOT ENFORCED"),
+            {"constraint leaf_event_id_fkey of leaf is not as allq makes it"},
+        ),
+        (
+            [
+                "ALTER TABLE event ALTER body DROP NOT NULL",
+                "ALTER TABLE event ADD CONSTRAINT said NOT NULL body NOT VALID",
+            ],
+            {"constraint said of event does not hold for rows from before it"},
+        ),
+    ],
+)
+def test_constraints_that_only_seem_to_hold_are_named(
+    on_server: Database, statements: list[str], told: set[str]
+) -> None:
+    with on_server.read() as conn:
+        if int(conn.exec_driver_sql("SHOW server_version_num").scalar_one()) < 180000:
+            pytest.skip("they came with version 18")
+    assert harmed(on_server, statements) == told
+
+
+@pytest.mark.parametrize("view", sorted(makings.on_postgresql().views))
 def test_a_view_that_a_server_spells_otherwise_is_the_same_and_one_that_hides_or_swaps_anything_is_not(
     on_server: Database, view: str
 ) -> None:
-    select = schema._made_on_postgresql().views[view]
+    select = makings.on_postgresql().views[view]
     with on_server.read() as conn:
         spelled = conn.exec_driver_sql(f"SELECT pg_get_viewdef('{view}'::regclass)").scalar_one()
         names = list(conn.exec_driver_sql(f"SELECT * FROM {view} LIMIT 0").keys())
@@ -216,7 +487,7 @@ def test_a_view_that_a_server_spells_otherwise_is_the_same_and_one_that_hides_or
 
 
 def test_all_that_the_migrations_make_is_looked_at(database: Database) -> None:
-    made = schema._made_on_postgresql()
+    made = makings.on_postgresql()
     tables = Base.metadata.tables
     assert made.tables == set(tables)
     assert set(made.indexes) == {str(index.name) for table in tables.values() for index in table.indexes}
@@ -224,7 +495,7 @@ def test_all_that_the_migrations_make_is_looked_at(database: Database) -> None:
         (table.name, str(one.name)) for table in tables.values() for one in table.constraints if one.name is not None
     }
     assert {name for _, name in made.constraints} >= {name for _, name in constraints if "None" not in name}
-    assert {statement.split()[1] for statement in schema.statements()} <= {
+    assert {statement.split()[1] for statement in makings.statements()} <= {
         "TABLE",
         "INDEX",
         "VIEW",
@@ -247,6 +518,8 @@ def test_verify_says_so_as_well_and_the_doctor_what_to_do(
     sealing.seal(database, settings)
     with database.begin() as conn:
         conn.exec_driver_sql("DROP VIEW turnaround")
+        conn.exec_driver_sql("DROP INDEX batch_root")
+        conn.exec_driver_sql("CREATE UNIQUE INDEX batch_root ON batch (root)")
         conn.exec_driver_sql("DROP INDEX chunk_pending")  # slow, but nothing that anybody is shown is changed by it
         if database.dialect == "sqlite":
             conn.exec_driver_sql("DROP TRIGGER finding_no_update")
@@ -257,9 +530,14 @@ def test_verify_says_so_as_well_and_the_doctor_what_to_do(
     )
     for since in (None, 1):
         found = verifying.verify(database, Witness(settings.checkpoint_file), since=since)
-        assert {str(one) for one in found.problems} == {f"trigger {trigger}", "view turnaround: is missing"}
+        assert {str(one) for one in found.problems} == {
+            f"trigger {trigger}",
+            "view turnaround: is missing",
+            "index batch_root: is not as allq makes it",
+        }
     check = _schema(database)
     assert check.ok is False
     assert "view turnaround is missing" in check.detail
     assert "index chunk_pending is missing" in check.detail
+    assert "index batch_root is not as allq makes it" in check.detail
     assert "allq audit verify" in (check.advice or "")

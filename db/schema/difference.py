@@ -1,0 +1,38 @@
+"""What is told of a schema that is not as allq makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Something of the schema that is not as allq makes it. `kind`: trigger, function, view, table, index, …
+
+    `only_slower`: no row is kept, refused or shown otherwise by it.
+    """
+
+    kind: str
+    name: str
+    what: str
+    only_slower: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {self.what}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Compared:
+    """`unread`: tables and views that this login may not read: whether they and their views, checks and partial
+    indexes are allq's can't be told.
+    """
+
+    differences: list[Difference] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+MISSING: Final = "is missing"
+OTHER: Final = "is not as allq makes it"
+FOREIGN: Final = "is none of allq's"
+KINDS: Final = frozenset({"trigger", "function", "view", "table", "column", "index", "constraint", "rule", "setting"})
