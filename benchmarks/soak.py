@@ -64,6 +64,7 @@ _TWINS: Final = 0.05
 _DISK: Final = 768 << 20
 _HOUR: Final = 3600.0
 _SUBMISSION_KILLED: Final = "a submission killed"
+_SEALER_KILLED: Final = "the sealer killed"
 _BEGIN: Final = "<!-- soak: begin -->"
 _END: Final = "<!-- soak: end -->"
 
@@ -111,6 +112,7 @@ SHORT: Final = Programme(
         "a worker's clock set": 2,
         "the disk full": 1,
         "the network cut": 1,
+        _SEALER_KILLED: 3,
     },
     seconds_per_chunk=0.15,
 )
@@ -122,7 +124,7 @@ class NotNow(Exception):
 
 @dataclass(slots=True)
 class Place:
-    """A worker, or the gap that a killed one has left."""
+    """A worker or a sealer, or the gap that a killed one has left."""
 
     task: Task
     runner: Runner | None = None
@@ -170,6 +172,7 @@ class Soak:
         self.database = Database.open(self.settings)
         stack.callback(self.database.close)
         self._places = [Place(self._worker_task(number)) for number in range(programme.workers)]
+        self._sealers = [Place(self._sealer_task())] if _SEALER_KILLED in programme.happenings else []
         stack.callback(self._kill_all)
         self._submissions = self._write_slides()
         self._submitting: Runner | None = None
@@ -185,6 +188,7 @@ class Soak:
             "a worker's clock set": self._set_clock,
             "the disk full": self._fill_disk,
             "the network cut": self._cut_network,
+            _SEALER_KILLED: self._kill_sealer,
         }
 
     # ------------------------------------------------------------------------------------------------ what there is
@@ -245,6 +249,11 @@ class Soak:
             network=network,
         )
 
+    def _sealer_task(self) -> Task:
+        """What seals and does nothing else, beside the workers, which seal as well: whoever comes first."""
+        settings = self.settings.model_copy(update={"seal_seconds": 0.5})
+        return Task(settings=settings, log=self.folder / "logs" / "sealer", seals=True)
+
     def _write_slides(self) -> list[Path]:
         folders: list[Path] = []
         per_batch = _FIELDS_PER_SLIDE * _SLIDES_PER_BATCH
@@ -260,7 +269,7 @@ class Soak:
         return folders
 
     def _kill_all(self) -> None:
-        for place in self._places:
+        for place in [*self._places, *self._sealers]:
             if place.runner is not None:
                 place.runner.kill()
         if self._submitting is not None:
@@ -300,6 +309,14 @@ class Soak:
         assert place.runner is not None
         place.runner.kill()
         place.runner, place.stalled = None, False
+        self._after(self._random.uniform(0, 2), lambda: self._start(place))
+
+    def _kill_sealer(self) -> None:
+        (place,) = self._sealers
+        if place.runner is None or not place.runner.alive():
+            raise NotNow
+        place.runner.kill()
+        place.runner = None
         self._after(self._random.uniform(0, 2), lambda: self._start(place))
 
     def _kill_submission(self, submission: Runner) -> None:
@@ -419,7 +436,7 @@ class Soak:
             return None
 
     def _keep_working(self) -> None:
-        for place in self._places:
+        for place in [*self._places, *self._sealers]:
             if place.runner is not None and not place.runner.alive():  # it gave up: as a service manager would
                 self._start(place)
 
@@ -444,7 +461,7 @@ class Soak:
     def run(self, say: Callable[[str], None]) -> bool:
         """Let it happen. Returns whether the work came to its end."""
         due = self._timetable()
-        for place in self._places:
+        for place in [*self._places, *self._sealers]:
             self._start(place)
         patience = 180.0
         total = self.programme.fields
@@ -506,7 +523,7 @@ class Soak:
 
     def account(self) -> dict[str, Any]:
         """Everything is counted from the files, the rows and the logs."""
-        for place in self._places:
+        for place in [*self._places, *self._sealers]:
             if place.runner is not None:
                 place.runner.kill()
         count = self._count

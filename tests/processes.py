@@ -1,4 +1,4 @@
-"""Workers and submissions as processes that a test can kill, and that stumble where the test says.
+"""Workers, sealers and submissions as processes that a test can kill, and that stumble where the test says.
 
 They are forked from a server that has imported what they need, so that starting one takes a fraction of a second. In
 each, `allq.faults.handler` follows a `Plan`: a folder in which the test writes which point is to break what.
@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ from allq.settings import Settings
 from tests.databases import kill_server
 
 Victim = Literal["process", "worker", "broker", "postgresql", "error", "pause"]
-Kind = Literal["worker", "submission"]
+Kind = Literal["worker", "sealer", "submission"]
 
 _PRELOADED: Final = [
     "tests.installed_clock",  # before anything that takes the time
@@ -43,6 +44,7 @@ _PRELOADED: Final = [
     "worker.consumer",
     "worker.housekeeping",
     "worker.run",
+    "worker.sealer",
     "worker.submission",
 ]
 
@@ -132,14 +134,16 @@ class Task:
     clock: Path | None = None
     """file with the number of seconds by which this process's clock is wrong"""
     folder: Path | None = None
-    """to submit; without it, the process is a worker"""
+    """to submit; without it, the process is a worker, or"""
+    seals: bool = False
+    """what seals and does nothing else"""
     network: Path | None = None
     """network namespace to be in"""
 
 
 @dataclass(slots=True)
 class Runner:
-    """A worker or a submission."""
+    """A worker, a sealer or a submission."""
 
     task: Task
     process: BaseProcess = field(init=False)
@@ -200,8 +204,12 @@ def _run(task: Task) -> None:
     if task.plan is not None:
         from allq import faults
 
-        faults.handler = partial(Plan(task.plan).reached, by="worker" if task.folder is None else "submission")
-    sys.exit(_work(task) if task.folder is None else _submit(task))
+        faults.handler = partial(Plan(task.plan).reached, by=_kind(task))
+    sys.exit({"worker": _work, "sealer": _seal, "submission": _submit}[_kind(task)](task))
+
+
+def _kind(task: Task) -> Kind:
+    return "submission" if task.folder is not None else "sealer" if task.seals else "worker"
 
 
 def _work(task: Task) -> int:
@@ -214,6 +222,24 @@ def _work(task: Task) -> int:
 
     station.Classifier.load = load  # type: ignore[assignment,method-assign]
     return run_worker(task.settings, concurrency=1, parent=os.getppid())  # a test that is killed leaves none behind
+
+
+def _seal(task: Task) -> int:
+    """As `allq audit seal --watch`."""
+    from allq import logging
+    from worker.sealer import seal_until_told_to_stop
+
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    logging.configure(task.settings)
+    seal_until_told_to_stop(task.settings)
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    """A test that is killed leaves none behind."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _submit(task: Task) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from allq.errors import StoreError
-from db import reads
+from db import checkpoints, reads, sealing
 from db.database import Database
+from db.verifying import verify
+from db.witness import Witness
 from tests import accounts, standin
 from tests.databases import KillablePostgresql, settings_for
 from tests.processes import Fault, Plan, Runner, Task
@@ -24,13 +27,14 @@ _SLACK = 30.0
 
 
 class Laboratory:
-    """One database and one broker, both of which may be killed; one worker that lives as long as it is let."""
+    """One database and one broker, which may be killed; a worker and a sealer that live as long as they are let."""
 
     def __init__(self, folder: Path, postgresql: KillablePostgresql | None) -> None:
         self._folder = folder
         self._server = postgresql
         self._numbers = count()
         self._worker: Runner | None = None
+        self.sealer: Runner | None = None
         self._cut_short: Path | None = None
         url = None if postgresql is None else postgresql.create(f"laboratory_{folder.name.replace('-', '_')}")
         self.settings = settings_for(folder / "home", url).model_copy(
@@ -92,6 +96,26 @@ class Laboratory:
             self._worker.kill()
             self._worker = None
 
+    def keep_a_sealer(self) -> None:
+        """Start what seals and does nothing else, unless it runs; workers seal as well, so let there be none."""
+        if self.sealer is None or not self.sealer.alive():
+            assert self.database, "which is made here, where it is not there yet"
+            task = replace(self._task(), settings=self.settings.model_copy(update={"seal_seconds": 0.1}), seals=True)
+            self.sealer = Runner(task)
+
+    def stop_sealer(self) -> None:
+        """By SIGTERM: it seals once more, and ends well."""
+        assert self.sealer is not None
+        self.sealer.process.terminate()
+        self.sealer.process.join(_SLACK)
+        assert self.sealer.process.exitcode == 0
+        self.sealer = None
+
+    def kill_sealer(self) -> None:
+        if self.sealer is not None:
+            self.sealer.kill()
+            self.sealer = None
+
     def stop_worker(self) -> None:
         if self._worker is not None:
             self._worker.stop()
@@ -102,19 +126,31 @@ class Laboratory:
         pid_of = None if self._server is None else self._server.data / "postmaster.pid"
         self._plan.arm(faults, broker=embedded.folder(self.settings) / "valkey.pid", postgresql=pid_of)
 
-    def until_broken(self, *faults: Fault, worker: bool = True) -> None:
-        """Wait until all the faults have happened, and mend what nobody else mends; `worker`: one is kept meanwhile."""
+    def until_broken(self, *faults: Fault, keep: Callable[[], None] | None) -> None:
+        """Wait until all the faults have happened, and mend what nobody else mends; `keep` starts anew what dies."""
         for number, fault in enumerate(faults):
-            happened = partial(self._happened if worker else self._plan.happened, number)
+            happened = partial(self._happened, number, keep)
             wait_for(happened, what=f"{fault} happens", seconds=_SLACK)
             if fault.victim == "postgresql":
                 assert self._server is not None
                 self._server.start()
         self._plan.disarm()
 
-    def _happened(self, number: int) -> bool:
-        self.keep_a_worker()
+    def _happened(self, number: int, keep: Callable[[], None] | None) -> bool:
+        if keep is not None:
+            keep()
         return self._plan.happened(number)
+
+    def until_sealed(self) -> None:
+        """Wait until every event is sealed by the sealer, and that is known outside."""
+        wait_for(self._sealed, what="everything is sealed", seconds=_SLACK)
+
+    def _sealed(self) -> bool:
+        self.keep_a_sealer()
+        with self.database.read() as connection:
+            newest = checkpoints.last(connection)
+            exported = Witness(self.settings.checkpoint_file).last()
+            return not sealing.unsealed(connection) and (newest is None or newest[0] == exported)
 
     def until_submitted(self, submitted: Runner) -> None:
         """Wait for a submission; make it once more if it did not come to its end, as a person would."""
@@ -136,6 +172,13 @@ class Laboratory:
         with self.database.read() as connection:
             found = reads.batches(connection)
         return bool(found) and all(batch.state == "done" for batch in found)
+
+    def assert_sealed(self) -> None:
+        """The whole ledger is as it was sealed, nothing waits, and what was exported is all of it."""
+        found = verify(self.database, Witness(self.settings.checkpoint_file), complete=True)
+        assert (found.problems, found.waiting) == ([], 0)
+        assert found.newest is not None
+        assert found.newest == Witness(self.settings.checkpoint_file).last()
 
     def assert_accounted_for(self, *, failed: int = 0) -> None:
         """All of the database is in order; of the newest batch so many fields have failed."""
@@ -163,6 +206,7 @@ def laboratory(folder: Path, kind: str) -> Iterator[Laboratory]:
                 yield made
         finally:
             made.stop_worker()
+            made.kill_sealer()
             made.database.close()
     finally:
         if server is not None:

@@ -35,6 +35,8 @@ MAIN = ("acknowledge", "publish", "reclaim", "call", "seal")
 """Steps of a worker's first process."""
 SUBMITTING = ("submit", "publish")
 """Steps of the command that submits."""
+SEALING = ("seal",)
+"""Steps of the process that seals and does nothing else: `allq audit seal --watch`."""
 
 _IN_TRANSACTION = {"written", "findings", "fields", "counted", "told", "finishing"}
 """How far a step has come when it has written and not committed: there it matters which database it is."""
@@ -64,13 +66,16 @@ def cases() -> Iterator[tuple[str, str, str, str]]:
             kinds.append(("worker", ["worker"]))
         if of(point, SUBMITTING):
             kinds.append(("submission", ["process"]))
+        if of(point, SEALING):
+            kinds.append(("sealer", ["process"]))
         assert kinds, f"which process comes by {point}?"
         for by, victims in kinds:
             for victim in victims:
                 yield "sqlite", by, point, victim
                 if how_far in _IN_TRANSACTION:
                     yield "postgresql", by, point, victim
-            yield "sqlite", by, point, "broker"
+            if by != "sealer":  # it needs none
+                yield "sqlite", by, point, "broker"
             yield "postgresql", by, point, "postgresql"
 
 
@@ -90,6 +95,8 @@ def test_nothing_is_lost_or_doubled_when_it_is_killed_at(laboratories, kind, by,
     if kind not in laboratories:
         pytest.skip("no PostgreSQL that may be killed")
     here = laboratories[kind]
+    if by == "sealer":
+        return _seal_through(here, Fault(point=point, victim=victim, by=by))
     step = point.partition(".")[0]
     faults = [*_FIRST.get(step, []), Fault(point=point, victim=victim, by=by)]
     # A worker's housekeeping may publish what was submitted before the submission comes to it.
@@ -103,13 +110,38 @@ def test_nothing_is_lost_or_doubled_when_it_is_killed_at(laboratories, kind, by,
     try:
         if by == "submission":
             submitted = here.submission(**size)
-            here.until_broken(*faults, worker=not alone)
+            here.until_broken(*faults, keep=None if alone else here.keep_a_worker)
             here.until_submitted(submitted)
         else:
             here.submit(**size, publish=step != "publish")
-            here.until_broken(*faults)
+            here.until_broken(*faults, keep=here.keep_a_worker)
         here.until_done()
     except BaseException:
         print(here.log())
         raise
     here.assert_accounted_for(failed=int(step == "call"))
+
+
+def _seal_through(here: Laboratory, fault: Fault) -> None:
+    """A sealer alone, which something befalls: it goes on, or its next one does, and all is sealed."""
+    here.kill_worker()
+    try:
+        here.keep_a_sealer()
+        here.until_sealed()
+        first = here.sealer
+        here.break_at(fault)
+        here.submit(slides=1, fields=1, publish=False)
+        here.until_broken(fault, keep=here.keep_a_sealer)
+        here.until_sealed()
+        assert (here.sealer is first) == (fault.victim != "process"), (
+            "what waits for a server needs no start"
+        )
+        here.stop_sealer()
+        here.assert_sealed()
+        here.until_done()
+    except BaseException:
+        print(here.log())
+        raise
+    finally:
+        here.kill_sealer()
+    here.assert_accounted_for()

@@ -38,4 +38,5 @@ def test_a_night_in_which_everything_breaks_loses_doubles_and_leaves_nothing():
     assert found["screened"] == found["files"] == 2_400
     assert found["happened"]["a worker killed"] == 4
     assert found["happened"]["the database killed"] == 1
+    assert found["happened"]["the sealer killed"] == 3
     assert done.returncode == 0
