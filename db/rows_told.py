@@ -38,7 +38,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Which rows a part of the events tells of, by table, ascending; how many are gone; how many were compared."""
+    """Which rows a part of the events tells of, by table, ascending; how many were compared.
+
+    `gone`: how many rows fewer there are than these, or more where one stands there twice, as was said of it.
+    """
 
     seen: dict[str, array[int]]
     gone: dict[str, int]
@@ -67,6 +70,7 @@ _NAME_OF_KEY: Final = {kind: pattern.pattern.partition("(")[0] for kind, (_, pat
 _CHUNKS_AT_ONCE: Final = 16
 
 _TOLD_TWICE: Final = "two events tell of it"
+_TWICE: Final = "stands there twice"
 
 
 class Seen:
@@ -194,12 +198,14 @@ class RowsTold:
 
     def _name_untold(self, table: str, key: str, seen: Seen) -> None:
         there = seen.count - self._gone.get(table, 0)
-        if run(self.conn, f"SELECT count(*) FROM {table}").scalar_one() == there:
+        over = run(self.conn, f"SELECT count(*) FROM {table}").scalar_one() - there
+        if not over:
             return
         ids = (row[0] for row in run(self.conn, f"SELECT {key} FROM {table} ORDER BY {key}"))
-        _name(
-            self.report, table, (number for number in ids if number not in seen), "no event of the ledger tells of it"
-        )
+        untold = (number for number in ids if number not in seen)
+        if _name(self.report, table, untold, "no event of the ledger tells of it") != over:
+            twice = f"SELECT {key} FROM {table} GROUP BY {key} HAVING count(*) > 1 ORDER BY {key}"
+            _name(self.report, table, (row[0] for row in run(self.conn, twice)), _TWICE)
 
     def _compare_digests(self, table: str, told: dict[int, tuple[int, str, str]]) -> None:
         wanted = sorted(told)
@@ -213,7 +219,8 @@ class RowsTold:
         for row in self._in_parts(f"{statement} WHERE r.id", wanted):
             if (of_row := left.pop(row[0], None)) is None:
                 if row[0] in told:  # its key was taken away, or another table laid beneath it
-                    self.report(Problem(table=table, row=str(row[0]), what="stands there twice"))
+                    self._gone[table] = self._gone.get(table, 0) - 1
+                    self.report(Problem(table=table, row=str(row[0]), what=_TWICE))
                 continue
             event_id, digest, body = of_row
             try:
@@ -393,12 +400,12 @@ def _is_range(told: Any) -> bool:
     return isinstance(told, dict) and type(told.get("through")) is int and 0 <= told["through"] < 1 << 63
 
 
-def _name(report: Report, table: str, keys: Iterable[Any], what: str) -> None:
-    more = 0
-    for count, key in enumerate(keys):
-        if count < NAMED:
+def _name(report: Report, table: str, keys: Iterable[Any], what: str) -> int:
+    """Report rows, the first hundred by name; return how many there are."""
+    count = 0
+    for count, key in enumerate(keys, start=1):
+        if count <= NAMED:
             report(Problem(table=table, row=str(key), what=what))
-        else:
-            more += 1
-    if more:
-        report(Problem(table=table, row=f"and {more:,} more", what=what))
+    if count > NAMED:
+        report(Problem(table=table, row=f"and {count - NAMED:,} more", what=what))
+    return count

@@ -137,6 +137,14 @@ def test_a_second_row_of_a_number_and_a_second_leaf_of_a_place_are_named(
     if part:
         monkeypatch.setattr(verifying, "WORTH_IT", 1)
         monkeypatch.setattr(verifying_parts, "PART", part)
+    for table in ("finding", "review"):
+        with database.begin() as conn:
+            conn.exec_driver_sql(f"CREATE TABLE beneath () INHERITS ({table})")
+            conn.exec_driver_sql(f"INSERT INTO beneath SELECT * FROM ONLY {table} WHERE id = 2")
+        said = [str(one) for one in verify(database, settings).problems]
+        assert said.count(f"{table} 2: stands there twice") == 1, said
+        with database.begin() as conn:
+            conn.exec_driver_sql("DROP TABLE beneath")
     with database.begin() as conn:
         conn.exec_driver_sql("CREATE TABLE beneath () INHERITS (review)")
         conn.exec_driver_sql("INSERT INTO beneath SELECT * FROM ONLY review WHERE id = 3")
