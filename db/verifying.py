@@ -36,6 +36,10 @@ BLOCK: Final = 10_000
 MOST_PROBLEMS: Final = 1_000
 """So many are named; a table that was changed as a whole would fill the memory with them."""
 
+EXPORTED_WITHIN: Final = 600.0
+"""Seconds that a checkpoint may lie in the database alone. What seals or works on a machine adds to its file every few
+seconds what others have sealed; what came just before the file was looked at is nobody's omission."""
+
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 63) - 1
 """The ends of the numbers that a row can have: what was put in may stand anywhere between them."""
@@ -105,6 +109,7 @@ class _Verification:
     def run(self, since: int | None) -> Verified:
         found = self._found
         self._schema()
+        due = run(self._conn, "SELECT {ago}", {"seconds": EXPORTED_WITHIN}).scalar_one()
         before, tree = self._start(since)
         last = run(self._conn, "SELECT max(seq) FROM leaf").scalar()
         self._total = 0 if last is None else last + 1
@@ -120,6 +125,7 @@ class _Verification:
         found.newest = chain.last
         found.exported = self._exported.count
         found.remarks += chain.remarks
+        self._remark_not_exported(due)
         self._unsealed(chain.last, since is not None)
         if since is None:
             self._strays()
@@ -274,6 +280,19 @@ class _Verification:
             "`allq audit seal` does it now."
         )
 
+    def _remark_not_exported(self, due: Any) -> None:
+        """A file that has stopped growing; `due`: what was sealed until then should be in it."""
+        newest = self._exported.newest
+        statement = "SELECT count(*) FROM checkpoint WHERE number > :newest AND sealed_at < :due"
+        lacks = run(self._conn, statement, {"newest": min(newest, _MOST), "due": due}).scalar_one()
+        if newest and lacks:
+            self._found.remarks.append(
+                f"The exported checkpoints end with number {newest} and lack {lacks:,} that were sealed more than "
+                f"{EXPORTED_WITHIN / 60:.0f} minutes ago: that nothing was cut off at the end can't be known. "
+                "`allq audit seal` adds them to this machine's file, as whatever seals or works here should have done: "
+                "its log says what kept it. Name another file with --checkpoints."
+            )
+
     def _schema(self) -> None:
         """What keeps the rows as they are, and what people are shown of them; how fast they are found is no matter."""
         for one in schema.differences(self._conn):
@@ -416,7 +435,7 @@ class _Exported:
         self.report: Callable[[Problem], None] = lambda _: None
         self._raw: bytes | None = None
         self._ahead: Checkpoint | None = None
-        self._before = 0
+        self.newest = 0
         self.count = 0
         self.origin: str | None = None
 
@@ -428,15 +447,15 @@ class _Exported:
                     return None
                 line = read_line(raw)
             except LedgerError as error:
-                self.report(Problem(table="exported checkpoints", row=f"after {self._before}", what=str(error)))
+                self.report(Problem(table="exported checkpoints", row=f"after {self.newest}", what=str(error)))
                 self._raw = None
                 continue
             self._raw = None
             self._took(line)
-            if line.number <= self._before:
+            if line.number <= self.newest:
                 self.report(Problem(table="exported checkpoints", row=str(line.number), what="is out of its order"))
                 continue
-            self._before = line.number
+            self.newest = line.number
             self._ahead = line
         return self._ahead
 
@@ -468,7 +487,7 @@ class _Exported:
         if self._ahead is None and self._next() == as_line(checkpoint):
             self._raw = None
             self._took(checkpoint)
-            self._before = checkpoint.number
+            self.newest = checkpoint.number
             return True
         return False
 

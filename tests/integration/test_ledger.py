@@ -195,6 +195,30 @@ def test_what_is_sealed_while_it_is_verified_is_no_fault(database: Database, set
     assert verify(database, settings, complete=True).problems == []
 
 
+def test_exported_checkpoints_that_have_stopped_growing_are_remarked_upon(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ABC":
+        screen(database, name)
+        sealing.seal(database, settings)
+    file = settings.checkpoint_file
+    whole = file.read_bytes()
+    file.write_bytes(whole.splitlines(keepends=True)[0])
+    assert verify(database, settings).remarks == [], "what was sealed just now may be on its way"
+    monkeypatch.setattr(verifying, "EXPORTED_WITHIN", 0.0)
+    for since in (None, 1, 2, 3):
+        found = verify(database, settings, since=since)
+        assert (found.problems, len(found.remarks)) == ([], 1)
+        assert "end with number 1 and lack 2" in found.remarks[0]
+    sealing.seal(database, settings)
+    assert file.read_bytes() == whole
+    assert verify(database, settings).remarks == []
+    screen(database, "D")
+    found = verify(database, settings, progress=lambda *_: sealing.seal(database, settings))
+    assert numbers(settings) == [1, 2, 3, 4]
+    assert not [remark for remark in found.remarks if "lack" in remark], "sealed after the file was looked at"
+
+
 def test_there_is_one_sealer_at_a_time(database: Database, settings: Settings) -> None:
     if database.dialect == "sqlite":
         pytest.skip("whoever writes is alone")
