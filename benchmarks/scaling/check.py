@@ -21,6 +21,7 @@ from benchmarks.scaling.realrun import RealRun, real_run
 from benchmarks.scaling.report import table
 from benchmarks.scaling.servers import Postgresql, others_busy, postgresql
 from benchmarks.scaling.simulation import WORKERS, Arrival, Route, run
+from db.batches import chunk_sizes
 
 _CAMERA_FIELDS = 256
 """Enlarged for the runs with a camera's fields: a quarter of a gigabyte."""
@@ -75,19 +76,18 @@ def predicted_rate(constants: Constants, case: Case, chunks: Sequence[int], core
     Each chunk waits for its database as `model.database_wait` says. Where processes, database and broker want more
     than the `cores` that there are, all of it takes as much longer.
     """
-    size = sum(chunks) / len(chunks)
     link = Installation(
         name="", round_trip_ms=case.round_trip_ms, machine_gbit=case.mbit / 1000 if case.mbit else math.inf
     )
     compute = model.compute_seconds(constants, case.kind)
-    serial = compute + model.database_wait(constants, link, size, case.kind) / size
+    serial = model.field_seconds(constants, link, chunks, case.kind)
     most = model.one_machine_rate(
         constants,
         workers=case.workers,
         cores=cores,
+        sizes=chunks,
         round_trip_ms=case.round_trip_ms,
         mbit=case.mbit or math.inf,
-        chunk_fields=round(size),
         kind=case.kind,
     )
     slower = case.workers / serial / most
@@ -113,8 +113,7 @@ def check(
         for case in cases:
             print(f"{case.name} …", file=sys.stderr, flush=True)
             real, shaped_by = _make(server, large if case.kind == "5mp" else folder, case, chunk_fields)
-            full, rest = divmod(real.fields, chunk_fields)
-            chunks = [chunk_fields] * full + [rest] * (rest > 0)
+            chunks = chunk_sizes(real.fields, chunk_fields, last=True)
             yield Checked(
                 case=case,
                 predicted=predicted_rate(constants, case, chunks, cores),
@@ -178,6 +177,24 @@ def checks_table(found: Sequence[Checked]) -> str:
         "kB a field",
     )
     return table(head, rows)
+
+
+def slowest_line(found: Sequence[Checked]) -> str:
+    """How often a chunk asked over the slowest link, and in the other runs; how far off predictions of links are."""
+    shaped = [each for each in found if each.case.mbit]
+    if len(found) < 2 or not shaped:
+        return ""
+    slowest = max(shaped, key=lambda each: each.case.round_trip_ms)
+    trips = {each.case: round(each.real.database_traffic.round_trips / each.real.chunks) for each in found}
+    asked = trips.pop(slowest.case)
+    least, most = min(trips.values()), max(trips.values())
+    others = f"{least} to {most} times" if least < most else f"{least} times"
+    off = max(abs(each.real.rate / each.predicted - 1) for each in shaped)
+    more = "; why was not looked into" if asked > most else ""
+    return (
+        f"Over the slowest link a chunk asked {asked} times, in the other runs {others}{more}. "
+        f"Where links are shaped, predictions are off by up to {off:.0%}, and so is what follows for far-away workers."
+    ).replace("%", " %")
 
 
 def quiet_line() -> str | None:

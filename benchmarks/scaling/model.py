@@ -8,10 +8,12 @@ for each of them, how busy a rate of fields keeps it, and the rate that leaves n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from benchmarks.scaling.constants import Constants
+from db.batches import chunk_sizes
 
 DAY: Final = 86_400.0
 LOOKUP_FIELDS: Final = 32
@@ -110,10 +112,14 @@ class Load:
         return max(0.0, 1 - self.background) * self.servers / self.seconds
 
 
+def chunks(demand: Demand, installation: Installation) -> list[int]:
+    """Fields of each chunk of a submission, as `submit` cuts it: they shrink towards its end."""
+    return chunk_sizes(demand.submission_fields, installation.chunk_fields, last=True)
+
+
 def chunk_size(demand: Demand, installation: Installation) -> float:
-    """Fields in a chunk, in the mean: a submission's last chunk is not full."""
-    chunks = math.ceil(demand.submission_fields / installation.chunk_fields)
-    return demand.submission_fields / chunks
+    """Fields in a chunk, in the mean."""
+    return demand.submission_fields / len(chunks(demand, installation))
 
 
 def field_bytes(constants: Constants, kind: Kind) -> float:
@@ -158,11 +164,15 @@ def database_wait(constants: Constants, installation: Installation, fields: floa
     return (server + way + line + 2 * constants["commit_ms"]) / 1000
 
 
+def field_seconds(constants: Constants, installation: Installation, sizes: Sequence[int], kind: Kind) -> float:
+    """Seconds a worker process is taken up by one field of chunks of these sizes, when nothing else is in its way."""
+    wait = sum(database_wait(constants, installation, size, kind) for size in sizes)
+    return compute_seconds(constants, kind) + wait / sum(sizes)
+
+
 def occupancy(constants: Constants, demand: Demand, installation: Installation) -> float:
-    """Seconds a worker process is taken up by one field, when nothing else is in its way."""
-    fields = chunk_size(demand, installation)
-    wait = database_wait(constants, installation, fields, demand.kind)
-    return compute_seconds(constants, demand.kind) + wait / fields
+    """Seconds a worker process is taken up by one field of the demand's submissions."""
+    return field_seconds(constants, installation, chunks(demand, installation), demand.kind)
 
 
 def workers_needed(constants: Constants, demand: Demand, installation: Installation) -> int:
@@ -307,19 +317,22 @@ def one_machine_rate(
     *,
     workers: int,
     cores: int,
+    sizes: Sequence[int],
     round_trip_ms: float = 0.0,
     mbit: float = math.inf,
-    chunk_fields: int = 256,
     kind: Kind = "small",
 ) -> float:
     """Fields per second of `workers` processes, a core each, that share `cores` with database and broker.
+
+    `sizes`: fields of each chunk that there is.
 
     Two bounds, of which the lower holds: what a process can do when each chunk waits for its database, and the
     processor time that there is for all. `mbit` is the rate of the link of each worker.
     """
     wait = Installation(name="", round_trip_ms=round_trip_ms, machine_gbit=mbit / 1000)
     compute = compute_seconds(constants, kind)
-    serial = compute + database_wait(constants, wait, chunk_fields, kind) / chunk_fields
-    server = constants["database_cpu_ms_field"] + constants["database_cpu_ms_chunk"] / chunk_fields
-    broker = constants["broker_cpu_us_message"] / 1000 / chunk_fields
+    serial = field_seconds(constants, wait, sizes, kind)
+    mean = sum(sizes) / len(sizes)
+    server = constants["database_cpu_ms_field"] + constants["database_cpu_ms_chunk"] / mean
+    broker = constants["broker_cpu_us_message"] / 1000 / mean
     return min(workers / serial, cores / (compute + (server + broker) / 1000))

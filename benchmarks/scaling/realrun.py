@@ -182,7 +182,7 @@ def _until_ended(database: Database, batch: int, workers: Sequence[subprocess.Po
             raise SystemExit("A worker ended by itself. Run one with `allq worker` to see why.")
         if time.monotonic() > deadline:
             raise SystemExit(f"The batch has not ended within {_PATIENCE:.0f} s. Give it fewer fields.")
-        time.sleep(0.02)
+        time.sleep(0.1)  # looking takes processor time from those who work, on cores that they share
 
 
 def _cpu(workers: Sequence[subprocess.Popen[bytes]]) -> float:

@@ -70,16 +70,18 @@ def distance_table(constants: Constants, demand: Demand, installation: Installat
     rows = []
     for milliseconds in (0.1, 0.5, 2.0, 10.0, 50.0):
         row = [f"{milliseconds:g} ms"]
-        for chunk_fields in (installation.chunk_fields, 32):
-            whole = replace(demand, submission_fields=chunk_fields)
+        for sizes in ([installation.chunk_fields], [32], model.chunks(demand, installation)):
             near, far = (
-                model.occupancy(constants, whole, replace(installation, round_trip_ms=each, chunk_fields=chunk_fields))
+                model.field_seconds(constants, replace(installation, round_trip_ms=each), sizes, demand.kind)
                 for each in (0.0, milliseconds)
             )
-            row += [f"{model.round_trips(constants, chunk_fields) * milliseconds / 1000:.2f} s", f"{near / far:.0%}"]
+            if len(sizes) == 1:
+                row.append(f"{model.round_trips(constants, sizes[0]) * milliseconds / 1000:.2f} s")
+            row.append(f"{near / far:.0%}")
         rows.append([cell.replace("%", " %") for cell in row])
     full = f"a chunk of {installation.chunk_fields} waits"
-    head = ("there and back", full, "does, of one next door", "a chunk of 32 waits", "does")
+    whole = f"does, in submissions of {demand.submission_fields:,}"
+    head = ("there and back", full, "does, of one next door", "a chunk of 32 waits", "does", whole)
     return table(head, rows)
 
 

@@ -178,14 +178,11 @@ def arrivals(demand: Demand, installation: Installation, *, submissions: int, se
     """Submissions at random moments (Poisson) in the busiest hour's rate, cut into chunks; of one shard."""
     chance = random.Random(seed)
     rate = demand.rate / installation.shards / demand.submission_fields
-    at, found = 0.0, []
+    at = 0.0
+    found: list[Arrival] = []
     for _ in range(submissions):
         at += chance.expovariate(rate)
-        left = demand.submission_fields
-        while left > 0:
-            fields = min(left, installation.chunk_fields)
-            found.append(Arrival(at=at, fields=fields))
-            left -= fields
+        found += [Arrival(at=at, fields=fields) for fields in model.chunks(demand, installation)]
     return found
 
 
@@ -249,7 +246,7 @@ def busiest_hour(constants: Constants, demand: Demand, installation: Installatio
     The first fifth of that time is not watched.
     """
     installation = model.sized(constants, demand, installation)
-    size = min(demand.submission_fields, installation.chunk_fields)
+    size = model.chunk_size(demand, installation)
     fields = max(3_000 * size, 360 * demand.rate / installation.shards)
     submissions = max(40, round(fields / demand.submission_fields))
     coming = arrivals(demand, installation, submissions=submissions, seed=seed)

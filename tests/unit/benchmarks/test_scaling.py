@@ -20,13 +20,15 @@ import pytest
 from benchmarks.measuring import rendered
 from benchmarks.scaling import check, model, prices, report
 from benchmarks.scaling.__main__ import main
-from benchmarks.scaling.check import Case, predicted_rate
+from benchmarks.scaling.check import Case, Checked, predicted_rate
 from benchmarks.scaling.constants import Constants
 from benchmarks.scaling.field_kinds import CAMERA, some_of, write_camera_fields
 from benchmarks.scaling.model import AS_IT_IS, DEMANDS, Demand, Installation
 from benchmarks.scaling.prices import Prices
-from benchmarks.scaling.relay import Target, relay
-from benchmarks.scaling.simulation import WORKERS, Arrival, Outcome, Route, Visit, busiest_hour, run
+from benchmarks.scaling.realrun import RealRun
+from benchmarks.scaling.relay import Target, Traffic, relay
+from benchmarks.scaling.simulation import WORKERS, Arrival, Outcome, Route, Visit, arrivals, busiest_hour, run
+from db.batches import chunk_sizes
 from imaging.decode import decode
 
 CONSTANTS = Constants.load()
@@ -248,9 +250,15 @@ def test_fields_of_a_camera_are_made_of_small_ones_that_can_be_decoded(tmp_path:
     assert [(each.width, each.height) for each in found] == [CAMERA] * 2
 
 
-def test_a_small_last_chunk_is_counted_into_the_mean() -> None:
-    demand = replace(HOSPITAL, submission_fields=300)
-    assert model.chunk_size(demand, AS_IT_IS) == 150
+@pytest.mark.parametrize("demand", DEMANDS, ids=lambda demand: demand.name)
+def test_submissions_are_cut_into_chunks_as_submit_cuts_them(demand: Demand) -> None:
+    sizes = chunk_sizes(demand.submission_fields, AS_IT_IS.chunk_fields, last=True)
+    assert len(set(sizes)) > 2
+    assert [each.fields for each in arrivals(demand, AS_IT_IS, submissions=2, seed=1)] == 2 * sizes
+    assert model.chunk_size(demand, AS_IT_IS) == pytest.approx(sum(sizes) / len(sizes))
+    waits = [model.database_wait(CONSTANTS, AS_IT_IS, size, demand.kind) for size in sizes]
+    expected = model.compute_seconds(CONSTANTS, demand.kind) + sum(waits) / sum(sizes)
+    assert model.occupancy(CONSTANTS, demand, AS_IT_IS) == pytest.approx(expected)
 
 
 def test_two_workers_with_a_core_each_do_twice_as_much_and_a_long_way_costs_both_the_same() -> None:
@@ -274,6 +282,28 @@ def test_more_workers_than_cores_do_no_more_than_the_cores_can() -> None:
     chunks = [64] * 32
     rates = [predicted_rate(CONSTANTS, Case(workers=count, apart=False), chunks, cores=2) for count in (4, 8)]
     assert rates[0] == pytest.approx(rates[1])
+
+
+def checked(case: Case, rate: float, trips: int) -> Checked:
+    traffic = Traffic(sent=0, received=0, round_trips=10 * trips)
+    real = RealRun(
+        fields=640, failed=0, chunks=10, seconds=640 / rate, worker_cpu=1, database_cpu=1,
+        database_traffic=traffic, broker_traffic=traffic, leukocyte_bytes=1,
+    )  # fmt: skip
+    return Checked(case=case, predicted=100, real=real, shaped_by="–")
+
+
+def test_the_sentence_on_the_slowest_link_is_made_from_the_table_above_it() -> None:
+    near = [checked(Case(workers=count, apart=False), 95, 44 + count) for count in (1, 2)]
+    far = [checked(Case(workers=2, apart=True, round_trip_ms=ms, mbit=10), 90 - ms, 50 + ms) for ms in (20, 5)]
+    line = check.slowest_line([*near, *far])
+    assert line.startswith(
+        "Over the slowest link a chunk asked 70 times, in the other runs 45 to 55 times; why was not"
+    )
+    assert "off by up to 30 %, and" in line
+    assert check.slowest_line(near) == check.slowest_line(far[:1]) == ""
+    as_often = [*near, checked(Case(workers=2, apart=True, round_trip_ms=9, mbit=1), 100, 46)]
+    assert "asked 46 times, in the other runs 45 to 46 times. Where" in check.slowest_line(as_often)
 
 
 # ------------------------------------------------------------------------------------------------------------- prices
