@@ -207,7 +207,9 @@ def _postgresql_engine(url: URL) -> Engine:
     theirs = "".join(f" -c tcp_{name}={value}" for name, value in _DEAD_NETWORK.items())
     theirs += " -c tcp_user_timeout=25000 -c timezone=UTC"
     arguments["options"] = f"{url.query.get('options', '')}{theirs}".strip()
-    url = url.difference_update_query(["options"])
+    if "prepare_threshold" in url.query:
+        arguments["prepare_threshold"] = _prepare_threshold(url)
+    url = url.difference_update_query(["options", "prepare_threshold"])
     engine = create_engine(
         url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True
     )
@@ -219,6 +221,20 @@ def _postgresql_engine(url: URL) -> Engine:
 
     event.listen(engine, "handle_error", _in_plain_words)
     return engine
+
+
+def _prepare_threshold(url: URL) -> int | None:
+    """After how many times a statement is prepared in its session; None for never.
+
+    A URL's values are text, and psycopg wants a number. A pooler that gives each transaction another session has none
+    of the statements that were prepared in the one before.
+    """
+    given = str(url.query["prepare_threshold"])
+    if given == "none":
+        return None
+    if given.isdecimal():
+        return int(given)
+    raise SettingsError("ALLQ_DATABASE_URL says prepare_threshold: write prepare_threshold=none, or a number.")
 
 
 _ROOM_TO_OPEN = 1 << 16

@@ -186,6 +186,28 @@ def test_a_url_that_is_none_is_refused_without_repeating_it(url, tmp_path):
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "threshold"), [("", 5), ("?prepare_threshold=none", None), ("?prepare_threshold=9", 9)]
+)
+def test_a_url_says_whether_statements_are_prepared_which_a_pooler_of_transactions_does_not_bear(
+    postgresql, said, threshold
+):
+    url = make_url(postgresql.url)
+    with_query = url.update_query_string(said.removeprefix("?"))
+    database = Database(with_query.render_as_string(hide_password=False))
+    try:
+        with database.read() as connection:
+            assert connection.connection.driver_connection.prepare_threshold == threshold
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("value", ["sometimes", "-1"])
+def test_a_url_that_says_how_often_in_no_number_is_refused(value, tmp_path):
+    with pytest.raises(SettingsError, match="prepare_threshold=none"):
+        Database.open(settings_for(tmp_path, f"postgresql://u@127.0.0.1:1/allq?prepare_threshold={value}"))
+
+
 def test_the_password_shows_in_no_representation():
     database = Database.at("postgresql://someone:s3cret@host/allq")
     assert "s3cret" not in database.url + repr(database) + repr(database.engine)
