@@ -96,6 +96,16 @@ class Laboratory:
             self._worker.kill()
             self._worker = None
 
+    def start_sealer(self) -> None:
+        """Start what seals and does nothing else, and wait until it has begun: from then on it waits for a server."""
+        before = self._sealers_begun()
+        self.keep_a_sealer()
+        wait_for(lambda: self._sealers_begun() > before, what="the sealer starts", seconds=_SLACK)
+
+    def _sealers_begun(self) -> int:
+        path = self._folder / "log"
+        return path.read_text(errors="replace").count("sealer starts") if path.exists() else 0
+
     def keep_a_sealer(self) -> None:
         """Start what seals and does nothing else, unless it runs; workers seal as well, so let there be none."""
         if self.sealer is None or not self.sealer.alive():

@@ -126,16 +126,14 @@ def _seal_through(here: Laboratory, fault: Fault) -> None:
     """A sealer alone, which something befalls: it goes on, or its next one does, and all is sealed."""
     here.kill_worker()
     try:
-        here.keep_a_sealer()
+        here.start_sealer()
         here.until_sealed()
         first = here.sealer
         here.break_at(fault)
         here.submit(slides=1, fields=1, publish=False)
         here.until_broken(fault, keep=here.keep_a_sealer)
         here.until_sealed()
-        assert (here.sealer is first) == (fault.victim != "process"), (
-            "what waits for a server needs no start"
-        )
+        assert (here.sealer is first) == (fault.victim != "process"), "what waits for a server needs no start"
         here.stop_sealer()
         here.assert_sealed()
         here.until_done()
