@@ -6,6 +6,7 @@ import stat
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from allq.errors import BrokerUnreachable, DatabaseUnreachable, SchemaOutdated, StoreError
 from db import health as store_health
@@ -242,7 +243,7 @@ def test_a_broker_that_refuses_the_password_is_named_as_such(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ clock
 
 
-def test_a_wrong_clock_is_told_at_the_start_and_by_the_doctor(database, settings, monkeypatch, capsys):
+def test_a_wrong_clock_is_told_at_the_start_and_by_the_doctor(database, settings, monkeypatch):
     import time
 
     real = time.time
@@ -250,8 +251,9 @@ def test_a_wrong_clock_is_told_at_the_start_and_by_the_doctor(database, settings
     found = check(settings, "clock")
     assert (found.ok, found.advice) == (False, health.CLOCK_ADVICE)
     assert "3600.0 s apart" in found.detail
-    run._look_at_the_database(settings)
-    assert health.CLOCK_ADVICE in capsys.readouterr().out
+    with capture_logs() as logged:
+        run._look_at_the_database(settings)
+    assert health.CLOCK_ADVICE in str(logged)
 
 
 # ------------------------------------------------------------------------------------ who stands still, or is gone
