@@ -64,7 +64,8 @@ def instant(value: Any) -> str:
     One that our statements never write (finer than milliseconds, in another form) comes out in another form as well.
     """
     if isinstance(value, str):
-        return f"{value[:10]}T{value[11:]}Z" if is_time(value) else f"not a time of ours: {value}"
+        ours = len(value) == 23 and value[10] == " "
+        return f"{value[:10]}T{value[11:]}Z" if ours else f"not a time of ours: {value}"
     if not isinstance(value, datetime):
         return f"no time: {value!r}"
     fine = "microseconds" if value.microsecond % 1000 else "milliseconds"
@@ -73,7 +74,7 @@ def instant(value: Any) -> str:
 
 def is_time(value: Any) -> bool:
     """Whether a value of the database is a time, of whatever fineness; of others `instant` says that they are none."""
-    return isinstance(value, datetime) or (isinstance(value, str) and len(value) == 23 and value[10] == " ")
+    return isinstance(value, datetime) or not instant(value).startswith("no")
 
 
 def blob(value: Any) -> bytes:
