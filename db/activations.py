@@ -15,10 +15,13 @@ _LATEST: Final = """
     SELECT activation, model, model_sha256, activated_by, reason, activated_at FROM model_activations
     ORDER BY activation DESC LIMIT 1
 """
-_APPEND: Final = """
-    INSERT INTO activation (model_id, activated_by, reason, activated_at)
-    VALUES (:model_id, :activated_by, :reason, {now}) RETURNING id, activated_at
-"""
+_APPEND: Final = {
+    True: "INSERT INTO activation (model_id, activated_by, reason, activated_at) "
+    "VALUES (:model_id, :activated_by, :reason, {now}) RETURNING id, activated_at",
+    False: "INSERT INTO activation (model_id, activated_by, reason) "
+    "VALUES (:model_id, :activated_by, :reason) RETURNING id, activated_at",
+}
+"""On SQLite and on PostgreSQL, where the server sets the time: only its owner may choose one."""
 
 
 def latest(conn: Connection) -> Activation | None:
@@ -49,7 +52,7 @@ def activate(conn: Connection, model: ModelRecord, *, reason: str, actor: str) -
     _alone(conn)
     artefacts.remember_model(conn, model, actor=actor)
     values = {"model_id": artefacts.key_of(conn, model.id), "activated_by": actor, "reason": reason}
-    number, at = run(conn, _APPEND, values).one()
+    number, at = run(conn, _APPEND[on_sqlite(conn)], values).one()
     body = {
         "activation": number,
         "model": model.id,

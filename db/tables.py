@@ -104,7 +104,10 @@ class Model(Base):
 
 
 class Activation(Base):
-    """Who chose the model that screens where nobody asks for another, when and why. Append only: the latest holds."""
+    """Who chose the model that screens where nobody asks for another, when and why. Append only: the latest holds.
+
+    `activated_at`: PostgreSQL sets it, by a default that only the owner may overrule.
+    """
 
     __tablename__ = "activation"
 

@@ -83,13 +83,13 @@ INSERT INTO stated VALUES
     ('checkpoint', 'allq_sealer', 'SELECT, INSERT'),
     ('alembic_version', 'allq_sealer', 'SELECT'),
     -- A person who signs off adds a decision, and the event that tells of it. The latest activation is the one with the
-    -- highest number: nobody chooses that either.
+    -- highest number: nobody chooses that either, nor its time.
     ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
     ('review', 'allq_reviewer', 'SELECT, INSERT (slide_id, slide_call_id, reviewer, call, reason, looked_at,
                                 decided_at)'),
     ('model', 'allq_reviewer', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
                                 added_at)'),
-    ('activation', 'allq_reviewer', 'SELECT, INSERT (model_id, activated_by, reason, activated_at)'),
+    ('activation', 'allq_reviewer', 'SELECT, INSERT (model_id, activated_by, reason)'),
     ('event', 'allq_reviewer', 'SELECT, INSERT (kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_reviewer', 'SELECT, INSERT'),
     ('alembic_version', 'allq_reader', 'SELECT');

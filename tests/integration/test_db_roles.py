@@ -423,6 +423,20 @@ def test_nobody_who_appends_an_event_chooses_its_time(written: Laboratory, group
     assert told_at.microsecond % 1000 == 0
 
 
+@pytest.mark.parametrize("at", ["'infinity'", "'2001-01-01'", "now()", "DEFAULT"])
+def test_who_chooses_the_active_model_does_not_choose_when(written: Laboratory, at: str) -> None:
+    columns = "model_id, activated_by, reason"
+    written.refuses("reviewer", f"INSERT INTO activation ({columns}, activated_at) VALUES (1, 'x', 'x', {at})")
+    with written.opened_as("reviewer") as database, database.begin() as conn:
+        before = conn.exec_driver_sql("SELECT clock_timestamp() - interval '1 ms'").scalar()
+        conn.exec_driver_sql(f"INSERT INTO activation ({columns}) SELECT min(id), 'x', 'x' FROM model")
+        newest = activations.latest(conn)
+        after = conn.exec_driver_sql("SELECT clock_timestamp()").scalar()
+        conn.rollback()
+    assert newest is not None
+    assert before <= newest.activated_at <= after
+
+
 def test_every_login_that_may_read_the_tables_sees_whether_the_schema_is_allqs(written: Laboratory) -> None:
     for group in ("owner", "worker", "reviewer"):
         with written.opened_as(group) as database, database.read() as conn:

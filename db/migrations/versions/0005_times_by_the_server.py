@@ -1,4 +1,4 @@
-"""PostgreSQL: the server sets an event's time, and who seals has a way to events of keys and backups alone."""
+"""PostgreSQL sets the time of an event and of an activation; who seals can append events of keys and backups alone."""
 
 from alembic import op
 
@@ -9,7 +9,9 @@ down_revision = "0004"
 def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         return  # whoever may write the file may write all of it
-    op.execute("ALTER TABLE event ALTER COLUMN at SET DEFAULT date_trunc('milliseconds', clock_timestamp())")
+    for table, column in (("event", "at"), ("activation", "activated_at")):
+        default = "date_trunc('milliseconds', clock_timestamp())"
+        op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {default}")
     op.execute(f"CREATE VIEW sealer_event WITH (check_option = local) AS {_VIEW}")
 
 
