@@ -291,15 +291,17 @@ def until_ended(
 
 
 def cards() -> list[str]:
-    """The cards that workers run on; none unless ALLQ_DEVICE asks for them."""
-    from worker.cards import visible
+    """The cards that workers run on, as the settings say and torch can."""
+    from worker.processes import planned
 
-    return [] if load().device == "cpu" else visible()
+    return list(planned(load()).cards)
 
 
 def processes() -> int:
     """Of a worker that fills the machine: one a card where it runs on cards, else one a core."""
-    return len(cards()) or len(os.sched_getaffinity(0))
+    from worker.processes import planned
+
+    return planned(load()).count
 
 
 def screening_processes(worker: int) -> list[psutil.Process]:

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -56,6 +56,8 @@ class Stage:
     fields: int
     rates: tuple[float, ...]
     of: str | None = None
+    card_bytes: int | None = None
+    """of a card's memory, at most, in tensors of this process; None where no card is used"""
 
     @property
     def rate(self) -> float:
@@ -78,12 +80,20 @@ class Profile:
 
 
 def profile(
-    paths: Sequence[Path], model: str | None, repeat: int, servers: Mapping[str, str | None], *, parts: bool = True
+    paths: Sequence[Path],
+    model: str | None,
+    repeat: int,
+    servers: Mapping[str, str | None],
+    *,
+    parts: bool = True,
+    seconds: float = 0.0,
 ) -> Profile:
     """Time each stage alone, in this process, on those of `paths` that can be decoded.
 
-    `servers`: what is recorded into, SQLite (None) and PostgreSQL (a URL), by name. `parts`: those of preparing and of
-    the networks, too, where they are computed on the processor.
+    Each repeat does all fields once, and again until it has taken `seconds`; recording does them once. `servers`: what
+    is recorded into, SQLite (None) and PostgreSQL (a URL), by name. `parts`: those of preparing and of the networks,
+    too, where they are computed on the processor. On a card decoding and segmenting are timed as a worker does them,
+    one batch beside the other, and each by itself.
     """
     import cv2
 
@@ -115,10 +125,24 @@ def profile(
     def prepare_together() -> list[Any]:
         assert classifier.batches is not None
         futures = []
-        for start in range(0, len(loaded.values), size):
-            files = [data for _, data in loaded.values[start : start + size]]
+        for files in together():
             futures += classifier.batches.submit(files, max_pixels=settings.max_pixels)
         return [future.result() for future in futures]
+
+    def together() -> Iterator[list[bytes]]:
+        for start in range(0, len(loaded.values), size):
+            yield [data for _, data in loaded.values[start : start + size]]
+
+    def decode_on_card() -> list[Any]:
+        assert classifier.batches is not None
+        found = [classifier.batches.decode(files, max_pixels=settings.max_pixels) for files in together()]
+        if card is not None:
+            card.synchronize()  # decoding returns when the card has been told to
+        return found
+
+    def prepare_on_card() -> list[Any]:
+        assert classifier.batches is not None
+        return [field for images in on_card.values for field in classifier.batches.prepare_decoded(images)]
 
     def batches() -> Iterator[list[Any]]:
         for start in range(0, len(prepared.values), size):
@@ -130,28 +154,36 @@ def profile(
     def assess_all() -> list[Any]:
         return [assessment for part, output in inferred.values for assessment in classifier.assess(part, output)]
 
-    loaded = _timed("read, hash", len(paths), read, repeat)
+    def timed(name: str, fields: int, work: Callable[[], list[Any]]) -> _Timed:
+        return _timed(name, fields, work, repeat, seconds=seconds, card=card)
+
+    card = _card(classifier)
+    loaded = timed("read, hash", len(paths), read)
     loaded.values[:] = [entry for entry in loaded.values if _decodes(entry[1], settings, classifier.decode_side)]
     count = len(loaded.values)
     if not count:
         raise SystemExit("None of these fields can be decoded: name a folder of slides.")
     done = [loaded.timed]
     if classifier.batches is None:
-        decoded = _timed("decode", count, decode_all, repeat)
-        prepared = _timed("segment, prepare", count, prepare_all, repeat)
+        decoded = timed("decode", count, decode_all)
+        prepared = timed("segment, prepare", count, prepare_all)
         done += [decoded.timed, prepared.timed]
         if parts:
             done += _parts_of_preparing(prepared.timed.name, prepare_all, count, repeat)
     else:  # on a card both are done by the batch, by card and host in turn
         prepare_together()  # the first batch tries the decoder
-        prepared = _timed("decode, segment (card)", count, prepare_together, repeat)
+        prepared = timed("decode, segment (card)", count, prepare_together)
+        on_card = timed("decode", count, decode_on_card)
+        segmented = timed("segment, prepare", count, prepare_on_card)
+        del on_card.values[:]
         done.append(prepared.timed)
+        done += [replace(each.timed, of=prepared.timed.name) for each in (on_card, segmented)]
     classifier.classify(prepared.values[:size])  # the first call of an engine is slower
-    inferred = _timed(f"networks ({classifier.engine_name})", count, infer_all, repeat)
+    inferred = timed(f"networks ({classifier.engine_name})", count, infer_all)
     done.append(inferred.timed)
     if parts and classifier.engine_name.startswith("openvino"):
         done += _parts_of_networks(inferred.timed.name, classifier, list(batches()), settings, repeat)
-    assessed = _timed("assess", count, assess_all, repeat)
+    assessed = timed("assess", count, assess_all)
     done.append(assessed.timed)
     digests = [digest for digest, _ in loaded.values]
     for name, server in servers.items():
@@ -170,14 +202,31 @@ class _Timed:
     values: list[Any]
 
 
-def _timed(name: str, fields: int, work: Callable[[], list[Any]], repeat: int) -> _Timed:
+def _timed(
+    name: str, fields: int, work: Callable[[], list[Any]], repeat: int, *, seconds: float, card: Any = None
+) -> _Timed:
     rates: list[float] = []
     values: list[Any] = []
+    if card is not None:
+        card.reset_peak_memory_stats()
     for _ in range(repeat):
+        passes, taken = 0, 0.0
         started = time.perf_counter()
-        values = work()
-        rates.append(fields / (time.perf_counter() - started))
-    return _Timed(Stage(name=name, fields=fields, rates=tuple(rates)), values)
+        while passes == 0 or taken < seconds:
+            values = work()
+            passes, taken = passes + 1, time.perf_counter() - started
+        rates.append(passes * fields / taken)
+    peak = None if card is None else int(card.max_memory_allocated())
+    return _Timed(Stage(name=name, fields=fields, rates=tuple(rates), card_bytes=peak), values)
+
+
+def _card(classifier: Classifier) -> Any:
+    """`torch.cuda` where the classifier runs on a card, else None."""
+    if "-cuda-" not in classifier.engine_name:
+        return None
+    import torch
+
+    return torch.cuda
 
 
 def _parts_of_preparing(of: str, work: Callable[[], object], fields: int, repeat: int) -> list[Stage]:

@@ -1,17 +1,21 @@
 """How fast a folder is screened: the whole path, and each stage alone.
 
     python benchmarks/throughput.py FOLDER --workers 2 --engine openvino --repeat 3 [--json]
+    python benchmarks/throughput.py FOLDER --device cuda --batch 64
 
 The whole path is timed from the start of `submit` until the last row is committed, on a new database each time, with
 workers that run already and have their model loaded. The stages are timed one after the other in this process; a
-worker does them at the same time. Nothing of an existing installation is touched: database and broker are made for the
-purpose, in a temporary folder, or on the server that `--database-url` names.
+worker does them at the same time. On cards there is one process for each, and every measurement takes half a minute or
+more (`--seconds`): fields are screened again and again, in files of other bytes with the same pixels. Nothing of an
+existing installation is touched: database and broker are made for the purpose, in a temporary folder, or on the server
+that `--database-url` names.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -19,14 +23,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.errors import AllqError
+from allq.settings import load
 from benchmarks import measuring
+from benchmarks.multiplied import multiplied
 from benchmarks.stages import Stage, profile
+from models.engines.choose import require_cuda
+from worker.processes import planned
+
+_ON_CARDS: Final = 30.0
+"""Seconds of a measurement: a card's clock takes some to settle."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,10 +104,15 @@ def show(runs: Sequence[Run], measured: Sequence[Stage], arguments: argparse.Nam
         console.print(table)
     if measured:
         table = Table(title=f"Each stage alone, one process, median of {arguments.repeat}")
-        for name in ("stage", "fields", "fields/s", "ms a field"):
+        on_card = any(stage.card_bytes is not None for stage in measured)
+        for name in ("stage", "fields", "fields/s", "ms a field", *(["card, MiB at most"] if on_card else [])):
             table.add_column(name, justify="left" if name == "stage" else "right")
         for stage in measured:
-            table.add_row(stage.name, str(stage.fields), f"{stage.rate:.1f}", f"{1000 / stage.rate:.2f}")
+            name = f"  {stage.name}, alone" if stage.of else stage.name
+            cells = [name, str(stage.fields), f"{stage.rate:.1f}", f"{stage.milliseconds:.2f}"]
+            if stage.card_bytes is not None:
+                cells.append(f"{stage.card_bytes / 2**20:.0f}")
+            table.add_row(*cells)
         console.print(table)
 
 
@@ -106,11 +123,11 @@ def _database_name(arguments: argparse.Namespace) -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="a folder of slides; without it, synthetic ones are made")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: the cores)"
-    )
+    parser.add_argument("--workers", type=int, help="worker processes (default: the cores; always the cards)")
     parser.add_argument("--engine", choices=["auto", "openvino", "torch"], help="default: ALLQ_ENGINE, or auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="default: ALLQ_DEVICE, or auto")
+    parser.add_argument("--batch", type=int, help="fields per network call (default: ALLQ_INFERENCE_BATCH, or 32)")
+    parser.add_argument("--seconds", type=float, help="of each measurement, at least (default: 30 on cards, else 0)")
     parser.add_argument("--model", help="name or id (default: the active one; synthetic slides have their own)")
     parser.add_argument("--database-url", help="a PostgreSQL on which databases may be made (default: embedded SQLite)")
     parser.add_argument("--repeat", type=int, default=3)
@@ -123,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns the exit code."""
     asked = _parse(arguments)
     folder = asked.folder.resolve() if asked.folder else None
-    for name in ("engine", "device"):
-        if value := getattr(asked, name):
-            os.environ[f"ALLQ_{name.upper()}"] = value
+    for name, value in (("ENGINE", asked.engine), ("DEVICE", asked.device), ("INFERENCE_BATCH", asked.batch)):
+        if value is not None:
+            os.environ[f"ALLQ_{name}"] = str(value)
     with measuring.apart() as place:
         try:
             return _measure(asked, folder, place)
@@ -136,6 +153,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(asked: argparse.Namespace, folder: Path | None, place: Path) -> int:
     model: str | None = asked.model
+    processes = planned(load(), concurrency=asked.workers)
+    if processes.not_followed is not None:
+        print(processes.not_followed, file=sys.stderr)
+    if processes.on_card:
+        require_cuda()  # workers without it would leave their chunks to others, and this would wait for ever
+    asked.workers = processes.count
+    if asked.seconds is None:
+        asked.seconds = _ON_CARDS if processes.on_card else 0.0
     if folder is None:
         from imaging.synthetic import write_slides
 
@@ -143,17 +168,14 @@ def _measure(asked: argparse.Namespace, folder: Path | None, place: Path) -> int
         folder = place / "slides"
         write_slides(folder, slides=4, fields=128, seed=5)
         model = model or "synthetic-smears"
-    runs = []
-    for number in range(asked.repeat):
-        print(f"whole path, run {number + 1} of {asked.repeat} …", file=sys.stderr)
-        runs.append(whole_path(folder, model, asked.workers, asked.database_url))
+    runs = _runs(asked, folder, model, place)
     measured: list[Stage] = []
     if asked.stage_fields:
         print("stages …", file=sys.stderr)
         paths = measuring.images(folder, asked.stage_fields)
         servers = {_database_name(asked): asked.database_url}
-        measured = profile(paths, model, asked.repeat, servers, parts=False).stages
-    where = measuring.machine()
+        measured = profile(paths, model, asked.repeat, servers, parts=False, seconds=asked.seconds).stages
+    where = {**measuring.machine(), "batch": str(load().inference_batch)}
     if asked.json:
         document = {
             "machine": where,
@@ -167,6 +189,21 @@ def _measure(asked: argparse.Namespace, folder: Path | None, place: Path) -> int
     else:
         show(runs, measured, asked, where)
     return 0
+
+
+def _runs(asked: argparse.Namespace, folder: Path, model: str | None, place: Path) -> list[Run]:
+    """All runs of the whole path; where the first is over too soon, all of them with so many fields more."""
+    runs: list[Run] = []
+    while len(runs) < asked.repeat:
+        print(f"whole path, run {len(runs) + 1} of {asked.repeat} …", file=sys.stderr)
+        run = whole_path(folder, model, asked.workers, asked.database_url)
+        if not runs and run.seconds < asked.seconds:
+            times = math.ceil(1.2 * asked.seconds / run.seconds)
+            print(f"{run.seconds:.1f} s are too few: each field {times} times …", file=sys.stderr)
+            folder = multiplied(measuring.images(folder), times, place / f"times-{times}-{run.fields}")
+            continue
+        runs.append(run)
+    return runs
 
 
 if __name__ == "__main__":

@@ -93,6 +93,10 @@ class BatchPreparer:
 
     def prepare(self, files: Sequence[bytes], *, max_pixels: int) -> list[PreparedField | FieldError | MemoryError]:
         """Each file's prepared field, or the error it has: MemoryError for one that the device has no room for."""
+        return self.prepare_decoded(self.decode(files, max_pixels=max_pixels))
+
+    def decode(self, files: Sequence[bytes], *, max_pixels: int) -> list[DecodedTensor | FieldError | MemoryError]:
+        """The first half of `prepare`: each file's pixels on the device, or the error it has."""
 
         def decoded(some: Sequence[bytes]) -> list[DecodedTensor | FieldError]:
             return decode_together(
@@ -100,7 +104,13 @@ class BatchPreparer:
             )
 
         with torch.inference_mode(), self._stream():
-            images = halving(decoded, files)
+            return halving(decoded, files)
+
+    def prepare_decoded(
+        self, images: Sequence[DecodedTensor | FieldError | MemoryError]
+    ) -> list[PreparedField | FieldError | MemoryError]:
+        """The second half of `prepare`, by the same thread as the first: whatever is no picture stays as it is."""
+        with torch.inference_mode(), self._stream():
             alike: dict[tuple[int, ...], dict[int, DecodedTensor]] = defaultdict(dict)
             for place, image in enumerate(images):
                 if isinstance(image, DecodedTensor):

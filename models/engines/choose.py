@@ -43,6 +43,14 @@ def uses_card(settings: Settings) -> bool:
     return settings.device == "cuda"
 
 
+def require_cuda() -> None:
+    """Raise SettingsError where torch can use no card."""
+    import torch  # noqa: PLC0415  # slow to import
+
+    if not torch.cuda.is_available():
+        raise SettingsError("Torch finds no CUDA device: set ALLQ_DEVICE=cpu, or mend the driver.")
+
+
 def _has_cuda() -> bool:
     """Whether asking torch is worth its import: without the driver's device node there is no CUDA device."""
     if not Path("/dev/nvidiactl").exists() and not Path("/dev/dxg").exists():

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allq.errors import ModelDamaged, SettingsError
+from allq.errors import ModelDamaged
 from allq.logging import logger
 from allq.memory import ran_out_of_memory
 from imaging.batched.transfer import fetched, sent
@@ -22,6 +22,7 @@ from models.architectures.make import make_network
 from models.architectures.network import FieldNetwork, Network, Output
 from models.artefact import Arrays, Model, ModelConfiguration
 from models.engines.base import NetworkOutput, Pixels, join
+from models.engines.choose import require_cuda
 from models.engines.half import halve
 
 log = logger(__name__)
@@ -43,8 +44,8 @@ class TorchEngine:
 
         Raises SettingsError where no card is, ModelDamaged for weights that don't fit.
         """
-        if cuda and not torch.cuda.is_available():
-            raise SettingsError("Torch finds no CUDA device: set ALLQ_DEVICE=cpu, or mend the driver.")
+        if cuda:
+            require_cuda()
         torch.set_num_threads(threads)
         self._batch = batch
         self._device = torch.device("cuda" if cuda else "cpu")
