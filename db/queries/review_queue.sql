@@ -2,5 +2,5 @@
 -- :limit  integer = 20  at most so many slides
 SELECT slide, call, suspicion, batch, flags, leukocytes, suspects, called_at, queue, fields, failed, model, synthetic
 FROM review_queue
-ORDER BY suspicion DESC, slide_id
+ORDER BY suspicion DESC, slide_id DESC
 LIMIT :limit
