@@ -7,8 +7,8 @@
    runs, as it does every few seconds. Its share is that of its time in the time of the whole path, which screens
    `--fields-per-second` on this machine (benchmarks/throughput.py measures that), the waits for the disk included.
 2. Verifying what was recorded so: events with their findings and slide calls, by the rows.
-3. Verifying a long ledger: `--events` events that tell of no rows, a checkpoint for every `--per-checkpoint`; as many
-   slide calls with their rows, each of a slide of its own; and all of that as a whole.
+3. Verifying a long ledger: `--events` events that tell of no rows, a checkpoint for every `--per-checkpoint`; `--calls`
+   slide calls with their rows, each of a slide of its own; and all of that as a whole. Medians of `--repeat`.
 
 Times are wall time, and user time of all processes in brackets: on a machine that does other things, that divided by
 its cores is the one to look at.
@@ -69,8 +69,10 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=80)
     parser.add_argument("--seal-every", type=int, default=3, help="chunks between two seals")
     parser.add_argument("--fields-per-second", type=float, default=190.0, help="the whole path's, on this machine")
-    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--calls", type=int, default=400_000)
     parser.add_argument("--per-checkpoint", type=int, default=20)
+    parser.add_argument("--repeat", type=int, default=5, help="verifications, of which the median counts")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="allq-benchmark-") as folder:
         values: dict[str, Any] = {"home": Path(folder)}
@@ -85,13 +87,13 @@ def main() -> None:
             )
             artefacts.remember_model(conn, record)
         sealing_while_recording(database, settings, given)
-        verifying_all(database, settings, "recorded: events and their rows")
-        for what, with_rows in (("a long ledger, events alone", False), ("a long ledger, slide calls", True)):
+        verifying_all(database, settings, "recorded: events and their rows", repeat=given.repeat)
+        for what, with_rows, count in (("events alone", False, given.events), ("slide calls", True, given.calls)):
             last = sealing.seal(database, settings).checkpoint
             assert last is not None
-            lengthen(database, settings, given.events, given.per_checkpoint, with_rows=with_rows)
-            verifying_all(database, settings, what, since=last.number)
-        verifying_all(database, settings, "the whole ledger")
+            lengthen(database, settings, count, given.per_checkpoint, with_rows=with_rows)
+            verifying_all(database, settings, f"a long ledger, {what}", repeat=given.repeat, since=last.number)
+        verifying_all(database, settings, "the whole ledger", repeat=given.repeat)
         database.close()
 
 
@@ -118,14 +120,18 @@ def sealing_while_recording(database: Database, settings: Settings, given: Any) 
     print(f"               and of recording alone: {sealer.wall / recording.wall:.1%}")
 
 
-def verifying_all(database: Database, settings: Settings, what: str, *, since: int | None = None) -> None:
-    """Verify, and print how fast."""
-    took = Took()
-    with timed(took):
-        found = verifying.verify(database, Witness(settings.checkpoint_file), since=since, complete=True)
-    assert found.sound, found.problems[:3]
+def verifying_all(database: Database, settings: Settings, what: str, *, repeat: int, since: int | None = None) -> None:
+    """Verify some times, and print how fast: the median, and the slowest and the fastest in brackets."""
+    passes = [Took() for _ in range(repeat)]
+    for took in passes:
+        with timed(took):
+            found = verifying.verify(database, Witness(settings.checkpoint_file), since=since, complete=True)
+        assert found.sound, found.problems[:3]
+    by_wall = sorted(passes, key=lambda took: took.wall)
+    took = by_wall[repeat // 2]
     rate = f"{found.events / took.wall:>10,.0f} events/s ({found.events / took.user:,.0f} by user time)"
-    print(f"verify {what:<32} {found.events:>9,} events, {found.rows:>9,} rows {took}  {rate}")
+    spread = f"{found.events / by_wall[-1].wall:,.0f} to {found.events / by_wall[0].wall:,.0f}"
+    print(f"verify {what:<32} {found.events:>9,} events, {found.rows:>9,} rows {took}  {rate}; {spread}")
 
 
 def lengthen(database: Database, settings: Settings, count: int, per_checkpoint: int, *, with_rows: bool) -> None:

@@ -11,6 +11,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
@@ -53,6 +54,17 @@ class Part:
 
 def parts(database: Database, conn: Connection, after: int, upto: int) -> Iterator[Part]:
     """All parts of the leaves after `after` up to `upto`, in their order, as `conn`'s transaction sees them."""
+    done = after
+    try:
+        for part in _by_processes(database, conn, after, upto):
+            done = part.upto
+            yield part
+    except BrokenProcessPool:  # one of them was killed, for its memory perhaps: the rest is read by this one
+        for start in range(done, upto, PART):
+            yield _unread(start, min(start + PART, upto))
+
+
+def _by_processes(database: Database, conn: Connection, after: int, upto: int) -> Iterator[Part]:
     sight = _Sight.of(conn)
     workers = cores()
     context = multiprocessing.get_context("spawn")  # a fork would share the connection to the database

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,26 @@ def in_parts(patched: pytest.MonkeyPatch) -> list[bool]:
     patched.setattr(verifying, "WORTH_IT", 1)
     patched.setattr(verifying_parts, "PART", 5)
     return read
+
+
+def test_what_processes_that_were_killed_leave_is_read_by_the_first_one(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database, settings, reviewer="Dr Tester")
+    alone = verify(database, settings)
+    read = in_parts(monkeypatch)
+    parts = verifying.parts
+
+    def killed(*where: Any) -> Iterator[Part]:
+        for part in parts(*where):
+            for process in multiprocessing.active_children():
+                process.kill()
+            yield part
+
+    monkeypatch.setattr(verifying, "parts", killed)
+    monkeypatch.setattr(verifying_parts, "PART", 1)
+    assert verify(database, settings) == alone
+    assert read[0] and not read[-1]
 
 
 def test_what_is_in_order_is_read_by_several_processes(
