@@ -73,23 +73,25 @@ class BatchPreparer:
     def submit(self, files: Sequence[bytes], *, max_pixels: int) -> list[Future[PreparedField]]:
         """Begin to prepare the files together; each future ends with its field, or with the FieldError it has."""
         futures: list[Future[PreparedField]] = [Future() for _ in files]
-
-        def work() -> None:
-            wanted = [place for place, future in enumerate(futures) if future.set_running_or_notify_cancel()]
-            try:
-                prepared = self.prepare([files[place] for place in wanted], max_pixels=max_pixels)
-            except BaseException as error:  # noqa: BLE001  # whoever waits for a field is told
-                for place in wanted:
-                    futures[place].set_exception(error)
-                return
-            for place, field in zip(wanted, prepared, strict=True):
-                if isinstance(field, FieldError | MemoryError):
-                    futures[place].set_exception(field)
-                else:
-                    futures[place].set_result(field)
-
-        self._batches.submit(work)
+        self._batches.submit(self._prepare_for, list(files), list(futures), max_pixels)
         return futures
+
+    def _prepare_for(self, files: list[bytes], futures: list[Future[PreparedField]], max_pixels: int) -> None:
+        wanted = [place for place, future in enumerate(futures) if future.set_running_or_notify_cancel()]
+        try:
+            prepared = self.prepare([files[place] for place in wanted], max_pixels=max_pixels)
+        except BaseException as error:  # noqa: BLE001  # whoever waits for a field is told
+            for place in wanted:
+                futures[place].set_exception(error)
+            # The error has this frame: they would hold each other until the collector comes round.
+            futures.clear()
+            files.clear()
+            return
+        for place, field in zip(wanted, prepared, strict=True):
+            if isinstance(field, FieldError | MemoryError):
+                futures[place].set_exception(field)
+            else:
+                futures[place].set_result(field)
 
     def prepare(self, files: Sequence[bytes], *, max_pixels: int) -> list[PreparedField | FieldError | MemoryError]:
         """Each file's prepared field, or the error it has: MemoryError for one that the device has no room for."""

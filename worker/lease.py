@@ -88,7 +88,7 @@ class Lease:
         remaining = max(0.0, self._deadline - time.monotonic()) + _GRACE
         if not self._stop.wait(remaining):
             log.error("this process hangs and is ended", chunk=self._claim.chunk_id, seconds=self._limit)
-            _end_process()
+            end_process()
 
     def _give_up(self) -> None:
         sentence = f"it was not screened within the time limit for one chunk (ALLQ_TASK_SECONDS={self._limit})"
@@ -98,7 +98,8 @@ class Lease:
         log.error("chunk took too long and was given up", chunk=self._claim.chunk_id, seconds=self._limit)
 
 
-def _end_process() -> None:
+def end_process() -> None:
+    """End this process at once: whoever starts it again finds its chunk as that of one that crashed."""
     os._exit(70)  # nothing less ends a thread that is stuck in a C library, and a container's first process
 
 

@@ -28,6 +28,7 @@ from db.records import Claim, ClaimedField, Failure, FieldOutcome, NewFinding, P
 from imaging.decode import decode
 from imaging.outlines import pack
 from models.classifier import Assessment, Classifier, PreparedField
+from models.engines.choose import card_failed
 from worker.files import read_file
 
 log = logger(__name__)
@@ -48,7 +49,7 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Preparing:
-    """A field whose pixels are being made ready; its file's bytes are let go as soon as they are decoded."""
+    """A field whose pixels are being made ready; its file's bytes are let go when they are."""
 
     field: ClaimedField
     sha256: bytes
@@ -111,6 +112,8 @@ class Pipeline:
         twins: list[_Later] = []
         failures: dict[bytes, Failure] = {}
         starved: list[_Later] = []
+        begun: deque[Collection[Future[PreparedField]]] = deque()
+        at_once = 1 if batches is None else 1 + batches.under_way
 
         def read_ahead() -> None:
             if group := next(groups, None):
@@ -125,8 +128,14 @@ class Pipeline:
                 loaded, unread = _gather(reading.popleft(), starved)
                 faults.reach("compute.read")
                 yield from unread
+                while (
+                    len(begun) >= at_once
+                ):  # large files make small groups: many would be in memory until a batch is full
+                    wait(begun.popleft())
                 read_ahead()
+                ready = len(preparing)
                 yield from self._sorted(loaded, known, seen, twins, preparing)
+                begun.append([entry.future for entry in islice(preparing, ready, None)])
                 del loaded
                 while len(preparing) >= enough:
                     yield from self._classify(preparing, failures, starved)
@@ -204,16 +213,23 @@ class Pipeline:
         threads = _preparers(self._settings)
         # Not a task a field: to hand over one and to wait for the next costs a hundredth of what is done in between.
         for share in range(min(threads, len(loaded))):
-            self._threads.preparers.submit(self._prepare_share, loaded[share::threads], futures[share::threads])
+            entries = deque(zip(loaded[share::threads], futures[share::threads], strict=True))
+            self._threads.preparers.submit(self._prepare_share, entries)
         return futures
 
-    def _prepare_share(self, share: Sequence[_Loaded], futures: Sequence[Future[PreparedField]]) -> None:
-        for entry, future in zip(share, futures, strict=True):
+    def _prepare_share(self, entries: deque[tuple[_Loaded, Future[PreparedField]]]) -> None:
+        while entries:
+            self._prepare_for(*entries.popleft())
+
+    def _prepare_for(self, loaded: _Loaded, future: Future[PreparedField]) -> None:
+        try:
             if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(self._prepare(entry))
-                except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it, whatever it is
-                    future.set_exception(error)
+                future.set_result(self._prepare(loaded))
+        except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it, whatever it is
+            future.set_exception(error)
+            # The error has this frame: with these in it they would hold each other, bytes and all, until the collector
+            # comes round.
+            del loaded, future
 
     def _prepare(self, loaded: _Loaded) -> PreparedField:
         side = self._classifier.decode_side
@@ -359,8 +375,8 @@ def _gather(
 def _reason(field: ClaimedField, error: BaseException) -> Failure:
     """The failure's code and sentence; what is no FieldError was not foreseen and is logged whole.
 
-    `error` is what such a thread met. What is raised in the thread that waits for it is nobody's failure: it ends the
-    chunk.
+    `error` is what such a thread met. What is raised in the thread that waits for it is nobody's failure, nor is a card
+    that answers no more: that ends the chunk.
     """
     if isinstance(error, FieldError):
         return Failure(code=error.code.value, sentence=str(error))
@@ -369,7 +385,7 @@ def _reason(field: ClaimedField, error: BaseException) -> Failure:
             code=FailureCode.OUT_OF_MEMORY.value,
             sentence="it needs more memory than this machine gives, even alone: give it more and use `allq retry`",
         )
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or card_failed(error):
         raise error
     log.error("field failed in an unforeseen way", field=field.id, exc_info=error)
     return unforeseen(error)

@@ -17,6 +17,7 @@ from db.database import Database
 from db.records import Claim, Failure, FieldOutcome, FieldRow, RecordResult, SlideCallRow
 from models import artefact
 from models.classifier import Classifier
+from models.engines.choose import card_failed
 from worker import broker
 from worker.calling import call_due_slides, slide_call_of
 from worker.introduction import introduce
@@ -79,7 +80,8 @@ class Station:
             self._return(claim)
             raise
         except Exception as error:
-            self._return(claim, because_of=unforeseen(error))
+            if not card_failed(error):  # then this process ends, and its chunk is taken for that of one that crashed
+                self._return(claim, because_of=unforeseen(error))
             raise
         except BaseException:
             self._return(claim)

@@ -7,7 +7,9 @@ from structlog.contextvars import bound_contextvars
 from allq import faults
 from allq.errors import AllqError
 from allq.logging import logger
+from models.engines.choose import card_failed
 from worker.app import SCREEN_TASK, current_app
+from worker.lease import end_process
 from worker.requests import ScreeningTask
 from worker.station import current_station
 
@@ -18,12 +20,18 @@ app = current_app()
 
 @app.task(name=SCREEN_TASK, base=ScreeningTask)
 def screen(chunk_id: int) -> None:
-    """Screen one chunk. Never raises: SQL tells what became of it, and housekeeping delivers it again if need be."""
+    """Screen one chunk. Never raises: SQL tells what became of it, and housekeeping delivers it again if need be.
+
+    A process whose card answers no more would take chunk after chunk, faster than those that screen: it ends.
+    """
     with bound_contextvars(chunk=chunk_id):
         try:
             current_station().screen_chunk(chunk_id)
         except AllqError as error:
             log.error("chunk not screened", problem=str(error))
-        except Exception:
+        except Exception as error:
             log.exception("chunk not screened")
+            if card_failed(error):
+                log.error("this process is ended: its card answers no more")
+                end_process()
         faults.reach("acknowledge.due")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Final
 
 from allq.errors import SettingsError
+from allq.memory import ran_out_of_memory
 from allq.settings import Settings
 from models.architectures.registry import has_blueprint
 from models.artefact import Model
 from models.engines.base import Engine
+
+_CARD_FAILED: Final = ("CUDA error:", "cuDNN error:", "CUDA driver error:")
+"""How torch begins what CUDA and its libraries say."""
 
 
 def start(model: Model, settings: Settings) -> Engine:
@@ -49,6 +54,16 @@ def require_cuda() -> None:
 
     if not torch.cuda.is_available():
         raise SettingsError("Torch finds no CUDA device: set ALLQ_DEVICE=cpu, or mend the driver.")
+
+
+def card_failed(error: BaseException) -> bool:
+    """Whether an error says that this process's card answers no more: whatever it is asked next fails, too.
+
+    Lack of memory is no such error. (docs.pytorch.org/docs/stable/generated/torch.AcceleratorError.html)
+    """
+    if ran_out_of_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    return type(error).__name__ == "AcceleratorError" or any(words in str(error) for words in _CARD_FAILED)
 
 
 def _has_cuda() -> bool:

@@ -1,8 +1,11 @@
 """One process's means to screen, without Celery: what it does with a chunk that it can't finish."""
 
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from allq.errors import DatabaseUnreachable, ModelNotFound
 from db.database import Database
@@ -64,6 +67,47 @@ def test_an_unforeseen_error_is_counted(database, here, lone_field, monkeypatch)
     ((code, sentence),) = store.rows(database, "SELECT failure, failure_sentence FROM field")
     assert code == "internal"
     assert "ZeroDivisionError" in sentence
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: unspecified launch failure"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_card_that_answers_no_more_leaves_its_chunk_as_that_of_a_process_that_crashed(
+    database, here, lone_field, monkeypatch, error
+):
+    def failed(*_):
+        raise error
+
+    monkeypatch.setattr(here, "classifier", lambda _model: None)
+    monkeypatch.setattr(here, "_compute", failed)
+    with pytest.raises(RuntimeError):
+        here.screen_chunk(lone_field)
+    assert chunk_row(database)[0][:3] == ("running", 1, 0), "counted when it is found"
+
+
+_TASK = """
+from worker import tasks
+
+class Station:
+    def screen_chunk(self, chunk_id):
+        raise RuntimeError({error!r})
+
+tasks.current_station = Station
+tasks.screen(1)
+"""
+
+
+@pytest.mark.parametrize(("error", "code"), [("CUDA error: unspecified launch failure", 70), ("another one", 0)])
+def test_a_process_whose_card_answers_no_more_ends(error, code):
+    done = subprocess.run(
+        [sys.executable, "-c", _TASK.format(error=error)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert error in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("error", [DatabaseUnreachable("away"), ModelNotFound("gone"), SystemExit()])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -428,3 +429,62 @@ def test_what_waits_for_its_twin_holds_no_bytes(settings, threads, tmp_path):
     for _ in pipeline.screen(claim_of(tmp_path, names), known=lambda _: (), checkpoint=lambda: None):
         held.append(sum(type(each) is _Loaded for each in gc.get_objects()))
     assert max(held) <= 4
+
+
+def test_a_field_that_fails_keeps_nothing_of_its_group_in_memory(settings, threads, tmp_path):
+    names = [f"{number}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    for name in names[1::4]:
+        (tmp_path / name).write_bytes(b"no picture")
+    pipeline = Pipeline(Counting(), settings.model_copy(update={"inference_batch": 4}), threads)
+    gc.collect()
+    gc.disable()
+    try:
+        outcomes = list(pipeline.screen(claim_of(tmp_path, names), known=lambda _: (), checkpoint=lambda: None))
+        threads.preparers.submit(int).result()  # the thread has let go of its last task
+        left = [each for each in gc.get_objects() if type(each) in {_Loaded, PreparedField}]
+    finally:
+        gc.enable()
+    assert sum(outcome.failure is not None for outcome in outcomes) == 3
+    assert not left
+
+
+def test_of_large_files_no_more_than_two_groups_are_in_memory(settings, threads, tmp_path, monkeypatch):
+    names = [f"{number}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    monkeypatch.setattr("worker.pipeline._GROUP_BYTES", 2000)  # two fields, as their claim says
+
+    class Slow(Counting):
+        held: ClassVar[list[int]] = []
+
+        def prepare(self, decoded):
+            time.sleep(0.02)  # the readers are far ahead, if they may
+            self.held.append(sum(type(each) is _Loaded for each in gc.get_objects()))
+            return super().prepare(decoded)
+
+    classifier = Slow()
+    outcomes = screen(settings, threads, claim_of(tmp_path, names), classifier=classifier)
+    assert classifier.sizes == [12]
+    assert all(outcome.finding is not None for outcome in outcomes.values())
+    assert max(classifier.held) <= 4
+
+
+@pytest.mark.parametrize("where", ["prepare", "classify"])
+def test_a_card_that_answers_no_more_is_no_fields_fault(settings, threads, tmp_path, where):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name, 1)
+
+    class Broken(Counting):
+        def prepare(self, decoded):
+            return self.fail() if where == "prepare" else super().prepare(decoded)
+
+        def classify(self, prepared):
+            return self.fail()
+
+        def fail(self):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        screen(settings, threads, claim_of(tmp_path, ["a.png", "b.png"]), classifier=Broken())
