@@ -32,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.errors import AllqError
 from benchmarks import answering, large, measuring, screening, submitting, urgent
 from benchmarks.measuring import QUICK, Bench, Figure, Scale
+from benchmarks.scaling.measure import QUIET
+from benchmarks.scaling.servers import others_busy
 
 RECORD: Final = measuring.DOCS / "benchmarks" / "bars.json"
 BEGIN: Final = "<!-- The table of bars: written by `make bench ARGS=--record`. -->"
@@ -117,7 +119,7 @@ BARS: Final[Mapping[str, Bar]] = {
     ),
     "reduced-calls": Bar(what="the same: equal calls", least=True, value=99.9, unit=" %", digits=2),
     "stat": Bar(
-        what="an urgent slide of 30 fields, from its submission to its call, while a routine batch runs",
+        what="an urgent slide of 30 fields, from its submission to its call's row, while a routine batch runs",
         least=False, value=1, unit=" s", digits=2,
     ),
     "resubmit": Bar(
@@ -172,12 +174,23 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def kept(
-    figures: Iterable[Figure], machine: Mapping[str, str], images: str, scale: Scale, before: Mapping[str, Any]
+    figures: Iterable[Figure],
+    machine: Mapping[str, str],
+    images: str,
+    scale: Scale,
+    before: Mapping[str, Any],
+    *,
+    busy: float = 0.0,
 ) -> dict[str, Any]:
-    """The record with these figures in the places of those it had of the same bars."""
+    """The record with these figures in the places of those it had of the same bars.
+
+    `busy`: the largest share of the processors that others were seen to keep busy.
+    """
     where = f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, {images}"
     if scale != Scale():
         where += ", not at full scale"
+    if busy > QUIET:
+        where += f", while other work kept {busy:.0%} of the processors busy: to be measured again"
     found = {(each["bar"], each["database"]): each for each in before.get("figures", ()) if each["bar"] in BARS}
     for figure in figures:
         found[figure.bar, figure.database] = {
@@ -242,8 +255,11 @@ def _wanted(only: str) -> set[str]:
     return {bar for bar in BARS if not asked or bar in asked or bar.startswith(tuple(f"{name}-" for name in asked))}
 
 
-def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: list[Figure]) -> None:
-    """Measure what is wanted, print each figure as it comes and add it to `figures`.
+def measure(
+    asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: list[Figure], busy: list[float]
+) -> None:
+    """Measure what is wanted, print each figure as it comes and add it to `figures`; to `busy`, what share of the
+    processors others keep busy before each group and at the end.
 
     What can't be measured is said, and the rest goes on: its figures stay away.
     """
@@ -262,12 +278,14 @@ def measure(asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: 
         bench = Bench(folder=chosen, model=asked.model, scale=scale, place=place, servers=servers)
         for group in GROUPS:
             if of_group := wanted & set(group.BARS):
+                busy.append(others_busy())
                 began = time.perf_counter()
                 try:
                     _measure_group(group, bench, of_group, figures)
                 except (Exception, SystemExit) as error:  # noqa: BLE001  # the other groups are measured all the same
                     _tell(error, f"{group.__name__} broke off")
                 measuring.say(f"{group.__name__} took {time.perf_counter() - began:,.0f} s")
+        busy.append(others_busy())
 
 
 def unmeasured(wanted: Collection[str], databases: Collection[str], figures: Iterable[Figure]) -> list[str]:
@@ -315,9 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     scale, wanted, databases = _scale(asked), _wanted(asked.only), _databases(asked)
     figures: list[Figure] = []
+    busy: list[float] = []
     code = 0
     try:
-        measure(asked, scale, wanted, figures)
+        measure(asked, scale, wanted, figures, busy)
     except Exception as error:  # noqa: BLE001  # what has been measured by then is kept
         _tell(error, "broke off")
         code = 1
@@ -328,9 +347,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Not measured; again with --only {','.join(left)}", file=sys.stderr)
     if not figures:
         return code
-    images = "fields of the folder given" if asked.folder else "rendered fields"
-    images += ", on a card" if asked.device == "cuda" else ""
-    record = kept(figures, measuring.machine(), images, scale, before if asked.record else {})
+    images = _images(asked.folder, scale) + (", on a card" if asked.device == "cuda" else "")
+    machine, kept_before = measuring.machine(), before if asked.record else {}
+    record = kept(figures, machine, images, scale, kept_before, busy=max(busy, default=0.0))
     if asked.record:
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -340,6 +359,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         _print(figures, record["machine"])
     return code
+
+
+def _images(folder: Path | None, scale: Scale) -> str:
+    """What was screened, by what `measuring.chosen` does."""
+    if folder is None:
+        return "rendered fields"
+    found = len(measuring.images(folder))
+    if found >= scale.fields:
+        return "fields of the folder given"
+    return f"at most {found:,} fields of the folder given and {scale.fields - found:,} rendered ones or more"
 
 
 def _print(figures: Sequence[Figure], machine: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """A good plain script, to be compared with: the same default network, torch eager, a DataLoader, batches of 64.
 
-    python benchmarks/plain.py FOLDER [--images 512] [--repeat 5] [--processes 2] [--with-levels] [--json]
+    python benchmarks/plain.py FOLDER [--images 512] [--repeat 5] [--processes 2] [--with-levels | --bfloat16] [--json]
 
 What somebody would write who has the model and a folder and needs an answer: a Dataset whose items are decoded,
 segmented and cut into the network's two views, a DataLoader with two processes, the network in single precision on as
@@ -8,7 +8,8 @@ many threads as there are cores, softmax. No queue, no database, no quality chec
 
 The network that screens has weights and activations on 256 levels (docs/decisions/0007), and putting them there takes
 torch longer than convolving. Who writes a plain script would leave that out: so does this, with the same weights as
-ordinary convolutions. `--with-levels` computes what screens.
+ordinary convolutions. `--with-levels` computes what screens; `--bfloat16` rounds to eight bits of mantissa by autocast,
+faster where the processor has instructions for it, and with other numbers than those that screen.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def without_levels(network: FieldNetwork) -> FieldNetwork:
     return plain.eval()
 
 
-def rates(paths: Sequence[Path], model: str | None, *, levels: bool, repeat: int, processes: int) -> list[float]:
+def rates(
+    paths: Sequence[Path], model: str | None, *, levels: bool, bfloat16: bool, repeat: int, processes: int
+) -> list[float]:
     """Fields per second of each of `repeat` passes; loading, starting the processes and one batch are not timed."""
     import torch
     from torch.utils.data import DataLoader
@@ -118,10 +121,10 @@ def rates(paths: Sequence[Path], model: str | None, *, levels: bool, repeat: int
 
     def go_through(at_most: int | None = None) -> list[int]:
         calls: list[int] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             for cells, fields in loader:
                 output = network(network.scale(cells), network.scale(fields))
-                calls += output.logits.softmax(1).argmax(1).tolist()
+                calls += output.logits.float().softmax(1).argmax(1).tolist()
                 if at_most is not None and len(calls) >= at_most:
                     break
         return calls
@@ -138,11 +141,16 @@ def rates(paths: Sequence[Path], model: str | None, *, levels: bool, repeat: int
 
 def main() -> None:
     """Measure and print."""
-    given = measuring.asked(
-        __doc__, images=512, cores="--processes", flags={"--with-levels": "the network that screens"}
+    flags = {"--with-levels": "the network that screens", "--bfloat16": "the other one in bfloat16"}
+    given = measuring.asked(__doc__, images=512, cores="--processes", flags=flags)
+    found = rates(
+        measuring.images(given.folder, given.images),
+        given.model,
+        levels=given.with_levels,
+        bfloat16=given.bfloat16,
+        repeat=given.repeat,
+        processes=given.processes,
     )
-    paths = measuring.images(given.folder, given.images)
-    found = rates(paths, given.model, levels=given.with_levels, repeat=given.repeat, processes=given.processes)
     measuring.tell(found, as_json=given.json)
 
 

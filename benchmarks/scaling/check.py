@@ -189,11 +189,16 @@ def slowest_line(found: Sequence[Checked]) -> str:
     asked = trips.pop(slowest.case)
     least, most = min(trips.values()), max(trips.values())
     others = f"{least} to {most} times" if least < most else f"{least} times"
-    off = max(abs(each.real.rate / each.predicted - 1) for each in shaped)
+    off, elsewhere = (
+        max(
+            (abs(each.real.rate / each.predicted - 1) for each in found if bool(each.case.mbit) is with_link), default=0
+        )
+        for with_link in (True, False)
+    )
     more = "; why was not looked into" if asked > most else ""
     return (
         f"Over the slowest link a chunk asked {asked} times, in the other runs {others}{more}. "
-        f"Where links are shaped, predictions are off by up to {off:.0%}, and so is what follows for far-away workers."
+        f"Predictions are off by up to {elsewhere:.0%}, where links are shaped by up to {off:.0%}; so is what follows."
     ).replace("%", " %")
 
 

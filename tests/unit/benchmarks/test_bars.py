@@ -6,6 +6,7 @@ import io
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -154,8 +155,16 @@ def groups(monkeypatch):
     def make(error: BaseException) -> None:
         monkeypatch.setattr(bars, "GROUPS", (Group("two"), Group("status", error), Group("bare")))
         monkeypatch.setattr(measuring, "postgresql", lambda given: nullcontext("url"))
+        monkeypatch.setattr(bars, "others_busy", lambda: next(shares, 0.0))
 
-    return make
+    shares = iter(())
+
+    def make_busy(error, *busy):
+        nonlocal shares
+        shares = iter(busy)
+        make(error)
+
+    return make_busy
 
 
 @pytest.mark.parametrize("error", [ValueError("no such thing\nat all"), SystemExit("no such thing"), MemoryError()])
@@ -171,6 +180,24 @@ def test_what_breaks_off_is_said_and_the_others_are_measured_and_kept(groups, tm
     record = json.loads(bars.RECORD.read_text(encoding="utf-8"))
     found = {(each["bar"], each["database"]) for each in record["figures"]}
     assert found == {(bar, name) for bar in ("two", "bare") for name in bars.DATABASES} | {("status", "SQLite")}
+
+
+@pytest.mark.parametrize(("busy", "said"), [((0.02, 0.05), False), ((0.0, 0.0, 0.0, 0.3), True), ((0.4,), True)])
+def test_figures_of_a_machine_that_did_other_things_say_so(groups, tmp_path, monkeypatch, busy, said):
+    groups(SystemExit("no"), *busy)
+    monkeypatch.setattr(bars, "RECORD", tmp_path / "bars.json")
+    monkeypatch.setattr(bars, "write_pages", lambda record: None)
+    bars.main(["--only", "two,status,bare", "--fields", "4", "--record"])
+    for each in json.loads(bars.RECORD.read_text(encoding="utf-8"))["figures"]:
+        assert (f"other work kept {max(busy):.0%} of the processors busy" in each["measured"]) is said
+
+
+def test_a_folder_with_too_few_fields_is_said_to_be_filled_up(tmp_path):
+    for number, content in enumerate(measuring.rendered(3)):
+        (tmp_path / f"{number}.jpg").write_bytes(content)
+    assert bars._images(None, Scale()) == "rendered fields"
+    assert bars._images(tmp_path, replace(Scale(), fields=3)) == "fields of the folder given"
+    assert "3 fields of the folder given and 7 rendered" in bars._images(tmp_path, replace(Scale(), fields=10))
 
 
 def test_what_is_measured_runs_on_the_processor_unless_a_card_is_asked_for(groups, monkeypatch):

@@ -1,4 +1,6 @@
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -41,6 +43,34 @@ def test_unpacking_gives_what_was_packed(found: list[tuple[Leukocyte, float]]) -
         assert other.measures == leukocyte.measures
         assert other.suspicion == pytest.approx(suspicion, abs=1e-5)
         assert np.array_equal(other.outline, leukocyte.outline)
+
+
+def plainly_packed(found: list[tuple[Leukocyte, float]]) -> bytes:
+    """The layout at the top of `imaging.outlines`, number by number."""
+
+    def varint(value: int) -> bytes:
+        return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+    out = varint(len(found))
+    for leukocyte, suspicion in found:
+        for value in (leukocyte.index, *leukocyte.box):
+            out += varint(value)
+        out += struct.pack("<3fH", *leukocyte.centre, leukocyte.area, round(suspicion * 65535))
+        out += b"".join(struct.pack("<f", leukocyte.measures[name]) for name in MEASURES)
+        points = [(int(x), int(y)) for x, y in leukocyte.outline]
+        out += varint(len(points))
+        for (x, y), (before_x, before_y) in zip(points, [(0, 0), *points], strict=False):
+            for step in (x - before_x, y - before_y):
+                out += varint(2 * step if step >= 0 else -2 * step - 1)
+    return out
+
+
+@given(found=st.lists(st.tuples(leukocytes, st.floats(0, 1)), max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_the_bytes_are_those_of_the_layout(found: list[tuple[Leukocyte, float]]) -> None:
+    blob = pack([leukocyte for leukocyte, _ in found], [suspicion for _, suspicion in found])
+    assert blob[:4] == b"ALK\x01"
+    assert zlib.decompress(blob[4:]) == plainly_packed(found)
 
 
 def test_a_leukocyte_takes_about_a_hundred_bytes() -> None:
