@@ -61,7 +61,7 @@ check: develop ## ruff, formatting, mypy strict, and who may import whom
 	@$(BIN)/lint-imports
 
 .PHONY: bench
-bench: develop ## every bar of speed, about 45 minutes; SLIDES=folder, ARGS="--only status" or ARGS=--quick
+bench: develop ## every bar of speed, about 40 minutes; SLIDES=folder, ARGS="--only status" or ARGS=--quick
 	@$(BIN)/python benchmarks/bars.py $(if $(SLIDES),"$(SLIDES)") $(ARGS)
 
 .PHONY: model-report
