@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -68,11 +68,11 @@ def _own(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _look() -> Counter[str]:
+def _look() -> dict[str, float]:
     """Seconds so far, by whose they are. Screens: the forks of the worker, which have its command line."""
     here = psutil.Process()
     workers = [one for one in here.children() if "worker" in one.cmdline()]
-    found = Counter({_SELF: _own(here)})
+    found: defaultdict[str, float] = defaultdict(float, {_SELF: _own(here)})
     for worker in workers:
         found[_FIRST] += _own(worker)
         forks = [one for one in worker.children(recursive=True) if "worker" in one.cmdline()]
@@ -86,7 +86,7 @@ def _look() -> Counter[str]:
     return found
 
 
-def whole_path(folder: Path, model: str | None, server: str, processes: int) -> tuple[float, Counter[str]]:
+def whole_path(folder: Path, model: str | None, server: str, processes: int) -> tuple[float, dict[str, float]]:
     """Seconds of one run by the clock, and of everybody's processor time meanwhile."""
     from models.artefact import find
     from worker.submission import SubmitOptions, submit
@@ -100,8 +100,7 @@ def whole_path(folder: Path, model: str | None, server: str, processes: int) -> 
             seconds, after = time.perf_counter() - began, _look()
     if status.failed:
         raise SystemExit(f"{status.failed} of {status.fields} fields failed: nothing can be compared.")
-    after.subtract(before)
-    return seconds, after
+    return seconds, {who: after[who] - before[who] for who in WHO}
 
 
 def table(passes: Sequence[Pass], fields: int, processes: int) -> str:
