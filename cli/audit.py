@@ -55,18 +55,23 @@ def verify(
     found = settings()
     if checkpoints is not None and not checkpoints.is_file():
         raise UsageError(f"There is no file {checkpoints} with exported checkpoints.")
-    with open_database(found) as database, meter() as shown:
-        verified = verifying.verify(
-            database,
-            Witness(checkpoints or found.checkpoint_file),
-            since=since,
-            complete=complete,
-            progress=shown.stage,
-        )
-    if json:
-        console.emit(_verified_record(verified))
-    else:
-        _show_verified(verified)
+    verified = verifying.Verified()
+    try:
+        with open_database(found) as database, meter() as shown:
+            verifying.verify(
+                database,
+                Witness(checkpoints or found.checkpoint_file),
+                since=since,
+                complete=complete,
+                progress=shown.stage,
+                found=verified,
+            )
+    finally:  # what was wrong until an error is told as well
+        if verified.finished or verified.problems:
+            if json:
+                console.emit(_verified_record(verified))
+            else:
+                _show_verified(verified, since)
     if not verified.sound:
         raise typer.Exit(1)
 
@@ -235,6 +240,7 @@ def _checkpoint_record(checkpoint: Checkpoint | None) -> dict[str, Any]:
 def _verified_record(verified: Verified) -> dict[str, Any]:
     return {
         "sound": verified.sound,
+        "finished": verified.finished,
         "problems": [{"table": one.table, "row": one.row, "what": one.what} for one in verified.problems],
         "events": verified.events,
         "rows": verified.rows,
@@ -245,10 +251,9 @@ def _verified_record(verified: Verified) -> dict[str, Any]:
     } | _checkpoint_record(verified.newest)
 
 
-def _show_verified(verified: Verified) -> None:
+def _show_verified(verified: Verified, since: int | None) -> None:
     from allq.text import plural
     from cli import console
-    from db.schema import KINDS
 
     for remark in verified.remarks:
         console.say(remark, style="yellow")
@@ -257,9 +262,8 @@ def _show_verified(verified: Verified) -> None:
             [console.fixed("table"), console.words("row"), console.words("what is wrong")],
             ((one.table, one.row, one.what) for one in verified.problems),
         )
-        of_rows = sum(one.table not in KINDS for one in verified.problems)
-        what = "The ledger is not as it was sealed" if of_rows else "The schema is not allq's; the rows are as sealed"
-        console.say(f"{what}: {plural(len(verified.problems), 'problem')}.", style="bold red")
+        count = plural(len(verified.problems), "problem")
+        console.say(f"{_verdict(verified, since)}: {count}.", style="bold red")
         return
     newest = verified.newest
     console.pairs(
@@ -271,6 +275,19 @@ def _show_verified(verified: Verified) -> None:
             ("newest", f"checkpoint {newest.number}, {newest.sealed_at}" if newest else "none"),
         ]
     )
+
+
+def _verdict(verified: Verified, since: int | None) -> str:
+    """Of what is not sound."""
+    from db.schema import KINDS
+
+    if any(one.table not in KINDS for one in verified.problems):
+        return "The ledger is not as it was sealed"
+    if not verified.finished:
+        return "The schema is not allq's; not all rows were looked at"
+    if since is not None:
+        return f"The schema is not allq's; the rows of what was sealed after checkpoint {since} are as sealed"
+    return "The schema is not allq's; the rows are as sealed"
 
 
 def _history_record(one: SlideHistory) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def despite_damage(conn: Connection, read: Callable[[], Found]) -> Found:
     """
     try:
         return read()
-    except DBAPIError:
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) is not None:  # the server's own refusal, which ends the transaction
+            raise
         conn.detach()
         _take_anything(conn)
         return read()

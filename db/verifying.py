@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
 from db import checkpoints, merkle, rows_shown, schema
@@ -44,14 +45,21 @@ _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 63) - 1
 """The ends of the numbers that a row can have: what was put in may stand anywhere between them."""
 
+_OF_ANOTHER_SHAPE: Final = (DBAPIError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading rows comes to where a column is gone, or holds what it never did."""
+
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """What was verified, and what is wrong. `waiting`: events that are not sealed yet, the newest ones."""
+    """What was verified, and what is wrong. `waiting`: events that are not sealed yet, the newest ones.
 
+    `finished`: all was looked at that was to be.
+    """
+
+    finished: bool = False
     events: int = 0
     rows: int = 0
     checkpoints: int = 0
@@ -63,8 +71,8 @@ class Verified:
 
     @property
     def sound(self) -> bool:
-        """True when nothing is wrong."""
-        return not self.problems
+        """True when all was looked at and nothing is wrong."""
+        return self.finished and not self.problems
 
 
 def verify(
@@ -74,29 +82,43 @@ def verify(
     since: int | None = None,
     complete: bool = False,
     progress: Progress = lambda *_: None,
+    found: Verified | None = None,
 ) -> Verified:
     """Verify the ledger and the rows that it tells of; with `since`, what was sealed after that checkpoint.
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
     `since` leaves out rows that no event tells of, events put in among the older ones, and what slides and batches
     show. NotFound when there is no such checkpoint.
+
+    `found` is what is returned, and is filled as it comes: what was wrong is in it whatever error ends this. Where the
+    schema has lost tables or columns, or has others, it ends without one at the first rows that can't be read.
     """
     # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
     exported = _Exported(witness)
     with database.read() as conn:
-        return _Verification(database, conn, exported, complete=complete, progress=progress).run(since)
+        found = found or Verified()
+        _Verification(database, conn, exported, found, complete=complete, progress=progress).run(since)
+        return found
 
 
 class _Verification:
     def __init__(
-        self, database: Database, conn: Connection, exported: _Exported, *, complete: bool, progress: Progress
+        self,
+        database: Database,
+        conn: Connection,
+        exported: _Exported,
+        found: Verified,
+        *,
+        complete: bool,
+        progress: Progress,
     ) -> None:
         self._database = database
         self._conn = conn
         self._complete = complete
         self._progress = progress
-        self._found = Verified()
+        self._found = found
         self._more = 0
+        self._misshapen = False
         self._rows = RowsTold(conn, self._report)
         self._exported = exported
         exported.report = self._report
@@ -106,9 +128,23 @@ class _Verification:
             "WHERE l.seq >= :start AND l.seq <= :upto ORDER BY l.seq LIMIT :size"
         )
 
-    def run(self, since: int | None) -> Verified:
+    def run(self, since: int | None) -> None:
+        """All of it, or as far as the shape of the tables lets it come."""
+        try:
+            self._schema()
+            self._ledger(since)
+            self._found.finished = True
+        except _OF_ANOTHER_SHAPE as error:
+            if not self._misshapen:
+                raise
+            self._remark_unfinished(error)
+        finally:
+            if self._more:
+                more = Problem(table="and", row=f"{self._more:,} more", what="are not listed")
+                self._found.problems.append(more)
+
+    def _ledger(self, since: int | None) -> None:
         found = self._found
-        self._schema()
         due = run(self._conn, "SELECT {ago}", {"seconds": EXPORTED_WITHIN}).scalar_one()
         before, tree = self._start(since)
         last = run(self._conn, "SELECT max(seq) FROM leaf").scalar()
@@ -132,9 +168,6 @@ class _Verification:
             self._rows.finish()
             rows_shown.compare(self._conn, self._report)
         found.rows = self._rows.rows
-        if self._more:
-            found.problems.append(Problem(table="and", row=f"{self._more:,} more", what="are not listed"))
-        return found
 
     def _report(self, problem: Problem) -> None:
         if len(self._found.problems) < MOST_PROBLEMS:
@@ -280,6 +313,13 @@ class _Verification:
             "`allq audit seal` does it now."
         )
 
+    def _remark_unfinished(self, error: Exception) -> None:
+        reason = str(getattr(error, "orig", error)).partition("\n")[0]
+        self._found.remarks.append(
+            f"Not all rows were looked at: with the tables and columns as they are, they can't be read ({reason}). Put "
+            "back what is named, as docs/backup.md says, and verify again."
+        )
+
     def _remark_not_exported(self, due: Any) -> None:
         """A file that has stopped growing; `due`: what was sealed until then should be in it."""
         newest = self._exported.newest
@@ -296,6 +336,7 @@ class _Verification:
     def _schema(self) -> None:
         """What keeps the rows as they are, and what people are shown of them; how fast they are found is no matter."""
         for one in schema.differences(self._conn):
+            self._misshapen |= one.kind in {"table", "column"}
             if not one.only_slower:
                 self._report(Problem(table=one.kind, row=one.name, what=one.what))
 

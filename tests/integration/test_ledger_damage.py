@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from allq.errors import LedgerError
 from allq.settings import Settings
 from db import bundle, events, history, recording, reviews, sealing, verifying, verifying_parts
 from db.database import Database
+from db.schema import made as makings
 from db.tables import Base
 from db.witness import Witness
 from tests import store
@@ -76,6 +78,47 @@ def test_a_value_that_the_driver_does_not_read_is_named(
                 change = text(f"UPDATE {table} SET {column.name} = {value} WHERE {where}")
                 conn.execute(change, {key: row[key] for key in keys_of(table)})
                 assert_named(check(), table, (table, column.name))
+
+
+OTHER_KIND = {"sqlite": "BLOB DEFAULT x'00'", "postgresql": "bytea DEFAULT 'x'"}
+
+
+@pytest.mark.parametrize("change", ["gone", "of another kind"])
+@pytest.mark.parametrize("table", sorted(Base.metadata.tables))
+def test_a_table_or_column_that_is_gone_or_of_another_kind_is_named_and_ends_nothing_with_an_error(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str, change: str
+) -> None:
+    for column in (None, *(column.name for column in Base.metadata.tables[table].columns)):
+        with ledger.begin() as conn, monkeypatch.context() as patched:
+            patched.setattr(ledger, "read", lambda conn=conn: nullcontext(conn))
+            patched.setattr(conn, "detach", lambda: None)
+            for kind, view in makings.on_sqlite() if ledger.dialect == "sqlite" else ():
+                if kind == "view":  # one that can't follow keeps its column from being renamed
+                    conn.exec_driver_sql(f"DROP VIEW {view}")
+            conn.exec_driver_sql(f"ALTER TABLE {table} RENAME {f'COLUMN {column}' if column else ''} TO elsewhere")
+            if change != "gone":
+                added = f"{column or 'id'} {OTHER_KIND[ledger.dialect]}"
+                how = f"ALTER TABLE {table} ADD COLUMN {added}" if column else f"CREATE TABLE {table} ({added})"
+                conn.exec_driver_sql(how)
+            found = verifying.verify(ledger, Witness(settings.checkpoint_file))
+            conn.rollback()
+        assert not found.sound
+        named = {(one.table, one.row) for one in found.problems}
+        assert named & {("table", table), ("column", column or "id")}, (table, column, found.problems)
+    assert verify(ledger, settings, complete=True).problems == []
+
+
+@pytest.mark.parametrize(("table", "column"), [("review", "reason"), ("leaf", None)])
+def test_what_can_not_be_read_for_its_schema_is_remarked_upon(
+    ledger: Database, settings: Settings, table: str, column: str | None
+) -> None:
+    with ledger.begin() as conn:
+        conn.exec_driver_sql(f"ALTER TABLE {table} RENAME {f'COLUMN {column}' if column else ''} TO elsewhere")
+    found = verify(ledger, settings)
+    assert not found.finished
+    assert any(one.what.endswith("is missing") for one in found.problems)
+    (remark,) = found.remarks
+    assert "no such" in remark or "does not exist" in remark
 
 
 NO_TIMES = {

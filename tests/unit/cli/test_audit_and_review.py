@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from allq.errors import StoreError
 from allq.settings import load
 from cli.main import app
+from db import rows_shown
 from db.database import Database
 from tests.hand_made import make_batch
 
@@ -102,3 +104,42 @@ def test_of_a_schema_that_is_not_allqs_it_says_that_the_rows_are(batch: int) -> 
     (found,) = lines("audit", "verify", code=1)
     assert found["problems"] == [{"table": "view", "row": "turnaround", "what": "is missing"}]
     assert "the rows are as sealed: 1 problem" in run("audit", "verify", code=1).stderr
+    since = run("audit", "verify", "--since", "1", code=1).stderr
+    assert "the rows of what was sealed after checkpoint 1 are as sealed: 1 problem" in since
+
+
+def test_of_a_schema_from_which_rows_can_not_be_read_it_says_so(batch: int) -> None:
+    run("review", "show", "A-1")
+    run("review", "sign", "A-1", "-d", "agree", "-r", "blasts in both fields")
+    run("audit", "seal")
+    database = Database.open(load())
+    with database.begin() as conn:
+        conn.exec_driver_sql("ALTER TABLE review RENAME COLUMN reason TO because")
+    database.close()
+    (found,) = lines("audit", "verify", code=1)
+    assert (found["sound"], found["finished"]) == (False, False)
+    assert {"table": "column", "row": "reason", "what": "of review is missing"} in found["problems"]
+    shown = run("audit", "verify", code=1)
+    assert "of review is missing" in shown.stdout
+    assert "no such column: r.reason" in " ".join(shown.stderr.split())
+    assert "not all rows were looked at" in shown.stderr
+    assert "unexpectedly" not in shown.stderr
+
+
+def test_what_was_wrong_until_an_error_is_told_as_well(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("audit", "seal")
+    database = Database.open(load())
+    with database.begin() as conn:
+        conn.exec_driver_sql("DROP TRIGGER finding_no_update")
+        conn.exec_driver_sql("UPDATE finding SET call = 'benign' WHERE id = 2")
+    database.close()
+
+    def fails(*_: object) -> None:
+        raise StoreError("The disk does not answer.")
+
+    monkeypatch.setattr(rows_shown, "compare", fails)
+    shown = run("audit", "verify", code=1)
+    assert "finding_no_update" in shown.stdout
+    assert "2 of field" in shown.stdout
+    assert "The disk does not answer." in shown.stderr
+    assert not lines("audit", "verify", code=1)[0]["finished"]
