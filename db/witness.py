@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 from allq.errors import LedgerError
 from allq.logging import logger
 from allq.settings import Settings
+from allq.text import is_utf8
 from db import checkpoints
 from db.checkpoints import Checkpoint
 from db.keys import sync_folder
@@ -207,21 +208,41 @@ def _deliver(conn: Connection, settings: Settings, hook: str) -> None:
     until = time.monotonic() + ROUND_SECONDS
     memory = settings.checkpoint_file.with_name("delivered.json")
     try:
-        sent = json.loads(memory.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        sent = {}
-    for checkpoint, _ in checkpoints.after(conn, int(sent.get(hook, 0))):
+        sent = _read_sent(memory)
+    except OSError as error:
+        log.warning("what hooks have had can't be read", file=str(memory), problem=str(error))
+        return
+    for checkpoint, _ in checkpoints.after(conn, sent.get(hook, 0)):
         try:
             _hand_over(hook, checkpoint)
         except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
             log.warning("a checkpoint was not handed on", checkpoint=checkpoint.number, problem=str(error))
             return
         sent[hook] = checkpoint.number
-        unfinished = memory.with_suffix(".new")
-        unfinished.write_text(canonical(sent), "utf-8")
-        unfinished.replace(memory)
+        try:
+            unfinished = memory.with_suffix(".new")
+            unfinished.write_text(canonical(sent), "utf-8")
+            unfinished.replace(memory)
+        except OSError as error:
+            log.warning("what hooks have had can't be written", file=str(memory), problem=str(error))
+            return
         if time.monotonic() >= until:
             return
+
+
+def _read_sent(memory: Path) -> dict[str, int]:
+    """The last checkpoint that each hook has had; without what is no such number, whoever has written it."""
+    try:
+        found = json.loads(memory.read_text("utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        hook: number
+        for hook, number in found.items()
+        if is_utf8(hook) and type(number) is int and 0 <= number < 1 << 63
+    }
 
 
 def _hand_over(hook: str, checkpoint: Checkpoint) -> None:

@@ -546,6 +546,52 @@ def test_a_hook_that_answers_nonsense_holds_up_nothing(database: Database, setti
     assert numbers(settings) == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param("[]", id="list"),
+        pytest.param('{"HOOK": "x"}', id="word"),
+        pytest.param('{"HOOK": -1}', id="negative"),
+        pytest.param('{"HOOK": 1e9, "\\ud800": 1}', id="fraction"),
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_what_is_no_record_of_deliveries_is_taken_for_none(
+    database: Database, settings: Settings, tmp_path: Path, left: str
+) -> None:
+    command = tmp_path / "hook"
+    command.write_text(f"#!/bin/sh\ncat >> {tmp_path}/handed\n")
+    command.chmod(0o755)
+    memory = settings.checkpoint_file.with_name("delivered.json")
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(left.replace("HOOK", str(command)))
+    screen(database, "A")
+    assert sealing.seal(database, settings.model_copy(update={"ledger_hooks": (str(command),)})).checkpoints == 1
+    assert json.loads((tmp_path / "handed").read_text())["checkpoint"] == 1
+    assert json.loads(memory.read_text()) == {str(command): 1}
+
+
+@pytest.mark.parametrize("blocked", ["delivered.json", "delivered.new"])
+def test_a_record_of_deliveries_that_can_not_be_kept_is_warned_of_and_holds_up_nothing(
+    database: Database, settings: Settings, tmp_path: Path, blocked: str
+) -> None:
+    command = tmp_path / "hook"
+    command.write_text(f"#!/bin/sh\ncat >> {tmp_path}/handed\n")
+    command.chmod(0o755)
+    hooked = settings.model_copy(update={"ledger_hooks": (str(command),)})
+    obstacle = settings.checkpoint_file.with_name(blocked)
+    obstacle.mkdir(parents=True)
+    for name in "AB":
+        screen(database, name)
+        with capture_logs() as logged:
+            assert sealing.seal(database, hooked).checkpoints == 1
+        assert [entry["log_level"] for entry in logged if "what hooks have had" in entry["event"]] == ["warning"]
+    obstacle.rmdir()
+    (tmp_path / "handed").unlink(missing_ok=True)
+    sealing.seal(database, hooked)
+    assert [json.loads(line)["checkpoint"] for line in (tmp_path / "handed").read_text().splitlines()] == [1, 2]
+
+
 @contextmanager
 def unprotected(conn: Connection) -> Iterator[None]:
     """Without what keeps rows as they are, which the database's owner can take away, and puts back afterwards."""
