@@ -257,6 +257,12 @@ _SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
 }
 
 
+_DAMAGE = {
+    "XX001": "The database {where} is damaged ({reason}). Restore it from a backup.",
+    "XX002": "An index of the database {where} is damaged ({reason}). REINDEX it, then run `allq audit verify`.",
+}
+"""By PostgreSQL's code: data_corrupted, index_corrupted."""
+
 _REFUSALS = {
     "28P01": "refuses this user or password. Correct them in ALLQ_DATABASE_URL",
     "28000": "refuses this user from this machine. Correct ALLQ_DATABASE_URL, or the server's pg_hba.conf",
@@ -310,6 +316,9 @@ def _in_plain_words(context: ExceptionContext) -> None:
     if state in {"53100", "53200"}:
         what = "disk" if state == "53100" else "memory"
         raise StoreError(f"The server of the database {where} is out of {what}. Make room and try again.") from None
+    if state in _DAMAGE:
+        reason = without_secrets(message.partition("\n")[0], url)
+        raise StoreError(_DAMAGE[state].format(where=where, reason=reason)) from None
     if state == "25006":
         context.is_disconnect = True  # a session stays read-only when the server no longer is: begin a new one
         raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None

@@ -241,6 +241,16 @@ def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path):
         Database.open(settings_for(tmp_path))
 
 
+@pytest.mark.parametrize(("code", "what"), [("XX001", "Restore it from a backup"), ("XX002", "REINDEX it")])
+def test_damage_that_the_server_finds_is_told_in_a_sentence(postgresql, code, what):
+    url = postgresql.create()
+    database = Database.at(url)
+    with pytest.raises(StoreError, match=rf"is damaged \(invalid page in block 7\)\. {what}"), database.read() as conn:
+        conn.exec_driver_sql(f"DO $$ BEGIN RAISE 'invalid page in block 7' USING ERRCODE = '{code}'; END $$")
+    database.close()
+    postgresql.drop(url)
+
+
 def test_a_home_that_is_no_folder_is_told_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DatabaseUnreachable, match="can't be created"):
