@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.exc import DBAPIError
+
 from allq.errors import AllqError, BrokerUnreachable, ModelError, SchemaOutdated, StoreError
 from allq.settings import Settings, unknown_variables
 from db import activations, schema, sealing
@@ -70,7 +72,7 @@ def checks(settings: Settings) -> Iterator[Check]:
             yield _guarded("schema", lambda: _schema(database))
             yield _guarded("ledger", lambda: _ledger(database, settings))
             yield _guarded("clock", lambda: _clock(database))
-            with suppress(AllqError):
+            with suppress(AllqError, DBAPIError):
                 active = _active(database)
         finally:
             database.close()
@@ -166,6 +168,13 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         )
     except StoreError as error:
         return Check(name=name, ok=False, detail=str(error), advice=_database_advice(error))
+    except DBAPIError as error:
+        return Check(
+            name=name,
+            ok=False,
+            detail=f"the database can't answer what is asked ({str(error.orig).partition(chr(10))[0]})",
+            advice="Put back the tables or columns that the check of the schema names: docs/backup.md says how.",
+        )
     except (AllqError, OSError) as error:
         return Check(name=name, ok=False, detail=str(error), advice="Mend what the message names.")
 

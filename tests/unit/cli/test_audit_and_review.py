@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cli.main import app
 from db import rows_shown
 from db.database import Database
 from tests.hand_made import make_batch
+from worker.health import checks
 
 
 def run(*arguments: str, code: int = 0) -> Result:
@@ -124,6 +126,17 @@ def test_of_a_schema_from_which_rows_can_not_be_read_it_says_so(batch: int) -> N
     assert "no such column: r.reason" in " ".join(shown.stderr.split())
     assert "not all rows were looked at" in shown.stderr
     assert "unexpectedly" not in shown.stderr
+
+
+def test_the_doctor_names_a_table_that_is_gone_and_goes_on(batch: int) -> None:
+    database = Database.open(load())
+    with database.begin() as conn:
+        conn.exec_driver_sql("ALTER TABLE event RENAME TO elsewhere")
+    database.close()
+    found = {check.name: check for check in takewhile(lambda check: check.name != "model", checks(load()))}
+    assert "table event is missing" in found["schema"].detail
+    assert "no such table: event" in found["ledger"].detail
+    assert found["roots"].ok is None
 
 
 def test_what_was_wrong_until_an_error_is_told_as_well(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
