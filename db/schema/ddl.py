@@ -1,7 +1,8 @@
 """CREATE TABLE statements, taken apart into columns and constraints, so that two spellings of one table are equal.
 
 It reads what SQLAlchemy writes for either database, and what SQLite keeps of it, by whatever hand: letters' case, line
-ends, comments and quotes that change nothing are left out.
+ends, comments and quotes that change nothing are left out. What a blank, a digit or a capital letter is, both databases
+know of ASCII alone: to them every other character is part of a name, and none is another's small letter.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Final
 
 Tokens = tuple[str, ...]
@@ -16,11 +18,12 @@ Tokens = tuple[str, ...]
 _TOKEN: Final = re.compile(
     r"--[^\n]*|/\*.*?\*/"
     r"""|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]"""
-    r"|[^\W\d][\w$]*|\d+(?:\.\d+)?|<=|>=|<>|!=|==|\|\||::|\S",
-    re.DOTALL,
+    r"""|[xX]'[^']*'|[A-Za-z_\x80-\U0010FFFF][\w$\x80-\U0010FFFF]*|\d[\w.\x80-\U0010FFFF]*"""
+    r"|<=|>=|<>|!=|==|\|\||::|\S",
+    re.DOTALL | re.ASCII,
 )
 _QUOTES: Final = {'"': '"', "`": "`", "[": "]"}
-_WORD: Final = re.compile(r"[^\W\d][\w$]*")
+_WORD: Final = re.compile(r"[A-Za-z_\x80-\U0010FFFF][\w$\x80-\U0010FFFF]*", re.ASCII)
 _BEGIN_CLAUSES: Final = frozenset(
     {"constraint", "primary", "not", "null", "unique", "check", "default", "collate", "references", "generated", "as"}
 )
@@ -28,19 +31,41 @@ _GO_ON: Final = frozenset({"not", "by", "default", "set", "always"})
 """After these, a word that would begin a clause goes on with one: NOT NULL, BY DEFAULT, DEFAULT NULL, SET NULL."""
 
 _TABLE_CONSTRAINTS: Final = frozenset({"constraint", "primary", "unique", "check", "foreign", "exclude"})
+_VALUES: Final = frozenset({"true", "false", "current_date", "current_time", "current_timestamp"})
+"""Words that in quotes are names, or on SQLite the text itself."""
+
+_KEEP_QUOTES: Final = _BEGIN_CLAUSES | _TABLE_CONSTRAINTS | _VALUES
+_SMALL: Final = {ord(capital): capital.lower() for capital in ascii_uppercase}
+
+
+def small(name: str) -> str:
+    """A name in the letters by which both databases compare those without quotes."""
+    return name.translate(_SMALL)
 
 
 def tokens(sql: str) -> Tokens:
     """The words and signs of a statement: without comments, names in small letters and without quotes."""
-    return tuple(_plain(one) for one in _TOKEN.findall(sql) if not one.startswith(("--", "/*")))
+    return tuple(_plain(one) for one in _words(sql))
+
+
+def quoted_tokens(sql: str) -> Tokens:
+    """The same, with names in quotes as they are: within a query a word in quotes may be no more what it is without.
+
+    `a "left" JOIN b` leaves nothing out on the left, `SELECT "distinct" x` is a text that is called x.
+    """
+    return tuple(one if one[0] in _QUOTES or one[0] == "'" else small(one) for one in _words(sql))
+
+
+def _words(sql: str) -> Iterator[str]:
+    return (one for one in _TOKEN.findall(sql) if not one.startswith(("--", "/*")))
 
 
 def _plain(token: str) -> str:
     end = _QUOTES.get(token[0])
     if end is None or len(token) < 2 or not token.endswith(end):
-        return token if token.startswith("'") else token.casefold()
-    name = token[1:-1].casefold()
-    is_plain = _WORD.fullmatch(name) and name not in _BEGIN_CLAUSES | _TABLE_CONSTRAINTS
+        return token if token.startswith("'") else small(token)
+    name = small(token[1:-1])
+    is_plain = _WORD.fullmatch(name) and name not in _KEEP_QUOTES
     return name if is_plain else f'"{name}"'
 
 
@@ -94,11 +119,12 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """`options`: what stands after the last bracket, as WITHOUT ROWID."""
+    """`options`: what stands after the last bracket, as WITHOUT ROWID. `twice`: names that two columns bear."""
 
     columns: dict[str, Column]
     constraints: tuple[Constraint, ...]
     options: Tokens
+    twice: frozenset[str] = frozenset()
 
 
 def table(sql: str) -> Table:
@@ -110,12 +136,15 @@ def table(sql: str) -> Table:
     end = _closing(words, start)
     columns: dict[str, Column] = {}
     constraints: list[Constraint] = []
+    twice: set[str] = set()
     for item in _parts(words[start + 1 : end]):
         if item[0] in _TABLE_CONSTRAINTS:
             constraints.append(constraint(item))
+        elif item[0] in columns:
+            twice.add(item[0])
         else:
             columns[item[0]] = column(item[1:])
-    return Table(columns=columns, constraints=tuple(constraints), options=words[end + 1 :])
+    return Table(columns=columns, constraints=tuple(constraints), options=words[end + 1 :], twice=frozenset(twice))
 
 
 def constraint(words: Sequence[str]) -> Constraint:

@@ -22,10 +22,10 @@ def differences(conn: Connection) -> Iterator[Difference]:
             yield from _table(name, sql, here[1])
         elif here[0] != table or _spelled(kind, here[1]) != _spelled(kind, sql):
             yield Difference(kind=kind, name=name, what=OTHER, only_slower=_only_finds(kind, sql, here[1]))
-    tables = {name.casefold() for kind, name in wanted if kind in {"table", "view"}}
+    tables = {ddl.small(name) for kind, name in wanted if kind in {"table", "view"}}
     for (kind, name), (table, sql) in sorted(found.items()):
         acts = kind == "trigger" or (kind == "index" and not _only_finds(kind, sql))
-        if acts and table.casefold() in tables and (kind, name) not in wanted:
+        if acts and ddl.small(table) in tables and (kind, name) not in wanted:
             yield Difference(kind=kind, name=name, what=f"on {table} {FOREIGN}")
 
 
@@ -34,8 +34,8 @@ def _only_finds(kind: str, *definitions: str) -> bool:
     return kind == "index" and all(ddl.tokens(sql)[1] != "unique" for sql in definitions)
 
 
-def _spelled(kind: str, sql: str) -> object:
-    return ddl.tokens(sql) if kind == "index" else sql
+def _spelled(kind: str, sql: str) -> ddl.Tokens:
+    return ddl.tokens(sql) if kind == "index" else ddl.quoted_tokens(sql)
 
 
 def _table(name: str, wanted_sql: str, found_sql: str) -> Iterator[Difference]:
@@ -59,6 +59,8 @@ def _columns(table: str, wanted: ddl.Table, found: ddl.Table) -> Iterator[Differ
             yield Difference(kind="column", name=name, what=f"of {table} {MISSING}")
         elif here.clauses != column.clauses or _kept_as(here.type, name in keys) != _kept_as(column.type, name in keys):
             yield Difference(kind="column", name=name, what=f"of {table} {OTHER}")
+    for name in sorted(found.twice):
+        yield Difference(kind="column", name=name, what=f"of {table} stands there twice")
     for name, column in found.columns.items():
         if name not in wanted.columns and column.clauses:
             yield Difference(kind="column", name=name, what=f"of {table} {FOREIGN}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +25,12 @@ from worker.health import _schema
 REVISIONS = [one.revision for one in reversed(list(ScriptDirectory(str(migrate.SCRIPTS)).walk_revisions()))]
 
 
-def rewritten(table: str, old: str, new: str) -> list[str]:
-    """On SQLite: a table whose definition says something else from the start."""
+def rewritten(name: str, old: str, new: str, kind: str = "table") -> list[str]:
+    """On SQLite: a table, view or trigger whose definition says something else from the start."""
     texts = ", ".join("'" + text.replace("'", "''") + "'" for text in (old, new))
     return [
         "PRAGMA writable_schema = ON",
-        f"UPDATE sqlite_master SET sql = replace(sql, {texts}) WHERE type = 'table' AND name = '{table}'",
+        f"UPDATE sqlite_master SET sql = replace(sql, {texts}) WHERE type = '{kind}' AND name = '{name}'",
         "PRAGMA writable_schema = OFF",
     ]
 
@@ -128,6 +129,29 @@ ON_SQLITE = [
         {"column ward of slide is none of allq's"},
     ),
     (["CREATE UNIQUE INDEX once ON Slide (name)"], {"index once on slide is none of allq's"}),
+    (
+        rewritten("slide", "suspicion DOUBLE", "suspicion TEXT CHECK (suspicion < 9), \u017fuspicion DOUBLE"),
+        {"column suspicion of slide is not as allq makes it"},
+    ),
+    (
+        rewritten("slide", "suspicion DOUBLE", "suspicion TEXT CHECK (suspicion < 9), suspicion\u00a0 DOUBLE"),
+        {"column suspicion of slide is not as allq makes it"},
+    ),
+    (
+        rewritten("slide", "suspicion DOUBLE", "suspicion DOUBLE, Suspicion DOUBLE"),
+        {"column suspicion of slide stands there twice"},
+    ),
+    (
+        rewritten("slide", "DEFAULT false", 'DEFAULT "false"'),
+        {"column call_due of slide is not as allq makes it"},
+    ),
+    (
+        [
+            "ALTER TABLE slide ADD COLUMN suspicion\u00a0 DOUBLE",
+            *rewritten("worklist", ".suspicion", ".suspicion\u00a0", "view"),
+        ],
+        {"view worklist is not as allq makes it"},
+    ),
 ]
 ON_POSTGRESQL = [
     (["DROP TRIGGER event_append_only ON event"], {"trigger event_append_only is missing"}),
@@ -425,6 +449,26 @@ def test_whatever_is_not_as_allq_makes_it_is_named_on_sqlite(
     sqlite: Database, statements: list[str], told: set[str]
 ) -> None:
     assert harmed(sqlite, statements) == told
+
+
+def laid_out_anew(sql: str) -> str:
+    """A statement with each word on a line of its own, in other letters, and a remark; what it says stays."""
+    parts = re.split(r"('[^']*')", sql)
+    parts[::2] = [re.sub(r"\s+", "\n\t", part).swapcase() for part in parts[::2]]
+    return "".join(parts) + " -- as before"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), sorted(key for key in makings.on_sqlite() if key[0] in {"trigger", "view"}), ids=str
+)
+def test_a_trigger_or_view_that_is_only_laid_out_otherwise_is_the_same_on_sqlite(
+    sqlite: Database, kind: str, name: str
+) -> None:
+    sql = makings.on_sqlite()[kind, name][1]
+    assert laid_out_anew(sql) != sql
+    assert harmed(sqlite, rewritten(name, sql, laid_out_anew(sql), kind)) == set()
+    told = {f"{kind} {name} is not as allq makes it"}
+    assert harmed(sqlite, rewritten(name, "SELECT", "SELECT DISTINCT", kind)) == told
 
 
 @pytest.mark.parametrize(("statements", "told"), ON_POSTGRESQL)

@@ -51,6 +51,10 @@ def test_what_is_only_spelled_otherwise_is_equal(one, other):
         ("state IN", "state NOT IN"),
         ("chunk_state", "chunk_states"),
         ("\n)", "\n) STRICT"),
+        ("state TEXT", "\u017ftate TEXT"),
+        ("state TEXT", "state\u00a0 TEXT"),
+        ("state TEXT", "state TEXT, State INTEGER"),
+        ("DEFAULT 'pending'", "DEFAULT x'pending'"),
     ],
 )
 def test_what_says_something_else_is_not(one, other):
@@ -69,3 +73,16 @@ def test_what_is_no_table_is_refused():
         ddl.table("CREATE TABLE chunk AS SELECT 1")
     with pytest.raises(ValueError, match="not closed"):
         ddl.table("CREATE TABLE chunk (id INTEGER")
+
+
+def test_of_a_query_letters_and_lines_may_be_others_and_quotes_may_not():
+    query = ddl.quoted_tokens("SELECT s.name FROM slide LEFT JOIN review r ON s.flag = 'A b'")
+    assert ddl.quoted_tokens("select S . name\nfrom SLIDE left join review R -- all\n on s.flag='A b'") == query
+    for other in (
+        """SELECT s.name FROM slide "left" JOIN review r ON s.flag = 'A b'""",
+        "SELECT s.name FROM slide LEFT JOIN review r ON s.flag = 'a b'",
+        """SELECT s.name FROM slide LEFT JOIN review r ON s.flag = "A b" """,
+        "SELECT s.name FROM slide LEFT JOIN review r ON s.\ufb02ag = 'A b'",
+    ):
+        assert ddl.quoted_tokens(other) != query
+    assert ddl.quoted_tokens("SELECT 1e5") != ddl.quoted_tokens("SELECT 1 e5")
