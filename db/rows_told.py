@@ -191,20 +191,21 @@ class RowsTold:
         if table not in self._seen and self.part:
             self._seen[table] = Seen(0)
         elif table not in self._seen:
-            count = run(self.conn, f"SELECT count(*) FROM {table}").scalar_one()
+            count = run(self.conn, _COUNT.format(table=table)).scalar_one()
             # numbers may have gaps where a transaction was rolled back; far ones cost a little more
             self._seen[table] = Seen(2 * count + 1_000)
         return self._seen[table]
 
     def _name_untold(self, table: str, key: str, seen: Seen) -> None:
         there = seen.count - self._gone.get(table, 0)
-        over = run(self.conn, f"SELECT count(*) FROM {table}").scalar_one() - there
+        over = run(self.conn, _COUNT.format(table=table)).scalar_one() - there
         if not over:
             return
-        ids = (row[0] for row in run(self.conn, f"SELECT {key} FROM {table} ORDER BY {key}"))
+        of_table = f"FROM {table} {{not_indexed}}"
+        ids = (row[0] for row in run(self.conn, f"SELECT {key} {of_table} ORDER BY {key}"))
         untold = (number for number in ids if number not in seen)
         if _name(self.report, table, untold, "no event of the ledger tells of it") != over:
-            twice = f"SELECT {key} FROM {table} GROUP BY {key} HAVING count(*) > 1 ORDER BY {key}"
+            twice = f"SELECT {key} {of_table} GROUP BY {key} HAVING count(*) > 1 ORDER BY {key}"
             _name(self.report, table, (row[0] for row in run(self.conn, twice)), _TWICE)
 
     def _compare_digests(self, table: str, told: dict[int, tuple[int, str, str]]) -> None:
@@ -364,6 +365,9 @@ class RowsTold:
     def _finding(self, one: findings.Covered, what: str) -> None:
         self.report(Problem(table="finding", row=f"{one.finding_id} of field {one.field_id}", what=what))
 
+
+_COUNT: Final = "SELECT count(*) FROM {table} {{not_indexed}}"
+"""Of the rows themselves: SQLite counts by the smallest index, which may have been made to leave some out."""
 
 _STRAY_LEUKOCYTES: Final = """
     SELECT l.finding_id FROM finding_leukocytes l

@@ -5,6 +5,7 @@
     {ago}          that clock minus :seconds
     {lock}         at the end of a SELECT: hold these rows until the transaction ends (SQLite's writer holds everything)
     {lock_free}    the same, leaving out rows that someone else holds
+    {not_indexed}  after a table's name: read the table itself, whatever its indexes hold (PostgreSQL chooses by itself)
 
 Rows are locked in one order, which keeps PostgreSQL free of deadlocks: batch, chunks ascending, findings by SHA-256,
 slides ascending. Constants such as 'pending' stand in the text, so that partial indexes are seen to apply.
@@ -26,6 +27,7 @@ _SQLITE = {
     "{ago}": "strftime('%Y-%m-%d %H:%M:%f', 'now', (-:seconds) || ' seconds')",
     "{lock}": "",
     "{lock_free}": "",
+    "{not_indexed}": "NOT INDEXED",
 }
 _POSTGRESQL = {
     "{now}": "date_trunc('milliseconds', clock_timestamp())",
@@ -33,6 +35,7 @@ _POSTGRESQL = {
     "{ago}": "clock_timestamp() - make_interval(secs => CAST(:seconds AS float8))",
     "{lock}": "FOR NO KEY UPDATE",
     "{lock_free}": "FOR NO KEY UPDATE SKIP LOCKED",
+    "{not_indexed}": "",
 }
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
-from db import checkpoints, merkle, rows_shown, schema
+from db import checkpoints, indexes, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -87,8 +87,8 @@ def verify(
     """Verify the ledger and the rows that it tells of; with `since`, what was sealed after that checkpoint.
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
-    `since` leaves out rows that no event tells of, events put in among the older ones, and what slides and batches
-    show. NotFound when there is no such checkpoint.
+    `since` leaves out rows that no event tells of, events put in among the older ones, what slides and batches show,
+    and whether indexes on SQLite hold what their tables do. NotFound when there is no such checkpoint.
 
     `found` is what is returned, and is filled as it comes: what was wrong is in it whatever error ends this. Where the
     schema has lost tables or columns, or has others, it ends without one at the first rows that can't be read.
@@ -167,6 +167,7 @@ class _Verification:
             self._strays()
             self._rows.finish()
             rows_shown.compare(self._conn, self._report)
+            indexes.compare(self._conn, self._report, self._progress)
         found.rows = self._rows.rows
 
     def _report(self, problem: Problem) -> None:
@@ -207,7 +208,7 @@ class _Verification:
 
     def _blocks(self, first: int) -> Iterator[list[Any] | Part]:
         """The leaves from `first` on, in their order: by several processes where there are many and none is missing."""
-        in_order = run(self._conn, "SELECT count(*), min(seq), max(seq) FROM leaf").one()
+        in_order = run(self._conn, "SELECT count(*), min(seq), max(seq) FROM leaf {not_indexed}").one()
         if self._total - first < WORTH_IT or tuple(in_order) != (self._total, 0, self._total - 1):
             yield from self._leaf_rows(first if first else _LEAST, _MOST)
             return

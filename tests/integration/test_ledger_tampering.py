@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from allq.settings import Settings
-from db import schema, sealing, verifying
+from db import indexes, schema, sealing, verifying
 from db.database import Database
 from db.lines import COLUMNS as STATED
 from db.tables import Base
@@ -124,6 +125,7 @@ def as_owner(
             patched.setattr(database, "read", read)
             patched.setattr(conn, "detach", lambda: None)
             patched.setattr(schema, "differences", lambda _: [])  # that triggers are off is no answer here
+            patched.setattr(indexes, "compare", lambda *_: None)  # nor is what SQLite itself finds of kinds of values
             patched.setattr(verifying, "parts", parts_here)
             long, short = 1, verifying.WORTH_IT
             found: dict[int, Verified] = {}
@@ -311,3 +313,65 @@ def test_a_ledger_that_is_cut_back_to_an_earlier_state_is_named(
             assert problem.table in {*STATED, "checkpoint", "finding", "slide", "batch"}
         gone = [one.row for one in problems if one.table == "checkpoint" and "was exported and is gone" in one.what]
         assert gone == [str(number) for number in range(checkpoints_left + 1, 5)]
+
+
+A_REVIEW = """
+    INSERT INTO review (slide_id, slide_call_id, reviewer, call, reason, looked_at, decided_at)
+    SELECT slide_id, slide_call_id, 'F', call, reason, looked_at, decided_at FROM review WHERE id = 2
+"""
+A_BATCH = """
+    INSERT INTO batch (root, queue, model_id, operator, settings, created_at)
+    SELECT '/away', queue, model_id, operator, settings, created_at FROM batch WHERE id = 1
+"""
+A_SLIDE = "INSERT INTO event_slide (slide_id, event_id) VALUES (2, (SELECT min(id) FROM event))"
+HIDING: list[tuple[str, str, str, str, tuple[str, str] | None]] = [
+    ("review_slide_id", "slide_id", "reviewer <> 'F'", A_REVIEW, ("review", "3")),
+    ("batch_root", "root", "root <> '/away'", A_BATCH, ("batch", "3")),
+    ("event_slide_event_id", "event_id, slide_id", "event_id > 1", A_SLIDE, None),
+    ("slide_suspicion", "suspicion, id", "suspicion IS NOT NULL AND name <> 'A'", "", None),
+    ("event_batch_id", "batch_id", "chunk_id IS NULL AND batch_id <> 1", "", None),
+]
+"""An index's name and columns, the condition with which it is made anew, what is put in without it, which row it is."""
+
+
+@pytest.mark.parametrize(("index", "columns", "condition", "put_in", "row"), HIDING)
+def test_an_index_on_sqlite_that_leaves_rows_out_beneath_the_text_of_allqs_is_named(
+    ledger: Database,
+    settings: Settings,
+    index: str,
+    columns: str,
+    condition: str,
+    put_in: str,
+    row: tuple[str, str] | None,
+) -> None:
+    if ledger.dialect != "sqlite":
+        pytest.skip("there it is amcheck that tells")
+    with closing(sqlite3.connect(settings.home / "allq.db", isolation_level=None)) as owner:
+        of = "SELECT tbl_name, sql FROM sqlite_master WHERE name = ?"
+        table, definition = owner.execute(of, (index,)).fetchone()
+        owner.execute(f"DROP INDEX {index}")
+        owner.execute(f"CREATE INDEX {index} ON {table} ({columns}) WHERE {condition}")
+        if put_in:
+            owner.execute(put_in)
+        owner.execute("PRAGMA writable_schema = ON")
+        owner.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (definition, index))
+    with ledger.read() as conn:
+        assert schema.differences(conn) == []
+    stages: list[str] = []
+    witness = Witness(settings.checkpoint_file)
+    found = verifying.verify(ledger, witness, progress=lambda stage, *_: stages.append(stage))
+    assert ("index", index) in rows_named(found)
+    assert rows_named(found) - {("index", index)} == ({row} if row else set())
+    assert "Comparing indexes, by table" in stages
+
+
+def test_an_index_of_somebody_elses_that_fails_keeps_verify_from_nothing(ledger: Database, settings: Settings) -> None:
+    if ledger.dialect != "sqlite":
+        pytest.skip("there it is amcheck that tells")
+    with closing(sqlite3.connect(settings.home / "allq.db", isolation_level=None)) as owner:
+        owner.execute("CREATE INDEX aside ON review (upper(reason))")
+        owner.execute("PRAGMA writable_schema = ON")
+        owner.execute("UPDATE sqlite_master SET sql = replace(sql, 'upper(', 'json(') WHERE name = 'aside'")
+    found = verifying.verify(ledger, Witness(settings.checkpoint_file))
+    assert {problem.table for problem in found.problems} == {"review"}
+    assert "malformed JSON" in found.problems[0].what or "damaged" in found.problems[0].what
