@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from allq.errors import UsageError
-from db import artefacts, events, lines
+from db import artefacts, events, lines, turns
 from db.records import Activation, ModelRecord
 from db.statements import known_moment, on_sqlite, run
 
@@ -44,12 +44,12 @@ def activate(conn: Connection, model: ModelRecord, *, reason: str, actor: str) -
 
     The same model may be activated again: somebody confirms it, for a reason of their own. Of several at once each
     waits until the one before it is committed or given up. UsageError without a reason; StoreError where the database's
-    login has no right to choose.
+    login has no right to choose, or another session keeps it waiting.
     """
     reason = reason.strip()
     if not reason:
         raise UsageError("An activation needs a reason: give it with --reason.")
-    _alone(conn)
+    turns.wait(conn, "activation")  # the highest number holds: they must be drawn in the order of the commits
     artefacts.remember_model(conn, model, actor=actor)
     values = {"model_id": artefacts.key_of(conn, model.id), "activated_by": actor, "reason": reason}
     number, at = run(conn, _APPEND[on_sqlite(conn)], values).one()
@@ -69,9 +69,3 @@ def activate(conn: Connection, model: ModelRecord, *, reason: str, actor: str) -
         reason=reason,
         activated_at=known_moment(at),
     )
-
-
-def _alone(conn: Connection) -> None:
-    """The highest number holds: they must be drawn in the order of the commits. (Who writes to SQLite is alone.)"""
-    if not on_sqlite(conn):
-        run(conn, "SELECT pg_advisory_xact_lock(hashtext('allq activation'))")

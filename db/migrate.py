@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
 
+from db import turns
+
 if TYPE_CHECKING:
     from db.database import Database
 
@@ -54,7 +56,7 @@ def upgrade(database: Database, progress: Callable[[str], None] | None = None) -
 
     with database.begin() as conn:
         if conn.dialect.name == "postgresql":
-            conn.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('allq schema'))")
+            conn.exec_driver_sql(turns.SCHEMA)
         config = Config(attributes={"connection": conn, "on_version_apply": on_version_apply})
         config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
         command.upgrade(config, "head")

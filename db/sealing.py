@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from allq import faults
 from allq.errors import LedgerError
 from allq.settings import Settings
-from db import bulk, checkpoints, events, keys, witness
+from db import bulk, checkpoints, events, keys, turns, witness
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -62,12 +62,14 @@ class Sealed:
     """What a round has sealed. `checkpoint` is the newest one, None in a ledger without events.
 
     `damaged`: those of the events whose time is none. They are sealed as they stand, and `verify` names them.
+    `held_by`: the session that was at it, where something was left to it.
     """
 
     events: int
     checkpoints: int
     checkpoint: Checkpoint | None
     damaged: tuple[int, ...] = ()
+    held_by: str | None = None
 
 
 def event_columns(conn: Connection) -> str:
@@ -106,9 +108,10 @@ def require_sealer(database: Database, settings: Settings) -> None:
 def seal(database: Database, settings: Settings, *, wait: bool = False) -> Sealed:
     """Seal what is unsealed, and write checkpoints to the file and the hooks.
 
-    Does nothing when another process is at it, unless `wait`. LeftToOthers when this login may not seal or this machine
-    has not the key: what others have sealed is written to this machine's file all the same. LedgerError when the
-    database has lost checkpoints that the file has, or the file can't be written.
+    Does nothing when another process is at it, unless `wait`; StoreError when that one does not let go. LeftToOthers
+    when this login may not seal or this machine has not the key: what others have sealed is written to this machine's
+    file all the same. LedgerError when the database has lost checkpoints that the file has, or the file can't be
+    written.
     """
     try:
         done = _seal_what_is_due(database, settings, wait=wait)
@@ -121,13 +124,17 @@ def seal(database: Database, settings: Settings, *, wait: bool = False) -> Seale
 def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> Sealed:
     events_sealed = made = 0
     damaged: list[int] = []
+    held_by: str | None = None
     with database.read() as conn:
         _require_right(conn)
         due = unsealed(conn)
     while due:
         faults.reach("seal.begin")
         with database.begin() as conn:
-            if not _alone(conn, wait=wait):
+            if wait:
+                turns.wait(conn, "sealing")
+            elif not turns.taken(conn, "sealing"):
+                held_by = turns.holder(conn, "sealing")
                 break
             rows = _seal_some(conn, settings)
             faults.reach("seal.written")
@@ -135,14 +142,14 @@ def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> 
         events_sealed, made = events_sealed + len(rows), made + (len(rows) > 0)
         damaged += [row[0] for row in rows if not is_time(row[1])]
         due = len(rows) == AT_ONCE
-    return Sealed(events=events_sealed, checkpoints=made, checkpoint=None, damaged=tuple(damaged))
+    return Sealed(events=events_sealed, checkpoints=made, checkpoint=None, damaged=tuple(damaged), held_by=held_by)
 
 
 def rotate_key(database: Database, settings: Settings, *, actor: str) -> SigningKey:
     """Let a new key sign from the next checkpoint on; the old one signs that it does, and is destroyed."""
     seal(database, settings, wait=True)
     with database.begin() as conn:
-        _alone(conn, wait=True)
+        turns.wait(conn, "sealing")
         key = _key(conn, settings)
         new = keys.next_key(settings.ledger_key_file)
         body = {"from": key.public.hex(), "to": new.public.hex()}
@@ -161,7 +168,7 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
     seen = witness.Witness(settings.checkpoint_file).last()
     with database.begin() as conn:
         _require_right(conn)
-        _alone(conn, wait=True)
+        turns.wait(conn, "sealing")
         if seen is None:
             return None
         try:
@@ -186,15 +193,6 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
         _seal_some(conn, settings, given_up=seen)
     _exported(database, settings)
     return seen
-
-
-def _alone(conn: Connection, *, wait: bool) -> bool:
-    if on_sqlite(conn):
-        return True  # whoever writes is alone
-    if wait:
-        run(conn, "SELECT pg_advisory_xact_lock(hashtext('allq sealer'))")
-        return True
-    return bool(run(conn, "SELECT pg_try_advisory_xact_lock(hashtext('allq sealer'))").scalar())
 
 
 def _require_right(conn: Connection) -> None:

@@ -26,6 +26,8 @@ log = logger(__name__)
 
 _NAMED: Final = 10
 """So many damaged events are named in one entry of the log; `verify` names them all."""
+_HELD_LONG: Final = 60.0
+"""Seconds. A sealer of allq's lets others have their turn after each checkpoint."""
 
 
 class Sealer:
@@ -37,6 +39,9 @@ class Sealer:
         self._seal_at = 0.0
         self._problem = ""
         self._left_to_others = False
+        self._held_by: str | None = None
+        self._held_since = 0.0
+        self._told_of_holder = False
 
     def seal(self, database: Database, *, now: bool = False) -> None:
         """Seal what is due; with `now`, without waiting for the time. What prevents it is logged once.
@@ -55,6 +60,7 @@ class Sealer:
                     count=len(sealed.damaged),
                     events=list(sealed.damaged[:_NAMED]),
                 )
+            self._watch(sealed.held_by)
             if self._problem:
                 log.warning("sealing goes on", after=self._problem)
             self._problem, self._left_to_others = "", False
@@ -64,6 +70,20 @@ class Sealer:
             else:
                 self._say(error)
         self._seal_at = time.monotonic() + self._settings.seal_seconds
+
+    def _watch(self, holder: str | None) -> None:
+        """Say once of a session that has kept the turn for long: it need not be a sealer's."""
+        if holder is None or holder != self._held_by:
+            self._held_by, self._held_since, self._told_of_holder = holder, time.monotonic(), False
+            return
+        held = time.monotonic() - self._held_since
+        if held >= _HELD_LONG and not self._told_of_holder:
+            log.warning(
+                "the ledger is not sealed: one session has kept the others from it; end it where it is none of allq's",
+                session=holder,
+                seconds=round(held),
+            )
+            self._told_of_holder = True
 
     def _leave(self, error: LeftToOthers) -> None:
         if not self._left_to_others:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -24,7 +25,7 @@ from structlog.testing import capture_logs
 
 from allq.errors import BrokerUnreachable, LedgerError, NotFound, StoreError, UsageError
 from allq.settings import Settings
-from db import bundle, checkpoints, history, keys, lines, reviews, sealing, verifying, verifying_parts, witness
+from db import bundle, checkpoints, history, keys, lines, reviews, sealing, turns, verifying, verifying_parts, witness
 from db.database import Database
 from db.tables import Base
 from db.verifying import Verified
@@ -224,9 +225,63 @@ def test_there_is_one_sealer_at_a_time(database: Database, settings: Settings) -
         pytest.skip("whoever writes is alone")
     screen(database, "A")
     with database.engine.begin() as other:
-        other.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('allq sealer'))")
+        assert turns.taken(other, "sealing")
         assert sealing.seal(database, settings).events == 0
     assert sealing.seal(database, settings).events == 5
+
+
+@contextmanager
+def kept(database: Database, lock: str) -> Iterator[str]:
+    """Another session that takes a lock and does nothing with it; yields how it is named."""
+    with database.engine.begin() as other:
+        other.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
+        pid, login = other.exec_driver_sql("SELECT pg_backend_pid(), session_user").one()
+        yield f"process {pid} of the server, login {login}"
+
+
+def test_who_waits_for_a_sealer_that_does_not_let_go_is_told_which(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.dialect == "sqlite":
+        pytest.skip("SQLite's own lock is told by its own sentence")
+    screen(database, "A")
+    monkeypatch.setattr(turns, "WAIT_SECONDS", 0.05)
+    told = re.escape("waiting for 0 s with the sealing: ")
+    with kept(database, "hashtext('allq'), hashtext('sealer')") as holder:
+        assert sealing.seal(database, settings).held_by == holder
+        with pytest.raises(StoreError, match=told + holder):
+            sealing.seal(database, settings, wait=True)
+        with pytest.raises(StoreError, match=told + holder):
+            sealing.go_on_after_restore(database, settings, reason="none", actor="tester")
+    with kept(database, "hashtext('allq activation')") as holder:
+        assert sealing.seal(database, settings).held_by is None
+        with pytest.raises(StoreError, match="with the activation: " + holder):
+            store.activate(database, "fits our smears")
+    assert store.activate(database, "fits our smears").number == 1
+    with database.begin() as conn:
+        before = conn.exec_driver_sql("SHOW lock_timeout").scalar()
+        turns.wait(conn, "sealing")
+        assert conn.exec_driver_sql("SHOW lock_timeout").scalar() == before, "what follows waits as it did"
+
+
+def test_a_session_that_keeps_all_sealers_waiting_is_named_once(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.dialect == "sqlite":
+        pytest.skip("SQLite's own lock is told by its own sentence")
+    screen(database, "A")
+    one = sealer.Sealer(settings)
+    with capture_logs() as logged, kept(database, "hashtext('allq'), hashtext('sealer')") as holder:
+        for _ in range(3):
+            one.seal(database, now=True)
+        assert logged == [], "a sealer's turn may take its time"
+        monkeypatch.setattr(sealer, "_HELD_LONG", 0.0)
+        for _ in range(3):
+            one.seal(database, now=True)
+    assert [(entry["log_level"], entry["session"]) for entry in logged] == [("warning", holder)]
+    one.seal(database, now=True)
+    with database.read() as conn:
+        assert not sealing.unsealed(conn)
 
 
 def test_the_key_is_made_once_and_for_nobody_else(database: Database, settings: Settings) -> None:

@@ -1,0 +1,86 @@
+"""Whose turn it is, where only one may be at it: an advisory lock of PostgreSQL, given back with the transaction.
+
+SQLite has one writer anyway. Sealing and the upgrade of the schema lock by two numbers, the choice of the active model
+by one: the server keeps them apart, by functions of their own, so that deploy/postgres/roles.sql can give each to those
+who need it. Whoever may ask for a lock may keep it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from allq.errors import StoreError
+from db.statements import on_sqlite, run
+
+Work = Literal["sealing", "activation"]
+
+WAIT_SECONDS = 30.0
+"""How long somebody waits for their turn: as long as for SQLite's writer."""
+
+SCHEMA: Final = "SELECT pg_advisory_xact_lock(hashtext('allq'), hashtext('schema'))"
+"""Waits for as long as another upgrade takes; roles.sql leaves it to the owner and who seals."""
+
+_KEY: Final[dict[Work, str]] = {
+    "sealing": "hashtext('allq'), hashtext('sealer')",
+    "activation": "hashtext('allq activation')",
+}
+# a number of 64 bits stands in `classid` and `objid` by its halves, two of 32 bits in one each
+_IS: Final[dict[Work, str]] = {
+    "sealing": """
+        l.objsubid = 2 AND CAST(l.classid AS bigint) = CAST(hashtext('allq') AS bigint) & 4294967295
+        AND CAST(l.objid AS bigint) = CAST(hashtext('sealer') AS bigint) & 4294967295
+    """,
+    "activation": """
+        l.objsubid = 1 AND (CAST(l.classid AS bigint) << 32) | CAST(l.objid AS bigint)
+                           = CAST(hashtext('allq activation') AS bigint)
+    """,
+}
+_HOLDER: Final = """
+    SELECT l.pid, a.usename FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND {is_it}
+    LIMIT 1
+"""
+
+
+def wait(conn: Connection, work: Work) -> None:
+    """Wait for the turn. StoreError, which says who has it, after `WAIT_SECONDS`; the transaction may go on."""
+    if on_sqlite(conn):
+        return
+    before = run(conn, "SELECT current_setting('lock_timeout')").scalar_one()
+    try:
+        with conn.begin_nested():
+            _wait_at_most(conn, f"{WAIT_SECONDS * 1000:.0f}ms")
+            run(conn, f"SELECT pg_advisory_xact_lock({_KEY[work]})")
+            _wait_at_most(conn, before)
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
+            raise
+        raise StoreError(
+            f"Another session has kept this one waiting for {WAIT_SECONDS:.0f} s with the {work}: "
+            f"{holder(conn, work) or 'it has just ended'}. Try again; where it is none of allq's, end it."
+        ) from None
+
+
+def taken(conn: Connection, work: Work) -> bool:
+    """Take the turn if it is free; whether it is ours now."""
+    if on_sqlite(conn):
+        return True
+    return bool(run(conn, f"SELECT pg_try_advisory_xact_lock({_KEY[work]})").scalar())
+
+
+def holder(conn: Connection, work: Work) -> str | None:
+    """Which other session has the turn, by what any login may see of it; None where none has."""
+    if on_sqlite(conn):
+        return None
+    found = run(conn, _HOLDER.replace("{is_it}", _IS[work])).one_or_none()
+    if found is None:
+        return None
+    return f"process {found.pid} of the server" + (f", login {found.usename}" if found.usename else "")
+
+
+def _wait_at_most(conn: Connection, time: str) -> None:
+    run(conn, "SELECT set_config('lock_timeout', :time, true)", {"time": time})
