@@ -8,12 +8,7 @@ from allq.errors import NotFound
 from db import events, lines
 from db.lines import canonical
 from db.records import ModelRecord
-from db.statements import on_sqlite, run
-
-_REMEMBER = """
-    INSERT INTO model (sha256, name, architecture, synthetic, configuration, code_version, added_at)
-    VALUES (:sha256, :name, :architecture, :synthetic, :configuration, :code_version, {now})
-"""
+from db.statements import on_sqlite, run, timed
 
 
 def remember_model(conn: Connection, model: ModelRecord, *, actor: str = "allq") -> None:
@@ -29,9 +24,13 @@ def remember_model(conn: Connection, model: ModelRecord, *, actor: str = "allq")
         "configuration": canonical(model.configuration),
         "code_version": model.code_version,
     }
+    column, now = timed(conn, "added_at")
+    names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
     # two may tell PostgreSQL of the same model at once; SQLite's trigger against REPLACE allows no ON CONFLICT
     once = "" if on_sqlite(conn) else "ON CONFLICT (sha256) DO NOTHING"
-    added = run(conn, f"{_REMEMBER} {once} RETURNING id, added_at", values).one_or_none()
+    added = run(
+        conn, f"INSERT INTO model ({names}{column}) VALUES ({marks}{now}) {once} RETURNING id, added_at", values
+    ).one_or_none()
     if added is not None:
         row = lines.row_digest("model", (added.id, *values.values(), added.added_at))
         body = {"model": model.id, "name": model.name, "key": added.id, "row": row}

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from allq.errors import NotFound, StoreError
 from db import artefacts, bulk, events, slidecalls
 from db.records import NewSlide, Queue, RetryResult
-from db.statements import run
+from db.statements import run, timed
 
 _RETRIED = {
     "id": "bigint",
@@ -50,11 +50,12 @@ def create_batch(
         "operator": operator,
         "settings": settings_json,
     }
+    column, now = timed(conn, "created_at")
     batch_id: int = run(
         conn,
-        """
-        INSERT INTO batch (root, raw_root, queue, note, model_id, operator, settings, created_at)
-        VALUES (:root, :raw_root, :queue, :note, :model_id, :operator, :settings, {now}) RETURNING id
+        f"""
+        INSERT INTO batch (root, raw_root, queue, note, model_id, operator, settings{column})
+        VALUES (:root, :raw_root, :queue, :note, :model_id, :operator, :settings{now}) RETURNING id
         """,
         values,
     ).scalar_one()

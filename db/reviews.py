@@ -13,7 +13,7 @@ from db import events, lines
 from db.damaged import despite_damage
 from db.records import ReviewedSlide, ReviewRow, SuspectField
 from db.rows_told import object_of
-from db.statements import flags_of, known_moment, run
+from db.statements import flags_of, known_moment, run, timed
 
 CALLS: Final = ("all-suspected", "no-suspects-seen", "insufficient")
 """What a person can decide: the words of the machine's calls."""
@@ -94,9 +94,10 @@ def sign(conn: Connection, slide: ReviewedSlide, *, call: str, reason: str, revi
         "looked_at": looked_at,
     }
     names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+    column, now = timed(conn, "decided_at")
     review_id, decided_at = run(
         conn,
-        f"INSERT INTO review ({names}, decided_at) VALUES ({marks}, {{now}}) RETURNING id, decided_at",
+        f"INSERT INTO review ({names}{column}) VALUES ({marks}{now}) RETURNING id, decided_at",
         values,
     ).one()
     body = {

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from db import events, lines
 from db.lines import canonical
 from db.records import DUPLICATE, CallSlideOf, FieldRow, SlideCallRow
-from db.statements import flags_of, flags_text, run
+from db.statements import flags_of, flags_text, run, timed
 
 
 def to_call(slides: Mapping[int, Any]) -> list[int]:
@@ -117,10 +117,11 @@ def write(conn: Connection, slide: Any, call: SlideCallRow, *, actor: str, chunk
     }
     canonical(values)  # refuses NaN and infinities
     names = ", ".join(values)
+    column, now = timed(conn, "called_at")
     call_id, called_at = run(
         conn,
         f"""
-        INSERT INTO slide_call ({names}, called_at) VALUES ({", ".join(":" + name for name in values)}, {{now}})
+        INSERT INTO slide_call ({names}{column}) VALUES ({", ".join(":" + name for name in values)}{now})
         RETURNING id, called_at
         """,
         values,

@@ -84,6 +84,14 @@ def on_sqlite(conn: Connection) -> bool:
     return conn.dialect.name == "sqlite"
 
 
+def timed(conn: Connection, column: str) -> tuple[str, str]:
+    """What an INSERT says of the time in its last column: the column and its value, as further items of the lists.
+
+    Nothing on PostgreSQL, where the server sets it: only the table's owner may choose one.
+    """
+    return (f", {column}", ", {now}") if on_sqlite(conn) else ("", "")
+
+
 def moment(value: Any) -> datetime | None:
     """A time as the database gives it, as an aware UTC datetime."""
     return None if value is None else known_moment(value)

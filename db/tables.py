@@ -106,7 +106,8 @@ class Model(Base):
 class Activation(Base):
     """Who chose the model that screens where nobody asks for another, when and why. Append only: the latest holds.
 
-    `activated_at`: PostgreSQL sets it, by a default that only the owner may overrule.
+    `activated_at`: PostgreSQL sets it, by a default that only the owner may overrule; and so `event.at`,
+    `batch.created_at`, `model.added_at`, `slide_call.called_at` and `review.decided_at`.
     """
 
     __tablename__ = "activation"
@@ -368,7 +369,7 @@ class Event(Base):
 
 
 class EventSlide(Base):
-    """Which slides an event concerns. Append only."""
+    """Which slides an event concerns. Append only, and not once it is sealed; on PostgreSQL with the event alone."""
 
     __tablename__ = "event_slide"
     __table_args__ = (Index("event_slide_event_id", "event_id", "slide_id"), {"sqlite_with_rowid": False})

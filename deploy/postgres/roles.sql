@@ -24,14 +24,16 @@
 --     CREATE ROLE allq_upgrade LOGIN PASSWORD '…' IN ROLE allq_owner;
 --     ALTER ROLE allq_upgrade SET role TO allq_owner;   -- so that what it makes belongs to the group
 --
--- It may be run any number of times: it takes away every right that these groups have in the schema, and gives what is
--- stated below. It refuses a schema with a table or view for which nothing is stated.
+-- It may be run any number of times: it takes away every right that these groups have in the schema, and every membership
+-- of theirs in other roles, and gives what is stated below. It refuses a schema with a table or view for which nothing is
+-- stated. Rights to the server's own functions are this database's alone; the groups are those of all its databases.
 
 BEGIN;
 
 DO $$
 DECLARE
     role text;
+    membership record;
 BEGIN
     FOREACH role IN ARRAY ARRAY['allq_owner', 'allq_worker', 'allq_sealer', 'allq_reviewer', 'allq_reader'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
@@ -40,6 +42,14 @@ BEGIN
         EXECUTE format(
             'ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', role
         );
+        -- What another role may do, this one may as its member: none is a member of any.
+        FOR membership IN
+            SELECT r.rolname AS granted, coalesce(format('GRANTED BY %I', g.rolname), '') AS granted_by
+            FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid LEFT JOIN pg_roles g ON g.oid = m.grantor
+            WHERE m.member = role::regrole
+        LOOP
+            EXECUTE format('REVOKE %I FROM %I %s CASCADE', membership.granted, role, membership.granted_by);
+        END LOOP;
     END LOOP;
 END $$;
 
@@ -49,22 +59,26 @@ END $$;
 CREATE TEMPORARY TABLE stated (name text, role text, rights text) ON COMMIT DROP;
 INSERT INTO stated VALUES
     -- What moves: a worker can't say afterwards who submitted a batch, or lay a field into another slide.
-    ('batch', 'allq_worker', 'SELECT, INSERT, UPDATE (slides, fields, skipped, registered_at, cancelled_at)'),
+    ('batch', 'allq_worker', 'SELECT, INSERT (root, raw_root, queue, note, model_id, operator, settings),
+                              UPDATE (slides, fields, skipped, registered_at, cancelled_at)'),
     ('slide', 'allq_worker', 'SELECT, INSERT, UPDATE (complete, fields, screened, failed, cancelled, duplicates,
                               call_due, slide_call_id, suspicion)'),
     ('chunk', 'allq_worker', 'SELECT, INSERT, UPDATE (state, fields, waiting, screened, failed, cancelled, linked,
                               attempt, crashes, owner, lease_until, published_at, started_at, ended_at)'),
-    ('field', 'allq_worker', 'SELECT, INSERT, UPDATE (chunk_id, finding_id, linked, duplicate, state, sha256, failure,
+    ('field', 'allq_worker', 'SELECT, INSERT (slide_id, chunk_id, path, raw_path, size, modified_ns),
+                              UPDATE (chunk_id, finding_id, linked, duplicate, state, sha256, failure,
                               failure_sentence)'),
     -- What stays as it was written. Nobody chooses a number of what is told by the highest: an event far ahead would keep
-    -- later ones from the seal, a slide's call or a review would stay its latest. Nor an event's time, which the server sets.
-    ('model', 'allq_worker', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
-                              added_at)'),
-    ('finding', 'allq_worker', 'SELECT, INSERT, UPDATE (recorded_at)'),
+    -- later ones from the seal, a slide's call or a review would stay its latest. Nor a time that the server sets.
+    ('model', 'allq_worker', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version)'),
+    ('finding', 'allq_worker', 'SELECT, INSERT (sha256, model_id, call, confidence, p_benign, p_early_pre_b, p_pre_b, p_pro_b,
+                                suspicion, novelty, flags, leukocytes, suspects, width, height, quality, engine, code_version,
+                                recorded_at),
+                                UPDATE (recorded_at)'),
     ('finding_leukocytes', 'allq_worker', 'SELECT, INSERT'),
     ('slide_call', 'allq_worker', 'SELECT, INSERT (slide_id, call, confidence, p_benign, p_early_pre_b, p_pre_b, p_pro_b,
                                    suspicion, upper_bound, flags, leukocytes, suspects, fields, screened, failed,
-                                   cancelled, called_at)'),
+                                   cancelled)'),
     ('skipped', 'allq_worker', 'SELECT, INSERT'),
     ('event', 'allq_worker', 'SELECT, INSERT (kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_worker', 'SELECT, INSERT'),
@@ -85,10 +99,8 @@ INSERT INTO stated VALUES
     -- A person who signs off adds a decision, and the event that tells of it. The latest activation is the one with the
     -- highest number: nobody chooses that either, nor its time.
     ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
-    ('review', 'allq_reviewer', 'SELECT, INSERT (slide_id, slide_call_id, reviewer, call, reason, looked_at,
-                                decided_at)'),
-    ('model', 'allq_reviewer', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version,
-                                added_at)'),
+    ('review', 'allq_reviewer', 'SELECT, INSERT (slide_id, slide_call_id, reviewer, call, reason, looked_at)'),
+    ('model', 'allq_reviewer', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version)'),
     ('activation', 'allq_reviewer', 'SELECT, INSERT (model_id, activated_by, reason)'),
     ('event', 'allq_reviewer', 'SELECT, INSERT (kind, actor, batch_id, chunk_id, body)'),
     ('event_slide', 'allq_reviewer', 'SELECT, INSERT'),
@@ -125,7 +137,8 @@ BEGIN
     END IF;
 
     -- Nobody but the owner makes anything here, and nobody enters who is in none of the groups.
-    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, allq_worker, allq_sealer, allq_reviewer, allq_reader',
+                   current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO allq_owner, allq_worker, allq_sealer, allq_reviewer, allq_reader',
                    current_database());
     EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC, allq_owner, allq_worker, allq_sealer, allq_reviewer, allq_reader',
@@ -157,6 +170,25 @@ BEGIN
     END LOOP;
     -- Numbers for rows that are written many at a time are drawn beforehand.
     GRANT USAGE ON SEQUENCE slide_id_seq, chunk_id_seq TO allq_worker;
+
+    -- Who may take a lock may keep it, and all others wait; who may make a large object may fill the disk. Reading large
+    -- objects and giving locks back stays with everybody: a dump does the one, drivers that reuse a session the other.
+    FOR found IN
+        SELECT p.oid::regprocedure AS name FROM pg_proc p
+        WHERE p.pronamespace = 'pg_catalog'::regnamespace
+          AND (p.proname ~ '^pg_(try_)?advisory_(xact_)?lock(_shared)?$'
+               OR p.proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_put', 'lo_truncate',
+                                'lo_truncate64', 'lo_unlink', 'lowrite'))
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC, allq_owner, allq_worker, allq_sealer, allq_reviewer, '
+                       'allq_reader', found.name);
+    END LOOP;
 END $$;
+
+-- Sealing and upgrades lock by two numbers, the choice of the active model by one: neither can be held up by who may only
+-- do the other.
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(integer, integer) TO allq_owner, allq_sealer;
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_try_advisory_xact_lock(integer, integer) TO allq_owner, allq_sealer;
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_xact_lock(bigint) TO allq_owner, allq_reviewer;
 
 COMMIT;

@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from db import events, sealing
+from db import events, sealing, verifying
+from db.witness import Witness
 from tests import store
 
 APPEND_ONLY = {
@@ -59,6 +60,27 @@ def test_a_finding_is_not_replaced_under_a_new_number(written):
         conn.exec_driver_sql(f"{verb} INTO finding ({columns}) SELECT {columns} FROM finding")
     with written.begin() as conn:
         assert conn.exec_driver_sql("SELECT count(*) FROM finding").scalar() == 3
+
+
+def test_the_slides_of_an_event_are_given_with_it_and_none_is_added_later(database, settings):
+    """An event's slides are sealed with it: one more would make `verify` say for ever that it is not as sealed."""
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 2), store.new_slide("B", 2)], chunk_size=2)
+    store.work(database, chunk_ids)
+    before = store.rows(database, "SELECT slide_id, event_id FROM event_slide ORDER BY 1, 2")
+    laid = (
+        "INSERT INTO event_slide (slide_id, event_id) SELECT s.id, e.id FROM slide s, event e "
+        "WHERE NOT EXISTS (SELECT 1 FROM event_slide x WHERE x.slide_id = s.id AND x.event_id = e.id)"
+    )
+    refused = "rows of event_slide are (never changed|written in the transaction of their event)"
+    if database.dialect == "postgresql":  # a sealer may be at it at this moment
+        with pytest.raises(DBAPIError, match=refused), database.begin() as conn:
+            conn.exec_driver_sql(laid)
+    sealing.seal(database, settings)
+    with pytest.raises(DBAPIError, match=refused), database.begin() as conn:
+        conn.exec_driver_sql(laid)
+    assert store.rows(database, "SELECT slide_id, event_id FROM event_slide ORDER BY 1, 2") == before
+    assert verifying.verify(database, Witness(settings.checkpoint_file), complete=True).problems == []
 
 
 def test_events_are_in_canonical_json_and_belong_to_slides(database):

@@ -106,8 +106,10 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
             back = list(conn.execute(text(triggers)).scalars())
             for verb in ("update", "delete"):
                 conn.execute(text(f"DROP TRIGGER event_no_{verb}"))
+            conn.execute(text("DROP TRIGGER event_slide_with_event"))
         else:
             conn.execute(text("DROP VIEW sealer_event"))
+            conn.execute(text("DROP FUNCTION allq_with_event() CASCADE"))
             conn.execute(text("ALTER TABLE event ALTER COLUMN at DROP DEFAULT"))
             back = ["ALTER TABLE event ENABLE TRIGGER event_append_only"]
             conn.execute(text("ALTER TABLE event DISABLE TRIGGER event_append_only"))

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from allq.errors import FailureCode, LedgerError, NoRight, StoreError
-from db import activations, batches, chunks, events, named, reviews, schema, sealing, verifying
+from db import activations, batches, chunks, events, migrate, named, reviews, schema, sealing, verifying
 from db.database import Database
 from db.records import Failure
 from db.tables import Base
@@ -162,6 +162,71 @@ def test_the_file_may_be_run_any_number_of_times_and_takes_back_what_was_given_b
     assert {group: granted(laboratory, group) for group in GROUPS} == before
 
 
+def test_a_group_is_a_member_of_no_other_role_once_the_file_has_run_again(laboratory: Laboratory) -> None:
+    database = make_url(laboratory.url).database
+    for statement in (
+        "GRANT allq_owner TO allq_worker WITH ADMIN OPTION",
+        "GRANT pg_read_all_data TO allq_reader",
+        f"GRANT TEMPORARY, CREATE ON DATABASE {database} TO allq_reader",
+    ):
+        laboratory.server.execute(statement)
+    # by somebody else, too, whose own right it hangs on
+    laboratory.server.execute(f"GRANT pg_monitor TO {laboratory.login('owner')} WITH ADMIN OPTION")
+    laboratory.server.execute(f"GRANT pg_monitor TO allq_sealer GRANTED BY {laboratory.login('owner')}")
+    try:
+        with laboratory.opened_as("worker") as opened, opened.begin() as conn:
+            conn.exec_driver_sql("SET LOCAL ROLE allq_owner")
+            conn.rollback()
+        apply(laboratory.server, laboratory.url)
+        with laboratory.opened_as("owner") as opened:
+            members = "SELECT r.rolname, m.roleid FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member"
+            groups = ", ".join(f"'allq_{group}'" for group in GROUPS)
+            assert store.rows(opened, f"{members} WHERE r.rolname IN ({groups})") == []
+        laboratory.refuses("worker", "SET ROLE allq_owner")
+        laboratory.refuses("reader", "SELECT * FROM event")
+        laboratory.refuses("reader", "CREATE TEMPORARY TABLE mine (id integer)")
+        laboratory.refuses("reader", "CREATE SCHEMA mine")
+    finally:
+        laboratory.server.execute(f"REVOKE pg_monitor FROM {laboratory.login('owner')} CASCADE")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_advisory_lock(hashtext('allq'), hashtext('sealer'))",
+        "SELECT pg_advisory_lock_shared(hashtext('allq'), hashtext('sealer'))",
+        "SELECT pg_try_advisory_lock(hashtext('allq activation'))",
+        "SELECT pg_try_advisory_xact_lock_shared(hashtext('allq activation'))",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_import('/etc/hostname')",
+    ],
+)
+def test_nobody_keeps_a_lock_beyond_a_transaction_or_makes_a_large_object(written: Laboratory, statement: str) -> None:
+    for group in GROUPS:
+        written.refuses(group, statement)
+
+
+def test_a_lock_is_taken_by_those_alone_whose_work_it_orders(written: Laboratory) -> None:
+    sealing_, activation = "hashtext('allq'), hashtext('sealer')", "hashtext('allq activation')"
+    for group in ("worker", "reviewer", "reader"):
+        written.refuses(group, f"SELECT pg_advisory_xact_lock({sealing_})")
+        written.refuses(group, f"SELECT pg_try_advisory_xact_lock({sealing_})")
+    for group in ("worker", "sealer", "reader"):
+        written.refuses(group, f"SELECT pg_advisory_xact_lock({activation})")
+    with written.opened_as("reader") as database, database.read() as conn:
+        conn.exec_driver_sql("SELECT pg_advisory_unlock_all()")  # as asyncpg does before a session is used again
+    elsewhere = Database.at(written.server.url)
+    try:
+        with elsewhere.begin() as conn:
+            conn.exec_driver_sql("SET LOCAL ROLE allq_reader")
+            conn.exec_driver_sql("SELECT pg_advisory_xact_lock(1), lo_create(0)")
+            conn.rollback()
+    finally:
+        elsewhere.close()
+
+
 def test_a_table_for_which_nothing_is_stated_is_refused_by_name(laboratory: Laboratory) -> None:
     with laboratory.opened_as("owner") as database:
         with database.begin() as conn:
@@ -244,6 +309,10 @@ def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
         "INSERT INTO event (id, at, kind, actor, body) VALUES (4611686018427387904, now(), 'x', 'x', '{}')",
         f"INSERT INTO slide_call SELECT {FAR}, {rest('slide_call')} FROM slide_call",
         f"INSERT INTO model SELECT {FAR}, {rest('model')} FROM model",
+        f"INSERT INTO finding SELECT {FAR}, {rest('finding')} FROM finding",
+        f"INSERT INTO batch (id) VALUES ({FAR})",
+        f"INSERT INTO field (id) VALUES ({FAR})",
+        "INSERT INTO field (slide_id, chunk_id, path, size, modified_ns, state) VALUES (1, 1, 'x', 1, 1, 'cancelled')",
         "UPDATE leaf SET hash = ''",
         "INSERT INTO leaf (seq, event_id, hash) VALUES (4611686018427387904, 1, '')",
         "INSERT INTO checkpoint SELECT * FROM checkpoint",
@@ -437,6 +506,37 @@ def test_who_chooses_the_active_model_does_not_choose_when(written: Laboratory, 
     assert before <= newest.activated_at <= after
 
 
+@pytest.mark.parametrize(
+    ("group", "table", "column"),
+    [
+        ("worker", "batch", "created_at"),
+        ("worker", "slide_call", "called_at"),
+        ("worker", "model", "added_at"),
+        ("reviewer", "model", "added_at"),
+        ("reviewer", "review", "decided_at"),
+    ],
+)
+def test_nobody_who_submits_calls_or_decides_chooses_when(
+    written: Laboratory, group: str, table: str, column: str
+) -> None:
+    for at in ("'infinity'", "'2020-01-01'", "now()", "DEFAULT"):
+        written.refuses(group, f"INSERT INTO {table} ({column}) VALUES ({at})")
+    with written.opened_as("reviewer") as database:
+        store.review(database, "A", "insufficient", "out of focus", reviewer="m.meier")
+        now = f"{column} BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp()"
+        assert set(store.rows(database, f"SELECT {now} FROM {table}")) == {(True,)}
+
+
+@pytest.mark.parametrize("group", ["worker", "reviewer"])
+def test_nobody_adds_a_slide_to_an_event_of_before(written: Laboratory, group: str) -> None:
+    with (
+        written.opened_as(group) as database,
+        pytest.raises(IntegrityError, match="written in the transaction of their event"),
+        database.begin() as conn,
+    ):
+        conn.exec_driver_sql("INSERT INTO event_slide SELECT 4711, min(id) FROM event")
+
+
 def test_every_login_that_may_read_the_tables_sees_whether_the_schema_is_allqs(written: Laboratory) -> None:
     for group in ("owner", "worker", "reviewer"):
         with written.opened_as(group) as database, database.read() as conn:
@@ -583,5 +683,6 @@ def test_an_upgrade_by_the_owners_login_finds_the_schema_in_order(laboratory: La
     try:
         with database.begin() as conn:
             assert conn.exec_driver_sql("SELECT current_user").scalar() == "allq_owner"
+        assert migrate.upgrade(database) == [], "it may wait for another's upgrade"
     finally:
         database.close()

@@ -186,6 +186,15 @@ ON_POSTGRESQL = [
         {"function allq_append_only is not as allq makes it: its triggers refuse something else"},
     ),
     (
+        ["CREATE OR REPLACE FUNCTION allq_with_event() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"],
+        {"function allq_with_event is not as allq makes it: its triggers refuse something else"},
+    ),
+    (["DROP TRIGGER event_slide_with_event ON event_slide"], {"trigger event_slide_with_event is missing"}),
+    (
+        ["ALTER TABLE review ALTER COLUMN decided_at DROP DEFAULT"],
+        {"column decided_at of review is not as allq makes it"},
+    ),
+    (
         ["ALTER FUNCTION allq_append_only() SET search_path = other"],
         {"function allq_append_only is not as allq makes it: its triggers refuse something else"},
     ),
