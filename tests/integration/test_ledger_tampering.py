@@ -352,7 +352,13 @@ def test_an_index_on_sqlite_that_leaves_rows_out_beneath_the_text_of_allqs_is_na
         owner.execute(f"DROP INDEX {index}")
         owner.execute(f"CREATE INDEX {index} ON {table} ({columns}) WHERE {condition}")
         if put_in:
+            triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?"
+            kept = owner.execute(triggers, (table,)).fetchall()
+            for name, _ in kept:
+                owner.execute(f"DROP TRIGGER {name}")
             owner.execute(put_in)
+            for _, trigger in kept:
+                owner.execute(trigger)
         owner.execute("PRAGMA writable_schema = ON")
         owner.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (definition, index))
     with ledger.read() as conn:
