@@ -116,6 +116,16 @@ class Constraint:
         start, end = self.text.index("("), self.text.index(")")
         return tuple(one for one in self.text[start + 1 : end] if one != ",")
 
+    @property
+    def names(self) -> Tokens:
+        """Those, and the columns that a foreign key refers to."""
+        depth, found = 0, list[str]()
+        for word in self.text:
+            depth += (word == "(") - (word == ")")
+            if depth and word not in {"(", ","}:
+                found.append(word)
+        return tuple(found)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:

@@ -2,7 +2,7 @@
 
 It keeps views and conditions as trees, not as text, and spells them in its own way, which changes between versions. So
 it is asked how it would answer from the one and from the other: plans are spelled by one hand. That needs no right but
-to read the tables, and runs nothing.
+to read the tables, and runs nothing. What a plan leaves out is compared by the words that the server spells it with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from db.schema import catalogue, ddl
+from db.statements import run
+
 _TIMES: Final = 3
 """A plan goes by statistics, which may be renewed between two questions: it is asked for again before it is told."""
 
@@ -21,7 +24,44 @@ def same_view(conn: Connection, view: str, select: str) -> bool:
     """Whether a view answers as the SELECT that it should be of. Names and types of the columns, which a plan does not
     have, are compared beside it.
     """
-    return any(_answer(conn, view) == _answer(conn, f"({select}) AS {view}") for _ in range(_TIMES))
+    spelled = run(conn, catalogue.VIEW, {"view": view}).scalar_one()
+    return _unplanned(spelled) == _unplanned(select) and any(
+        _answer(conn, view) == _answer(conn, f"({select}) AS {view}") for _ in range(_TIMES)
+    )
+
+
+_COUNTED: Final = frozenset({"limit", "offset", "fetch", "tablesample", "collate", "window", "distinct", "ties"})
+_WITH_CONTENT: Final = frozenset({"over", "exists"})
+
+
+def _unplanned(select: str) -> list[ddl.Tokens]:
+    """What of a query its plan does not tell: how many rows a LIMIT leaves, what a window is of, what a DISTINCT or a
+    COLLATE is for; until version 16, with what a hashed subquery is compared.
+
+    In the order in which they stand. Brackets and casts within, which the server adds, are left out: a plan has those.
+    """
+    words = ddl.tokens(select)
+    found: list[ddl.Tokens] = []
+    for place, word in enumerate(words):
+        if word in _WITH_CONTENT:
+            found.append((word, *_bracketed(words[place + 1 :])))
+        elif word in _COUNTED:
+            found.append((word,))
+    return found
+
+
+def _bracketed(words: ddl.Tokens) -> ddl.Tokens:
+    """What stands in the first bracket; the first word where there is none, as of a window that has a name."""
+    content: list[str] = []
+    depth, before = 0, ""
+    for word in words:
+        depth += (word == "(") - (word == ")")
+        if word not in {"(", ")", "::"} and before != "::":
+            content.append(word)
+        if depth == 0:
+            break
+        before = word
+    return tuple(content)
 
 
 def same_value(conn: Connection, one: str, other: str, *, source: str = "") -> bool:

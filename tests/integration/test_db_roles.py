@@ -585,6 +585,15 @@ def test_after_an_upgrade_a_login_without_rights_to_what_is_new_is_told_to_run_t
         apply(written.server, written.url)
 
 
+OTHER_PROGRAM = (
+    "CREATE SCHEMA lims",
+    "CREATE TABLE lims.review (id bigint)",
+    "GRANT CONNECT ON DATABASE {database} TO {stranger}",
+    "GRANT USAGE ON SCHEMA lims, public TO {stranger}",
+)
+"""A program that has nothing to do with allq but stands in the same database, and its login."""
+
+
 @pytest.mark.parametrize(
     ("statements", "told"),
     [
@@ -630,6 +639,47 @@ def test_after_an_upgrade_a_login_without_rights_to_what_is_new_is_told_to_run_t
                 "GRANT USAGE ON SCHEMA apart TO {reader}",
                 "ALTER ROLE {reader} SET search_path = public, apart",
                 "ALTER ROLE {worker} SET search_path = apart",
+            ],
+            set(),
+        ),
+        (
+            [
+                *OTHER_PROGRAM,
+                "ALTER ROLE {stranger} SET search_path = lims, public",
+            ],
+            set(),
+        ),
+        (
+            [
+                *OTHER_PROGRAM,
+                "ALTER ROLE {stranger} SET search_path = lims, public",
+                "GRANT SELECT (slide) ON worklist TO {stranger}",
+            ],
+            {"table lims.review is seen in place of allq's by {stranger}"},
+        ),
+        (
+            [
+                "CREATE VIEW public.pg_trigger AS SELECT * FROM pg_catalog.pg_trigger",
+                "ALTER ROLE {reader} SET search_path = public, pg_catalog",
+            ],
+            {
+                "setting search_path names public before pg_catalog for role {reader}, and with it others' things in "
+                "place of PostgreSQL's"
+            },
+        ),
+        (
+            [
+                "CREATE FUNCTION public.upper(text) RETURNS text LANGUAGE sql AS 'SELECT $1'",
+                "ALTER ROLE {reader} SET search_path = pg_catalog, public",
+                *OTHER_PROGRAM,
+                "ALTER ROLE {stranger} SET search_path = public, pg_catalog",
+            ],
+            set(),
+        ),
+        (
+            [
+                "CREATE FUNCTION public.aside(text) RETURNS text LANGUAGE sql AS 'SELECT $1'",
+                "ALTER DATABASE {database} SET search_path = public, pg_catalog",
             ],
             set(),
         ),

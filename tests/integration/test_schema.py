@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from time import sleep
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 
 from allq.settings import Settings
 from db import migrate, schema, sealing, verifying
@@ -41,6 +45,31 @@ def changed(table: str, name: str, says: str) -> list[str]:
         f"ALTER TABLE {table} DROP CONSTRAINT {name}",
         f"ALTER TABLE {table} ADD CONSTRAINT {name} {says}",
     ]
+
+
+VIEWS = makings.on_postgresql().views
+MANY_ACTIVATIONS = [
+    "INSERT INTO activation (model_id, activated_by, reason) "
+    "SELECT m.id, 'somebody', 'because' FROM (SELECT min(id) AS id FROM model) m, generate_series(1, 3000)",
+    "ANALYZE activation",
+]
+"""So many that the latest is looked up in an index, as a LIMIT is."""
+MANY_BATCHES = [
+    "INSERT INTO batch (root, queue, model_id, operator, settings, created_at) "
+    "SELECT b.root, b.queue, b.model_id, b.operator, b.settings, b.created_at "
+    "FROM (SELECT * FROM batch LIMIT 1) b, generate_series(1, 3000)",
+    "INSERT INTO slide (batch_id, name, complete) SELECT id, 'x', true FROM batch",
+    "ANALYZE batch, slide",
+]
+"""So many that slides are looked up in a hash table."""
+MAX_ACTIVATION = "(SELECT max(x.id) FROM activation x)"
+BEFORE_IT = "(SELECT x.id FROM activation x WHERE x.id IS NOT NULL ORDER BY x.id DESC LIMIT 1 OFFSET 1)"
+
+
+def instead(view: str, old: str, new: str) -> str:
+    """On PostgreSQL: a view with other words somewhere."""
+    assert old in VIEWS[view]
+    return f"CREATE OR REPLACE VIEW {view} AS {VIEWS[view].replace(old, new)}"
 
 
 ON_SQLITE = [
@@ -305,6 +334,31 @@ ON_POSTGRESQL = [
         {"constraint finding_sha256_model_id_key of finding is not as allq makes it"},
     ),
     (
+        [
+            'ALTER TABLE finding ADD COLUMN "SHA256" bytea',
+            *changed("finding", "finding_sha256_model_id_key", 'UNIQUE ("SHA256", model_id)'),
+        ],
+        {"constraint finding_sha256_model_id_key of finding is not as allq makes it"},
+    ),
+    (
+        [
+            'ALTER TABLE review ADD COLUMN "SLIDE_ID" bigint',
+            *changed("review", "review_slide_id_fkey", 'FOREIGN KEY ("SLIDE_ID") REFERENCES slide (id)'),
+        ],
+        {"constraint review_slide_id_fkey of review is not as allq makes it"},
+    ),
+    (
+        [
+            'ALTER TABLE slide ADD COLUMN "ID" bigint CONSTRAINT beside UNIQUE',
+            *changed("review", "review_slide_id_fkey", 'FOREIGN KEY (slide_id) REFERENCES slide ("ID") NOT VALID'),
+            "UPDATE pg_constraint SET convalidated = true WHERE conname = 'review_slide_id_fkey'",
+        ],
+        {
+            "constraint beside of slide is none of allq's",
+            "constraint review_slide_id_fkey of review is not as allq makes it",
+        },
+    ),
+    (
         ["ALTER TABLE review ADD CONSTRAINT nobody CHECK (reviewer <> 'A')"],
         {"constraint nobody of review is none of allq's"},
     ),
@@ -352,6 +406,106 @@ ON_POSTGRESQL = [
     (
         ["CREATE SCHEMA aside", "CREATE TABLE aside.chunk (id bigint)", "SET LOCAL search_path = x, aside, public"],
         {"table chunk is hidden from this login by another of its name, which stands earlier in search_path"},
+    ),
+    (
+        [
+            "ALTER TABLE finding DISABLE TRIGGER USER",
+            "CREATE VIEW public.pg_trigger AS SELECT oid, tgrelid, tgname, 'O'::\"char\" AS tgenabled, tgisinternal, "
+            "tgfoid FROM pg_catalog.pg_trigger",
+            "SET LOCAL search_path = public, pg_catalog",
+        ],
+        {
+            "trigger finding_append_only is switched off",
+            "setting search_path names public before pg_catalog for this login, and with it others' things in place of "
+            "PostgreSQL's",
+        },
+    ),
+    (
+        [
+            "CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT 'origin' $$",
+            "SET LOCAL search_path = public, pg_catalog",
+            "SET LOCAL session_replication_role = replica",
+        ],
+        {
+            "setting session_replication_role is replica for this login: no trigger fires",
+            "setting search_path names public before pg_catalog for this login, and with it others' things in place of "
+            "PostgreSQL's",
+        },
+    ),
+    (
+        [
+            "CREATE FUNCTION cut(bigint, numeric) RETURNS numeric IMMUTABLE LANGUAGE sql AS 'SELECT 42.0'",
+            "CREATE OPERATOR / (LEFTARG = bigint, RIGHTARG = numeric, FUNCTION = cut)",
+            f"CREATE OR REPLACE VIEW batch_progress AS {VIEWS['batch_progress']}",
+        ],
+        {"view batch_progress runs a function or an operator that is none of PostgreSQL's"},
+    ),
+    (
+        [
+            "CREATE FUNCTION beyond(bigint, integer) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true'",
+            "CREATE OPERATOR ==> (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = beyond)",
+            *changed("slide", "slide_sum", "CHECK (id ==> fields)"),
+        ],
+        {
+            "constraint slide_sum of slide is not as allq makes it",
+            "constraint slide_sum of slide runs a function or an operator that is none of PostgreSQL's",
+        },
+    ),
+    (
+        [
+            "CREATE FUNCTION noon() RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'",
+            "ALTER TABLE event ALTER at SET DEFAULT noon()",
+        ],
+        {
+            "column at of event is not as allq makes it",
+            "column at of event runs a function or an operator that is none of PostgreSQL's",
+        },
+    ),
+    (
+        ["CREATE UNIQUE INDEX once ON event (id, kind)", "CREATE UNIQUE INDEX once_ccnew ON event (id, kind)"],
+        {
+            "index once on event is none of allq's, and refuses rows",
+            "index once_ccnew on event is none of allq's, and refuses rows",
+        },
+    ),
+    (
+        [*MANY_ACTIVATIONS, instead("model_activations", MAX_ACTIVATION, f"(SELECT {BEFORE_IT})")],
+        {"view model_activations is not as allq makes it"},
+    ),
+    (
+        [*MANY_ACTIVATIONS, instead("model_activations", MAX_ACTIVATION, BEFORE_IT)],
+        {"view model_activations is not as allq makes it"},
+    ),
+    (
+        [instead("model_activations", "OVER (ORDER BY a.id)", "OVER (PARTITION BY a.id ORDER BY a.id)")],
+        {"view model_activations is not as allq makes it"},
+    ),
+    (
+        [
+            instead(
+                "model_activations",
+                "OVER (ORDER BY a.id)",
+                "OVER (ORDER BY a.id ROWS BETWEEN 5 PRECEDING AND 4 PRECEDING)",
+            )
+        ],
+        {"view model_activations is not as allq makes it"},
+    ),
+    (
+        [
+            *MANY_BATCHES,
+            instead("batch_progress", "s.batch_id = b.id AND s.call_due", "s.batch_id = c.batch_id AND s.call_due"),
+        ],
+        {"view batch_progress is not as allq makes it"},
+    ),
+    (
+        [
+            instead(
+                "batch_progress",
+                "EXISTS (SELECT 1 FROM slide s WHERE s.batch_id = b.id AND s.call_due)",
+                "b.model_id IN (SELECT s.batch_id FROM slide s WHERE s.call_due)",
+            )
+        ],
+        {"view batch_progress is not as allq makes it"},
     ),
 ]
 
@@ -451,6 +605,45 @@ def test_it_is_in_order_as_well_where_search_path_names_another_schema_first(pos
     for database in (plain, apart, inside):
         database.close()
     postgresql.drop(url)
+
+
+def test_an_index_that_is_made_anew_meanwhile_is_in_order_and_so_is_what_that_leaves_behind(
+    postgresql: PostgresqlServer,
+) -> None:
+    url = postgresql.create()
+    database = Database.at(url)
+    made_anew = Thread(target=_reindex, args=(url,))
+    with database.begin() as writer:
+        writer.exec_driver_sql("INSERT INTO event (kind, actor, body) VALUES ('x', 'x', '{}')")
+        made_anew.start()  # and waits for the writer, with the copy in place
+        with database.read() as conn:
+            while made_anew.is_alive() and conn.exec_driver_sql(COPIES).scalar() == 0:
+                conn.rollback()
+                sleep(0.02)
+            assert differing(conn) == set()
+            conn.rollback()
+            conn.exec_driver_sql(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                "WHERE query LIKE 'REINDEX%%' AND datname = current_database()"
+            )
+        made_anew.join()
+    with database.read() as conn:
+        assert conn.exec_driver_sql(COPIES).scalar()
+        assert differing(conn) == set()
+    _reindex(url)
+    with database.read() as conn:
+        assert differing(conn) == set()
+    database.close()
+    postgresql.drop(url)
+
+
+COPIES = "SELECT count(*) FROM pg_index WHERE indexrelid::regclass::text LIKE 'event_pkey_ccnew%%' AND indisunique"
+
+
+def _reindex(url: str) -> None:
+    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(dsn, autocommit=True) as conn, suppress(psycopg.errors.QueryCanceled):
+        conn.execute("REINDEX TABLE CONCURRENTLY event")
 
 
 @pytest.mark.parametrize(("statements", "told"), ON_SQLITE)
