@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ ACTIVATION: Final = ("id", "model_id", "activated_by", "reason", "activated_at")
 COLUMNS: Final = {"model": MODEL, "slide_call": SLIDE_CALL, "review": REVIEW, "activation": ACTIVATION}
 
 _TIMES: Final = frozenset({"added_at", "called_at", "looked_at", "decided_at", "activated_at"})
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", re.ASCII)
+"""`datetime.fromisoformat` reads more than that: weeks, zones."""
 _BOOLEANS: Final = frozenset({"synthetic"})
 _NUMBERS: Final = frozenset(SLIDE_CALL) - {"call", "flags", "called_at", "upper_bound"} | {"slide_call_id", "model_id"}
 """Columns of numbers, never null. Python's repr of a number is JSON's text of it; of anything else it is no JSON."""
@@ -73,8 +76,16 @@ def instant(value: Any) -> str:
 
 
 def is_time(value: Any) -> bool:
-    """Whether a value of the database is a time, of whatever fineness; of others `instant` says that they are none."""
-    return isinstance(value, datetime) or not instant(value).startswith("no")
+    """Whether a value of the database is a time that can be read: on SQLite, text in the one form that we write."""
+    if not isinstance(value, str):
+        return isinstance(value, datetime)
+    if _TIME.fullmatch(value) is None:
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def blob(value: Any) -> bytes:

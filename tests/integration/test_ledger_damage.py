@@ -122,7 +122,15 @@ def test_what_can_not_be_read_for_its_schema_is_remarked_upon(
 
 
 NO_TIMES = {
-    "sqlite": ("CAST(x'ff' AS TEXT)", "'yesterday'", "x'00'"),
+    "sqlite": (
+        "CAST(x'ff' AS TEXT)",
+        "'yesterday'",
+        "x'00'",
+        "'2026-13-45 00:00:00.000'",
+        "'2026-02-30 08:30:00.000'",
+        "'2026-W01-1 08:30:00.000'",
+        "'abcdefghij klmnopqrstuv'",
+    ),
     "postgresql": ("'infinity'", "'-infinity'", "'10000-01-01 00:00:00'", "'0044-03-15 BC'"),
 }
 
