@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
@@ -20,6 +21,7 @@ from tests.screening import status, wait_for
 from worker import embedded, submission
 
 SLIDES, FIELDS = 6, 8
+ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 
 
 def briskly(settings):
@@ -77,6 +79,28 @@ def test_a_restored_dump_has_the_schema_that_allq_makes(server):
     restore(server, make_url(server.create("laboratory")).database)
     database = Database.at(server.url("restored"))
     with database.read() as conn:
+        assert schema.differences(conn) == []
+    database.close()
+
+
+def test_a_restored_dump_has_the_rights_that_the_file_gave(server):
+    url = server.create("laboratory")
+    database = Database.at(url)
+    with closing(database.engine.raw_connection()) as session:
+        session.driver_connection.autocommit = True
+        session.driver_connection.execute(ROLES.read_text("utf-8"))
+    database.close()
+    restore(server, "laboratory")
+    database = Database.at(server.url("restored"))
+    with database.read() as conn:
+        may = "SELECT has_function_privilege(%(role)s, %(name)s, 'EXECUTE')"
+        for role, name, expected in (
+            ("allq_reader", "pg_advisory_lock(bigint)", False),
+            ("allq_worker", "lo_create(oid)", False),
+            ("allq_reviewer", "pg_advisory_xact_lock(bigint)", True),
+            ("allq_sealer", "pg_try_advisory_xact_lock(integer, integer)", True),
+        ):
+            assert conn.exec_driver_sql(may, {"role": role, "name": name}).scalar() is expected, (role, name)
         assert schema.differences(conn) == []
     database.close()
 
