@@ -44,7 +44,8 @@ BEGIN
         );
         -- What another role may do, this one may as its member: none is a member of any.
         FOR membership IN
-            SELECT r.rolname AS granted, coalesce(format('GRANTED BY %I', g.rolname), '') AS granted_by
+            SELECT r.rolname AS granted,
+                   CASE WHEN g.rolname IS NULL THEN '' ELSE format('GRANTED BY %I', g.rolname) END AS granted_by
             FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid LEFT JOIN pg_roles g ON g.oid = m.grantor
             WHERE m.member = role::regrole
         LOOP
