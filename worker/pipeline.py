@@ -142,6 +142,7 @@ class Pipeline:
             while preparing:
                 checkpoint()
                 yield from self._classify(preparing, failures, starved)
+            begun.clear()  # an error's future holds the pixels of the attempt that had no room
             again = self._again(claim, starved, twins, roots=roots, failures=failures)
             for outcome in again:
                 checkpoint()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import Future
 from typing import ClassVar
 
@@ -328,6 +329,28 @@ def test_a_field_for_which_memory_runs_out_is_screened_alone_when_the_others_are
     assert outcomes["hungry.png"].finding is not None and outcomes["a.png"].finding is not None
     assert outcomes["twin-of-hungry.png"].failure is None
     assert outcomes["twin-of-hungry.png"].sha256 == outcomes["hungry.png"].sha256
+
+
+def test_what_had_no_room_is_let_go_before_it_is_tried_alone(settings, threads, tmp_path):
+    attempts: list[weakref.ref] = []
+    alive: list[bool] = []
+
+    class Once(Counting):
+        def prepare(self, decoded):
+            alive.extend(attempt() is not None for attempt in attempts)
+            attempts.append(weakref.ref(decoded.pixels))
+            if len(attempts) == 1:
+                raise MemoryError
+            return super().prepare(decoded)
+
+    picture(tmp_path / "a.png", 1)
+    gc.disable()
+    try:
+        outcomes = screen(settings, threads, claim_of(tmp_path, ["a.png"]), classifier=Once())
+    finally:
+        gc.enable()
+    assert outcomes["a.png"].finding is not None
+    assert alive == [False]
 
 
 class Card:
