@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
@@ -68,12 +69,10 @@ def _by_processes(database: Database, conn: Connection, after: int, upto: int) -
     sight = _Sight.of(conn)
     workers = cores()
     context = multiprocessing.get_context("spawn")  # a fork would share the connection to the database
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_open, initargs=(database.url_as_given, sight)
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting: deque[Future[Part]] = deque()
         for start in range(after, upto, PART):
-            waiting.append(pool.submit(_verify, start, min(start + PART, upto)))
+            waiting.append(pool.submit(_verify, database.url_as_given, sight, start, min(start + PART, upto)))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -112,18 +111,14 @@ def _tables(conn: Connection) -> Any:
     return run(conn, visible).scalar_one()
 
 
-_opened: tuple[Database, _Sight] | None = None
+@cache
+def _opened(url: str) -> Database:
+    """One for all parts that a process of the pool reads."""
+    return Database.at(url)
 
 
-def _open(url: str, sight: _Sight) -> None:
-    global _opened  # noqa: PLW0603 - one for each process of the pool
-    _opened = Database.at(url), sight
-
-
-def _verify(after: int, upto: int) -> Part:
-    if _opened is None:
-        raise RuntimeError("not a process of the pool")
-    database, sight = _opened
+def _verify(url: str, sight: _Sight, after: int, upto: int) -> Part:
+    database = _opened(url)
     try:
         with database.read() as conn:
             if sight.shared(conn):

@@ -61,16 +61,6 @@ def sqlite_objects(conn: Connection) -> dict[tuple[str, str], tuple[str, str]]:
 # PostgreSQL
 
 
-class _Printed(list[str]):
-    """A file that Alembic prints its statements to, each by one `write`."""
-
-    def write(self, statement: str) -> None:
-        self.append(statement.strip().removesuffix(";"))
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
     """An index; `where`: the condition of a partial one."""
@@ -126,29 +116,11 @@ _DROPPED: Final = re.compile(r"DROP (TABLE|VIEW|FUNCTION|INDEX) (?:IF EXISTS )?(
 _TRIGGER_DROPPED: Final = re.compile(r"DROP TRIGGER (?:IF EXISTS )?(\w+) ON (\w+)")
 
 
-def statements() -> list[str]:
-    """The migrations' statements on PostgreSQL, without those that carry data over."""
-    # imported here: commands that look at no schema must not pay for Alembic
-    from alembic.migration import MigrationContext  # noqa: PLC0415
-    from alembic.operations import Operations  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
-
-    printed = _Printed()
-    context = MigrationContext.configure(
-        dialect=postgresql.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
-        opts={"as_sql": True, "output_buffer": printed},
-    )
-    revisions = reversed(list(ScriptDirectory(str(migrate.SCRIPTS)).walk_revisions()))
-    with Operations.context(context):
-        for revision in revisions:
-            revision.module.upgrade()
-    return printed
-
-
 @cache
 def on_postgresql() -> Made:
     """What the migrations leave behind. ValueError for a statement that nobody has thought of here."""
+    from db.schema.printed import statements  # noqa: PLC0415 - Alembic: workers go without it in their memory
+
     made = Made()
     with _in_silence():
         printed = statements()

@@ -50,9 +50,7 @@ def uses_card(settings: Settings) -> bool:
 
 def require_cuda() -> None:
     """Raise SettingsError where torch can use no card."""
-    import torch  # noqa: PLC0415  # slow to import
-
-    if not torch.cuda.is_available():
+    if not _torch_finds_one():
         raise SettingsError("Torch finds no CUDA device: set ALLQ_DEVICE=cpu, or mend the driver.")
 
 
@@ -70,6 +68,10 @@ def _has_cuda() -> bool:
     """Whether asking torch is worth its import: without the driver's device node there is no CUDA device."""
     if not Path("/dev/nvidiactl").exists() and not Path("/dev/dxg").exists():
         return False
-    import torch  # noqa: PLC0415
+    return _torch_finds_one()
+
+
+def _torch_finds_one() -> bool:
+    import torch  # noqa: PLC0415  # slow to import
 
     return torch.cuda.is_available()

@@ -156,7 +156,9 @@ def test_an_event_whose_time_is_none_stops_nothing_and_is_named(
             link = text("INSERT INTO event_slide (slide_id, event_id) VALUES (:slide, :event)")
             conn.execute(link, {"slide": slide.slide_id, "event": damaged[-1]})
     with database.read() as conn:
-        assert 0 <= sealing.waiting_seconds(conn) < 60  # type: ignore[operator]
+        waited = sealing.waiting_seconds(conn)
+        assert waited is not None
+        assert 0 <= waited < 60
         (told,) = history.of_slide(conn, "A")
     assert [event.at for event in told.events if event.event in damaged] == [None] * len(damaged)
     assert store.review(database, "A", "insufficient", "out of focus") == 1

@@ -68,7 +68,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
 
 def views(count: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    return tuple(random.integers(0, 255, (count, side, side, 3), np.uint8) for side in (96, 64))  # type: ignore[return-value]  # of two
+    cells, fields = (random.integers(0, 255, (count, side, side, 3), np.uint8) for side in (96, 64))
+    return cells, fields
 
 
 def same(found: NetworkOutput, expected: NetworkOutput) -> bool:
