@@ -48,6 +48,10 @@ class StoreError(AllqError):
     """The database can't do what is asked."""
 
 
+class DatabaseDamaged(StoreError):
+    """The database finds damage in its own files."""
+
+
 class NoRight(StoreError):
     """The database's login may not do what was asked."""
 

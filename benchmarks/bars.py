@@ -186,7 +186,7 @@ def kept(
 
     `busy`: the largest share of the processors that others were seen to keep busy.
     """
-    where = f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, {images}"
+    where = f"{measuring.told(machine)}, {images}"
     if scale != Scale():
         where += ", not at full scale"
     if busy > QUIET:

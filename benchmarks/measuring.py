@@ -432,6 +432,11 @@ def tell(found: Sequence[float], *, as_json: bool) -> None:
 # ---------------------------------------------------------------------------------------------------------- machine
 
 
+def told(machine: Mapping[str, str]) -> str:
+    """A machine and a day in few words, of what `machine` returns."""
+    return f"{machine['date']}, {machine['processor']}, {machine['cores']} cores"
+
+
 def machine() -> dict[str, str]:
     """What it was measured on, and when."""
     import openvino

@@ -25,7 +25,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bare, measuring
-from benchmarks.scaling.measure import QUIET
+from benchmarks.scaling.measure import noise
 from benchmarks.scaling.servers import others_busy
 
 BEGIN: Final = "<!-- Whose the cores are: written by `python benchmarks/shares.py FOLDER --write`. -->"
@@ -149,11 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server = stack.enter_context(measuring.postgresql(asked.database_url))
         passes = measure(folder, asked.model, server, repeat=asked.repeat, processes=processes)
     machine = measuring.machine()
-    noise = f" To be measured again: other work kept {100 * busy:.0f} % of the processors busy." if busy > QUIET else ""
     seconds = statistics.median(each.seconds for each in passes)
     images = "fields of the folder given" if asked.folder else "rendered fields"
-    where = f"{machine['date']}, {machine['processor']}, {machine['cores']} cores"
-    head = f"{asked.fields:,} {images}, {seconds:.1f} s by the clock, medians of {asked.repeat}; {where}.{noise}"
+    where = f"medians of {asked.repeat}; {measuring.told(machine)}"
+    head = f"{asked.fields:,} {images}, {seconds:.1f} s by the clock, {where}.{noise(busy)}"
     said = f"{head}\n\n{table(passes, asked.fields, processes)}"
     print(said)
     if asked.write:

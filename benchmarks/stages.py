@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allq.errors import AllqError, FieldError
 from allq.settings import Settings
 from benchmarks import measuring
-from benchmarks.scaling.measure import QUIET
+from benchmarks.scaling.measure import noise
 from benchmarks.scaling.servers import others_busy
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ def caption(found: Profile, fields: int, repeat: int, images: str, machine: Mapp
     """What the table is of."""
     return (
         f"`{found.model}`, {fields:,} {images} ({found.leukocytes:.1f} leukocytes each), one thread, "
-        f"medians of {repeat}; {machine['date']}, {machine['processor']}, {machine['cores']} cores."
+        f"medians of {repeat}; {measuring.told(machine)}."
     )
 
 
@@ -442,11 +442,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return error.exit_code
         machine = measuring.machine()
     images = "fields of the folder given, evenly" if folder else "rendered fields"
-    noise = f" To be measured again: other work kept {100 * busy:.0f} % of the processors busy." if busy > QUIET else ""
     if asked.json:
         print(json.dumps({"machine": machine, **asdict(found)}, indent=1, ensure_ascii=False))
     else:
-        said = f"{caption(found, asked.fields, asked.repeat, images, machine)}{noise}\n\n{table(found)}"
+        said = f"{caption(found, asked.fields, asked.repeat, images, machine)}{noise(busy)}\n\n{table(found)}"
         print(said)
         if asked.write:
             measuring.put(measuring.PAGE, BEGIN, END, said)

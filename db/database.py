@@ -12,7 +12,15 @@ from typing import Any, Literal
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from allq.errors import AllqError, DatabaseUnreachable, NoRight, SchemaOutdated, SettingsError, StoreError
+from allq.errors import (
+    AllqError,
+    DatabaseDamaged,
+    DatabaseUnreachable,
+    NoRight,
+    SchemaOutdated,
+    SettingsError,
+    StoreError,
+)
 from allq.settings import Settings
 from db import migrate
 from db.address import shown, without_secrets
@@ -253,7 +261,7 @@ _SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
     "disk is full": (StoreError, "The disk that holds the database {url} is full. Make room; nothing is lost."),
     "disk I/O error": (StoreError, "The disk that holds the database {url} does not answer as it should. Check it."),
     "not a database": (DatabaseUnreachable, "The file {url} is not a SQLite database. Set another path."),
-    "malformed": (StoreError, "The database {url} is damaged. Restore it from a backup."),
+    "malformed": (DatabaseDamaged, "The database {url} is damaged. Restore it from a backup."),
 }
 
 
@@ -318,7 +326,7 @@ def _in_plain_words(context: ExceptionContext) -> None:
         raise StoreError(f"The server of the database {where} is out of {what}. Make room and try again.") from None
     if state in _DAMAGE:
         reason = without_secrets(message.partition("\n")[0], url)
-        raise StoreError(_DAMAGE[state].format(where=where, reason=reason)) from None
+        raise DatabaseDamaged(_DAMAGE[state].format(where=where, reason=reason)) from None
     if state == "25006":
         context.is_disconnect = True  # a session stays read-only when the server no longer is: begin a new one
         raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None

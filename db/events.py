@@ -36,6 +36,8 @@ def append(
 ) -> int:
     """Append an event and return its number. `slide_ids` are the slides in whose history it is shown.
 
+    Not within a savepoint: PostgreSQL takes slides only of an event that the transaction itself has written.
+
     An event of a whole batch is named `batch-…`, has no slides, and is shown in the history of all of them.
     """
     values = {"kind": kind, "actor": actor, "batch_id": batch_id, "chunk_id": chunk_id, "body": canonical(body)}

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from allq.errors import StoreError
+from allq.errors import DatabaseDamaged
 from db.damaged import despite_damage
 from db.rows_told import Problem, Report
 from db.schema import made
@@ -27,8 +27,9 @@ def compare(conn: Connection, report: Report, progress: Callable[[str, int, int]
     """Name the indexes of allq's tables on SQLite, whosever, that do not hold what the tables do.
 
     With them, what else SQLite finds: a page that is damaged, a row that breaks a constraint. Up to a hundred of a
-    table. It reads each row and goes for it to every index, about a microsecond for each. On PostgreSQL it does
-    nothing: `amcheck` does the same there, and is the laboratory's to run.
+    table. It reads each row and goes for it to every index: about a microsecond for each where the file is in memory;
+    beyond that it was not measured. On PostgreSQL it does nothing: `amcheck` does the same there, and is the
+    laboratory's to run. StoreError where the file is busy or its disk full, which says nothing of the rows.
     """
     if not on_sqlite(conn):
         return
@@ -45,7 +46,7 @@ def _said_of(conn: Connection, table: str) -> list[str]:
     statement = f"PRAGMA integrity_check({table})"
     try:
         said = despite_damage(conn, lambda: list(conn.exec_driver_sql(statement).scalars()))
-    except (DBAPIError, StoreError) as error:  # others' indexes may run what fails
+    except (DBAPIError, DatabaseDamaged) as error:  # others' indexes may run what fails
         return [str(error.orig if isinstance(error, DBAPIError) else error)]
     return [one for one in said if one != "ok"]
 

@@ -7,6 +7,8 @@ who need it. Whoever may ask for a lock may keep it.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from sqlalchemy import Connection
@@ -19,6 +21,8 @@ Work = Literal["sealing", "activation"]
 
 WAIT_SECONDS = 30.0
 """How long somebody waits for their turn: as long as for SQLite's writer."""
+
+_AGAIN_SECONDS: Final = 0.1
 
 SCHEMA: Final = "SELECT pg_advisory_xact_lock(hashtext('allq'), hashtext('schema'))"
 """Waits for as long as another upgrade takes; roles.sql leaves it to the owner and who seals."""
@@ -80,6 +84,30 @@ def holder(conn: Connection, work: Work) -> str | None:
     if found is None:
         return None
     return f"process {found.pid} of the server" + (f", login {found.usename}" if found.usename else "")
+
+
+def of_tables(conn: Connection, tables: Sequence[str]) -> None:
+    """Take those of the tables that are there for this transaction alone. StoreError after `WAIT_SECONDS`.
+
+    All or none of them at a time, again and again: who waited for one while it held others would lock out those who
+    write the other way round, and everybody's work would queue up behind it.
+    """
+    there = [name for name in tables if run(conn, "SELECT to_regclass(:name)", {"name": name}).scalar() is not None]
+    until = time.monotonic() + WAIT_SECONDS
+    while there:
+        try:
+            with conn.begin_nested():
+                conn.exec_driver_sql(f"LOCK TABLE {', '.join(there)} IN ACCESS EXCLUSIVE MODE NOWAIT")
+            return
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != "55P03":
+                raise
+        if time.monotonic() >= until:
+            raise StoreError(
+                f"Others have been at work on the tables for {WAIT_SECONDS:.0f} s, and the schema can't be changed "
+                "meanwhile. Stop workers, `allq audit verify` and exports, and try again."
+            )
+        time.sleep(_AGAIN_SECONDS)
 
 
 def _wait_at_most(conn: Connection, time: str) -> None:

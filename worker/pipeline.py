@@ -34,7 +34,7 @@ from worker.files import read_file
 log = logger(__name__)
 
 _GROUP_BYTES: Final = 32 << 20
-"""Files of one group are in memory together; two groups are at a time."""
+"""Files of one group are in memory together; two groups are at a time, with a card four."""
 
 _GROWN_BYTES: Final = 1 << 20
 """A file larger than this and than it was when it was submitted is read alone, lest a group outgrow its bounds."""

@@ -18,8 +18,9 @@ from allq.errors import AllqError, LedgerError
 from allq.logging import logger
 from allq.settings import Settings
 from db import sealing
+from db.checkpoints import Checkpoint
 from db.database import Database
-from db.sealing import LeftToOthers
+from db.sealing import LeftToOthers, Sealed
 
 log = logger(__name__)
 
@@ -27,7 +28,7 @@ log = logger(__name__)
 _NAMED: Final = 10
 """So many damaged events are named in one entry of the log; `verify` names them all."""
 _HELD_LONG: Final = 60.0
-"""Seconds. A sealer of allq's lets others have their turn after each checkpoint."""
+"""Seconds without a new checkpoint. Who seals a long backlog has the turn nearly all of the time, but makes some."""
 
 
 class Sealer:
@@ -39,7 +40,7 @@ class Sealer:
         self._seal_at = 0.0
         self._problem = ""
         self._left_to_others = False
-        self._held_by: str | None = None
+        self._seen: tuple[str | None, Checkpoint | None] = None, None
         self._held_since = 0.0
         self._told_of_holder = False
 
@@ -60,7 +61,7 @@ class Sealer:
                     count=len(sealed.damaged),
                     events=list(sealed.damaged[:_NAMED]),
                 )
-            self._watch(sealed.held_by)
+            self._watch(sealed)
             if self._problem:
                 log.warning("sealing goes on", after=self._problem)
             self._problem, self._left_to_others = "", False
@@ -71,16 +72,17 @@ class Sealer:
                 self._say(error)
         self._seal_at = time.monotonic() + self._settings.seal_seconds
 
-    def _watch(self, holder: str | None) -> None:
-        """Say once of a session that has kept the turn for long: it need not be a sealer's."""
-        if holder is None or holder != self._held_by:
-            self._held_by, self._held_since, self._told_of_holder = holder, time.monotonic(), False
+    def _watch(self, sealed: Sealed) -> None:
+        """Say once of a session that has kept the turn for long while nothing was sealed: it need not be a sealer's."""
+        seen = sealed.held_by, sealed.checkpoint
+        if sealed.held_by is None or seen != self._seen:
+            self._seen, self._held_since, self._told_of_holder = seen, time.monotonic(), False
             return
         held = time.monotonic() - self._held_since
         if held >= _HELD_LONG and not self._told_of_holder:
             log.warning(
                 "the ledger is not sealed: one session has kept the others from it; end it where it is none of allq's",
-                session=holder,
+                session=sealed.held_by,
                 seconds=round(held),
             )
             self._told_of_holder = True

@@ -117,7 +117,9 @@ class Station:
         """Whether this process has the model and can run it; if not, say so once in the log, and to `allq doctor`."""
         try:
             self.classifier(model_id)
-        except Exception as error:  # noqa: BLE001  # whatever a file or a driver throws: the fields are not to blame
+        except Exception as error:  # whatever a file or a driver throws: the fields are not to blame
+            if card_failed(error):
+                raise  # this process ends: another may find the card well
             problem = str(error) if isinstance(error, AllqError) else f"{type(error).__name__}: {error}"
             if model_id not in self._unusable:
                 log.error("a model can't be used here: its chunks are left to others", model=model_id, problem=problem)

@@ -31,6 +31,11 @@ QUIET = 0.1
 """Others may keep so much of the processors busy, and the machine still counts as quiet."""
 
 
+def noise(busy: float) -> str:
+    """A sentence where others kept more of the processors busy than that; nothing where they did not."""
+    return f" To be measured again: other work kept {100 * busy:.0f} % of the processors busy." if busy > QUIET else ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamp:
     """When and where it was measured."""

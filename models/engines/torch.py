@@ -22,7 +22,7 @@ from models.architectures.make import make_network
 from models.architectures.network import FieldNetwork, Network, Output
 from models.artefact import Arrays, Model, ModelConfiguration
 from models.engines.base import NetworkOutput, Pixels, join
-from models.engines.choose import require_cuda
+from models.engines.choose import card_failed, require_cuda
 from models.engines.half import halve
 
 log = logger(__name__)
@@ -142,6 +142,8 @@ class TorchEngine:
                 return
             except (MemoryError, RuntimeError, OSError) as error:
                 lacked_memory, problem = _lacked_memory(error), str(error).partition("\n")[0]
+                if card_failed(error) and not lacked_memory:
+                    raise
             if not lacked_memory:
                 log.warning("the network runs without being compiled: slower, with the same results", problem=problem)
                 self._forward, self._sizes = self._eager, ()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from allq import logging as allq_logging
 from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
-from db import health, migrate, named, reads
+from db import health, migrate, named, reads, turns
 from db.database import Database
 from tests.databases import settings_for
 
@@ -135,6 +136,47 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
         conn.execute(text("UPDATE slide_call SET suspects = suspects + 1"))
     said = {problem.table for problem in verifying.verify(database, witness).problems}
     assert said - {"trigger"} == {"slide_call"}
+
+
+@pytest.fixture
+def of_before(postgresql, tmp_path):
+    """A PostgreSQL database one revision before the newest."""
+    url = postgresql.create()
+    database = Database.open(settings_for(tmp_path, url), upgrade=True)
+    with database.begin() as conn:
+        conn.execute(text("DROP VIEW sealer_event"))
+        conn.execute(text("DROP FUNCTION allq_with_event() CASCADE"))
+        conn.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+    yield database
+    database.close()
+    postgresql.drop(url)
+
+
+def test_an_upgrade_does_not_wait_without_end_for_those_at_work_nor_they_for_it(of_before, monkeypatch):
+    monkeypatch.setattr(turns, "WAIT_SECONDS", 0.3)
+    with of_before.begin() as at_work:  # as who signs: first the review, then its event
+        at_work.execute(text("LOCK TABLE review IN ROW EXCLUSIVE MODE"))
+        with pytest.raises(StoreError, match="Stop workers"):
+            migrate.upgrade(of_before)
+        at_work.execute(text("LOCK TABLE event IN ROW EXCLUSIVE MODE NOWAIT"))
+    assert migrate.current(of_before) == "0004"
+    assert migrate.upgrade(of_before) == ["0005"]
+
+
+def test_an_upgrade_goes_on_when_the_last_of_those_at_work_has_ended(of_before):
+    with ThreadPoolExecutor(1) as pool:
+        with of_before.begin() as at_work:
+            at_work.execute(text("LOCK TABLE review IN ROW EXCLUSIVE MODE"))
+            upgraded = pool.submit(migrate.upgrade, of_before)
+            time.sleep(0.5)
+            assert not upgraded.done()
+        assert upgraded.result() == ["0005"]
+
+
+def test_an_upgrade_takes_every_table():
+    from db.tables import Base
+
+    assert set(migrate.TABLES) == set(Base.metadata.tables)
 
 
 def test_head_is_the_newest_migration():

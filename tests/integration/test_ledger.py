@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,27 @@ def test_a_session_that_keeps_all_sealers_waiting_is_named_once(
     one.seal(database, now=True)
     with database.read() as conn:
         assert not sealing.unsealed(conn)
+
+
+def test_who_seals_a_long_backlog_keeps_nobody_waiting_as_long_as_checkpoints_are_made(
+    monkeypatch: pytest.MonkeyPatch, database: Database, settings: Settings
+) -> None:
+    screen(database, "A")
+    newest = sealing.seal(database, settings).checkpoint
+    assert newest is not None
+    at_it = [
+        sealing.Sealed(events=0, checkpoints=0, held_by="7", checkpoint=replace(newest, number=number))
+        for number in (1, 2, 3, 3)
+    ]
+    monkeypatch.setattr(sealer, "_HELD_LONG", 0.0)
+    monkeypatch.setattr(sealing, "seal", lambda *_, **__: at_it.pop(0))
+    one = sealer.Sealer(settings)
+    with capture_logs() as logged:
+        for _ in range(3):
+            one.seal(database, now=True)
+        assert logged == []
+        one.seal(database, now=True)
+    assert [entry["session"] for entry in logged] == ["7"]
 
 
 def test_the_key_is_made_once_and_for_nobody_else(database: Database, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
-from allq.errors import LedgerError
+from allq.errors import DatabaseDamaged, LedgerError, StoreError
 from allq.settings import Settings
-from db import bundle, events, history, recording, reviews, sealing, verifying, verifying_parts
+from db import bundle, events, history, indexes, recording, reviews, sealing, verifying, verifying_parts
 from db.database import Database
+from db.rows_told import Problem
 from db.schema import made as makings
 from db.tables import Base
 from db.witness import Witness
@@ -328,3 +330,27 @@ def test_what_slides_and_batches_show_is_what_the_ledger_tells(
             with attempt(conn):
                 assert conn.exec_driver_sql(change).rowcount
                 assert_named(check(), table, change)
+
+
+def test_a_file_that_is_kept_busy_is_not_taken_for_a_damaged_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.dialect != "sqlite":
+        pytest.skip("SQLite's indexes")
+    told: list[Problem] = []
+    errors = {"busy": StoreError("kept busy"), "damaged": DatabaseDamaged("damaged")}
+
+    def failing(error: Exception) -> Callable[..., list[str]]:
+        def fail(*_: Any) -> list[str]:
+            raise error
+
+        return fail
+
+    with database.read() as conn:
+        monkeypatch.setattr(indexes, "despite_damage", failing(errors["busy"]))
+        with pytest.raises(StoreError, match="kept busy"):
+            indexes.compare(conn, told.append, lambda *_: None)
+        assert told == []
+        monkeypatch.setattr(indexes, "despite_damage", failing(errors["damaged"]))
+        indexes.compare(conn, told.append, lambda *_: None)
+    assert {problem.what for problem in told} == {"SQLite finds it damaged: damaged"}

@@ -55,6 +55,18 @@ def test_an_engine_that_does_not_load_is_no_fault_of_the_fields(database, here, 
     assert chunk_row(database)[0][:3] == ("pending", 0, 0)
 
 
+def test_a_card_that_answers_no_more_while_a_model_loads_is_not_taken_for_a_model_that_can_not_be_used(
+    database, here, lone_field, monkeypatch
+):
+    def broken(_model):
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    monkeypatch.setattr(here, "classifier", broken)
+    with pytest.raises(RuntimeError, match="ECC"):
+        here.screen_chunk(lone_field)
+    assert chunk_row(database)[0][:3] == ("pending", 0, 0)
+
+
 def test_an_unforeseen_error_is_counted(database, here, lone_field, monkeypatch):
     def confused(*_):
         raise ZeroDivisionError
@@ -107,7 +119,9 @@ def test_a_process_whose_card_answers_no_more_ends(error, code):
         [sys.executable, "-c", _TASK.format(error=error)], capture_output=True, text=True, check=False
     )
     assert done.returncode == code
-    assert error in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert error in said
+    assert ("its card answers no more" in said) is (code == 70)
 
 
 @pytest.mark.parametrize("error", [DatabaseUnreachable("away"), ModelNotFound("gone"), SystemExit()])
