@@ -337,7 +337,7 @@ class _Verification:
     def _schema(self) -> None:
         """What keeps the rows as they are, and what people are shown of them; how fast they are found is no matter."""
         for one in schema.differences(self._conn):
-            self._misshapen |= one.kind in {"table", "column"}
+            self._misshapen |= one.of_shape
             if not one.only_slower:
                 self._report(Problem(table=one.kind, row=one.name, what=one.what))
 

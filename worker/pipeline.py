@@ -128,9 +128,8 @@ class Pipeline:
                 loaded, unread = _gather(reading.popleft(), starved)
                 faults.reach("compute.read")
                 yield from unread
-                while (
-                    len(begun) >= at_once
-                ):  # large files make small groups: many would be in memory until a batch is full
+                # Groups of large files are small: many would be in memory until a batch is full.
+                while len(begun) >= at_once:
                     wait(begun.popleft())
                 read_ahead()
                 ready = len(preparing)

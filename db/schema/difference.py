@@ -18,6 +18,11 @@ class Difference:
     what: str
     only_slower: bool = False
 
+    @property
+    def of_shape(self) -> bool:
+        """Whether a table or column is gone or another, so that rows may not be readable."""
+        return self.kind in {"table", "column"} and self.what.endswith((MISSING, OTHER, NO_TABLE))
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name} {self.what}"
 
@@ -34,5 +39,6 @@ class Compared:
 
 MISSING: Final = "is missing"
 OTHER: Final = "is not as allq makes it"
+NO_TABLE: Final = "is no table of its own"
 FOREIGN: Final = "is none of allq's"
 KINDS: Final = frozenset({"trigger", "function", "view", "table", "column", "index", "constraint", "rule", "setting"})

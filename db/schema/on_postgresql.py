@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from db.schema import catalogue, ddl, explained, made, roles_settings
-from db.schema.difference import FOREIGN, MISSING, OTHER, Compared, Difference
+from db.schema.difference import FOREIGN, MISSING, NO_TABLE, OTHER, Compared, Difference
 from db.schema.made import Made
 from db.statements import run
 
@@ -75,7 +75,7 @@ class _Look:
         for name in sorted(self._made.tables):
             here = self._relations.get(name)
             if here is None or here.relkind != "r":
-                yield Difference(kind="table", name=name, what="is no table of its own" if here else MISSING)
+                yield Difference(kind="table", name=name, what=NO_TABLE if here else MISSING)
                 continue
             if not here.visible:
                 yield Difference(kind="table", name=name, what=_HIDDEN)
