@@ -635,7 +635,8 @@ def _write(page: Path, found: dict[str, Any]) -> None:
     if not (mark and end):
         raise SystemExit(f"{page} has no place for the figures: {_BEGIN} … {_END}")
     title = f"**{found['database']}**"
-    kept = [part for part in re.split(r"\n(?=\*\*)", old.strip()) if part.startswith("**") and title not in part]
+    parts = [part.strip() for part in re.split(r"\n(?=\*\*)", old)]
+    kept = [part for part in parts if part.startswith("**") and title not in part]
     happened = "; ".join(f"{name} {times} ×" for name, times in sorted(found["happened"].items()))
     left_out = "; ".join(f"{name} ({why})" for name, why in found["left out"].items()) or "nothing"
     shown = {name: value for name, value in found.items() if not isinstance(value, dict | list)}
