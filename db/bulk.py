@@ -10,9 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from allq.errors import DatabaseUnreachable
-from db.address import shown, without_secrets
-from db.statements import on_sqlite, run
+from db.statements import COPIED_ROWS, on_sqlite, run
 
 Row = Sequence[Any]
 
@@ -25,15 +23,8 @@ def insert(conn: Connection, table: str, columns: Sequence[str], rows: Sequence[
     if on_sqlite(conn):
         _executemany(conn, f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
         return
-    driver: Any = conn.connection.dbapi_connection  # of a detached connection as well
-    try:
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-    except conn.dialect.loaded_dbapi.OperationalError as error:  # past SQLAlchemy, which would have put it in words
-        url = conn.engine.url
-        reason = without_secrets(str(error), url)
-        raise DatabaseUnreachable(f"The database {shown(url)} broke off while rows were written ({reason}).") from None
+    # through SQLAlchemy, so that an error on the way is told as that of any other statement
+    conn.exec_driver_sql(f"COPY {table} ({names}) FROM STDIN", execution_options={COPIED_ROWS: rows})
 
 
 def update(conn: Connection, table: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:

@@ -24,7 +24,7 @@ from allq.errors import (
 from allq.settings import Settings
 from db import migrate
 from db.address import shown, without_secrets
-from db.statements import MANY_ROWS
+from db.statements import COPIED_ROWS, MANY_ROWS
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for the one before it."""
@@ -227,6 +227,16 @@ def _postgresql_engine(url: URL) -> Engine:
         if context is not None and context.execution_options.get(MANY_ROWS):
             cursor.format = 1  # psycopg.pq.Format.BINARY, of this cursor alone
 
+    @event.listens_for(engine, "do_execute")
+    def on_copy(cursor: Any, statement: str, _values: Any, context: Any) -> bool:
+        """Whether the statement was a COPY, and is done."""
+        if context is None or COPIED_ROWS not in context.execution_options:
+            return False
+        with cursor.copy(statement) as copy:
+            for row in context.execution_options[COPIED_ROWS]:
+                copy.write_row(row)
+        return True
+
     event.listen(engine, "handle_error", _in_plain_words)
     return engine
 
@@ -265,20 +275,77 @@ _SQLITE_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
 }
 
 
-_DAMAGE = {
-    "XX001": "The database {where} is damaged ({reason}). Restore it from a backup.",
-    "XX002": "An index of the database {where} is damaged ({reason}). REINDEX it, then run `allq audit verify`.",
+_POSTGRESQL_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
+    # what a server says that can be reached and doesn't let us in
+    "28P01": (
+        DatabaseUnreachable,
+        "The database {where} refuses this user or password. Correct them in ALLQ_DATABASE_URL.",
+    ),
+    "28000": (
+        DatabaseUnreachable,
+        "The database {where} refuses this user from this machine. Correct ALLQ_DATABASE_URL, or the server's "
+        "pg_hba.conf.",
+    ),
+    "3D000": (
+        DatabaseUnreachable,
+        "The database {where} does not exist on that server. Create it, or correct its name in ALLQ_DATABASE_URL.",
+    ),
+    "53300": (
+        DatabaseUnreachable,
+        "The database {where} has no connection left for us. Raise max_connections of the server, or run fewer "
+        "workers.",
+    ),
+    "57P03": (DatabaseUnreachable, "The database {where} is starting up or shutting down. Wait a moment."),
+    # and that lets us go
+    "25P03": (
+        DatabaseUnreachable,
+        "The database {where} has ended this session, which stood still in a transaction. Nothing of it was kept; "
+        "try again.",
+    ),
+    "57P01": (
+        DatabaseUnreachable,
+        "The database {where} has ended this session: somebody told it to, or it is shutting down. Wait a moment and "
+        "try again.",
+    ),
+    "57P02": (
+        DatabaseUnreachable,
+        "The database {where} has ended this session: it met a failure and starts anew. Wait a moment and try again.",
+    ),
+    # nobody's fault, and it may go well the next time
+    "40001": (
+        StoreError,
+        "The database {where} has given up this transaction, because of another at the same time. Nothing of it was "
+        "kept; try again.",
+    ),
+    "40P01": (
+        StoreError,
+        "The database {where} has given up this transaction, because it and another waited for each other (a "
+        "deadlock). Nothing of it was kept; try again.",
+    ),
+    "57014": (
+        StoreError,
+        "The database {where} has broken off a statement: somebody told it to, or it took longer than the server "
+        "allows. Nothing of it was kept; try again.",
+    ),
+    # the server's machine
+    "53100": (StoreError, "The server of the database {where} is out of disk. Make room and try again."),
+    "53200": (StoreError, "The server of the database {where} is out of memory. Make room and try again."),
+    "25006": (StoreError, "The database {where} is read-only just now. Check that it is the primary server."),
+    "42501": (
+        NoRight,
+        "The login of the database {where} may not do this ({reason}). deploy/postgres/roles.sql says which may.",
+    ),
+    "XX001": (DatabaseDamaged, "The database {where} is damaged ({reason}). Restore it from a backup."),
+    "XX002": (
+        DatabaseDamaged,
+        "An index of the database {where} is damaged ({reason}). REINDEX it, then run `allq audit verify`.",
+    ),
 }
-"""By PostgreSQL's code: data_corrupted, index_corrupted."""
+"""By PostgreSQL's code."""
 
-_REFUSALS = {
-    "28P01": "refuses this user or password. Correct them in ALLQ_DATABASE_URL",
-    "28000": "refuses this user from this machine. Correct ALLQ_DATABASE_URL, or the server's pg_hba.conf",
-    "3D000": "does not exist on that server. Create it, or correct its name in ALLQ_DATABASE_URL",
-    "53300": "has no connection left for us. Raise max_connections of the server, or run fewer workers",
-    "57P03": "is starting up or shutting down. Wait a moment",
-}
-"""By PostgreSQL's code: what a server says that can be reached and doesn't let us in."""
+_SESSION_OVER = frozenset({"25006", "25P03", "57P01", "57P02"})
+"""After these a new session is begun: this one has ended, whether its socket says so yet or not, or it would stay
+read-only when the server no longer is."""
 
 _REFUSED_IN_WORDS = {
     "read-write mode during recovery": "25006",
@@ -312,34 +379,27 @@ def _in_plain_words(context: ExceptionContext) -> None:
     url = context.engine.url
     message = str(context.original_exception)
     if context.dialect.name == "sqlite":
-        where = url.database or ""
-        if ("disk I/O error" in message or "unable to open" in message) and _is_full(where):
-            message = "disk is full"
-        for part, (kind, sentence) in _SQLITE_SENTENCES.items():
-            if part in message:
-                raise kind(sentence.format(url=where)) from None
+        _of_sqlite(message, url.database or "")
         return
     state = _state_of_refusal(message) or getattr(context.original_exception, "sqlstate", None)
     where = shown(url)
-    if state in {"53100", "53200"}:
-        what = "disk" if state == "53100" else "memory"
-        raise StoreError(f"The server of the database {where} is out of {what}. Make room and try again.") from None
-    if state in _DAMAGE:
+    if state in _SESSION_OVER:
+        context.is_disconnect = True
+    if state in _POSTGRESQL_SENTENCES:
+        kind, sentence = _POSTGRESQL_SENTENCES[state]
         reason = without_secrets(message.partition("\n")[0], url)
-        raise DatabaseDamaged(_DAMAGE[state].format(where=where, reason=reason)) from None
-    if state == "25006":
-        context.is_disconnect = True  # a session stays read-only when the server no longer is: begin a new one
-        raise StoreError(f"The database {where} is read-only just now. Check that it is the primary server.") from None
-    if state == "42501":
-        reason = without_secrets(message.partition("\n")[0], url)
-        raise NoRight(
-            f"The login of the database {where} may not do this ({reason}). deploy/postgres/roles.sql says which may."
-        ) from None
-    if state in _REFUSALS:
-        raise DatabaseUnreachable(f"The database {where} {_REFUSALS[state]}.") from None
+        raise kind(sentence.format(where=where, reason=reason)) from None
     if context.connection is None or context.is_disconnect:
         reason = without_secrets(message, url) or type(context.original_exception).__name__
         raise DatabaseUnreachable(
             f"The database {where} can't be reached ({reason}). "
             "Check that the server runs and that ALLQ_DATABASE_URL is right."
         ) from None
+
+
+def _of_sqlite(message: str, file: str) -> None:
+    if ("disk I/O error" in message or "unable to open" in message) and _is_full(file):
+        message = "disk is full"
+    for part, (kind, sentence) in _SQLITE_SENTENCES.items():
+        if part in message:
+            raise kind(sentence.format(url=file)) from None

@@ -42,6 +42,9 @@ _POSTGRESQL = {
 MANY_ROWS: Final = "allq_many_rows"
 """The execution option of a statement whose rows are worth a binary format (`db.database` acts on it)."""
 
+COPIED_ROWS: Final = "allq_copied_rows"
+"""The execution option of a `COPY … FROM STDIN` that holds its rows (`db.database` sends them)."""
+
 
 @cache
 def _prepared(template: str, dialect: str, lists: tuple[str, ...]) -> TextClause:

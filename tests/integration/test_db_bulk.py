@@ -1,12 +1,18 @@
 """Many rows at once come out as they went in, whatever stands in them. On SQLite and on PostgreSQL."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Barrier
 
 import pytest
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
+from allq.errors import AllqError, DatabaseDamaged, DatabaseUnreachable, NoRight, StoreError
 from db import bulk
+from db.database import Database
 from db.statements import on_sqlite, run
+from tests.databases import settings_for
 
 _KINDS = {
     "key": "bigint",
@@ -56,3 +62,93 @@ def test_rows_appended_where_missing_hold_what_they_were_given(database):
         assert [tuple(bytes(v) if type(v) is memoryview else v for v in row) for row in found] == [
             row for row in _ROWS if row[2] not in {None, b"\\"}
         ]
+
+
+def _refusing(conn, state):
+    """Have PostgreSQL answer rows of the temporary table `odd` with an error of that code, or by ending the session."""
+    act = f"RAISE EXCEPTION SQLSTATE '{state}'"
+    if state == "57P01":
+        act = "PERFORM pg_terminate_backend(pg_backend_pid())"
+    for statement in (
+        "CREATE TEMPORARY TABLE odd (id bigint)",
+        f"CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {act}; RETURN NEW; END $$",
+        "CREATE TRIGGER refuses BEFORE INSERT ON odd FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse()",
+    ):
+        conn.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "words"),
+    [
+        ("42501", NoRight, "may not do this"),
+        ("53100", StoreError, "out of disk"),
+        ("53200", StoreError, "out of memory"),
+        ("25006", StoreError, "read-only just now"),
+        ("40P01", StoreError, "waited for each other (a deadlock). Nothing of it was kept; try again"),
+        ("40001", StoreError, "because of another at the same time. Nothing of it was kept; try again"),
+        ("57014", StoreError, "has broken off a statement"),
+        ("57P01", DatabaseUnreachable, "has ended this session"),
+        ("57P03", DatabaseUnreachable, "is starting up or shutting down"),
+        ("XX001", DatabaseDamaged, "is damaged"),
+    ],
+)
+def test_what_a_server_refuses_of_rows_written_at_once_is_told_as_of_any_other_statement(
+    postgresql, tmp_path, state, kind, words
+):
+    url = postgresql.create()
+    database = Database.open(settings_for(tmp_path, url))
+    said = []
+    for write in (
+        lambda conn: run(conn, "INSERT INTO odd VALUES (1)"),
+        lambda conn: bulk.insert(conn, "odd", ["id"], [(1,)]),
+    ):
+        with pytest.raises(AllqError) as caught, database.begin() as conn:
+            _refusing(conn, state)
+            write(conn)
+        said.append((type(caught.value), str(caught.value)))
+    assert said[0] == said[1]
+    assert said[0][0] is kind
+    assert words in said[0][1]
+    with database.begin() as conn:  # the pool holds no session that has ended
+        run(conn, "SELECT 1")
+    database.close()
+    postgresql.drop(url)
+
+
+def test_what_is_wrong_with_a_row_itself_is_told_as_it_is(postgresql, tmp_path):
+    url = postgresql.create()
+    database = Database.open(settings_for(tmp_path, url))
+    for rows, error in (([(1,), (1,)], IntegrityError), ([(object(),)], ProgrammingError), ([("x",)], DataError)):
+        with pytest.raises(error), database.begin() as conn:
+            conn.exec_driver_sql("CREATE TEMPORARY TABLE odd (id bigint PRIMARY KEY)")
+            bulk.insert(conn, "odd", ["id"], rows)
+    database.close()
+    postgresql.drop(url)
+
+
+def test_one_of_two_that_wait_for_each_other_is_let_go_in_a_sentence_and_may_try_again(postgresql, tmp_path):
+    url = postgresql.create()
+    database = Database.open(settings_for(tmp_path, url))
+    with database.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE odd (id bigint PRIMARY KEY)")
+    met = Barrier(2, timeout=30)
+
+    def write(first, second):
+        try:
+            with database.begin() as conn:
+                conn.exec_driver_sql("SET LOCAL deadlock_timeout = '50ms'")
+                bulk.insert(conn, "odd", ["id"], [(first,)])
+                met.wait()
+                bulk.insert(conn, "odd", ["id"], [(second,)])
+        except StoreError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(write, (1, 2), (2, 1)))
+    assert sorted(map(bool, said)) == [False, True]
+    assert "waited for each other" in next(filter(None, said))
+    with database.read() as conn:
+        assert run(conn, "SELECT count(*) FROM odd").scalar() == 2
+    database.close()
+    postgresql.drop(url)
