@@ -7,6 +7,7 @@
     ├── StoreError                the database can't do what is asked
     │   ├── DatabaseUnreachable   the database does not answer, or refuses us
     │   ├── SchemaOutdated        the schema is not the one this code was written for
+    │   │   └── ProgramOutdated   … but that of a newer one
     │   └── NotFound              no such batch, slide or chunk
     ├── LedgerError               the ledger can't be sealed, exported or verified as it stands
     ├── BrokerUnreachable         Redis/Valkey does not answer; work waits in SQL
@@ -62,6 +63,10 @@ class DatabaseUnreachable(StoreError):
 
 class SchemaOutdated(StoreError):
     """The database's schema is not the one this code was written for."""
+
+
+class ProgramOutdated(SchemaOutdated):
+    """The database's schema is that of a newer allq: only another program can go on."""
 
 
 class NotFound(StoreError):

@@ -28,6 +28,7 @@ __all__ = [
     "reclaim_owner",
     "record",
     "release",
+    "release_all",
     "renew",
     "running_owners",
     "unpublish",
@@ -113,6 +114,17 @@ def release(conn: Connection, held: Claim) -> bool:
         UPDATE chunk SET state = 'pending', owner = NULL, lease_until = NULL, published_at = NULL WHERE {_FENCED}
     """
     return run(conn, statement, _fence(held)).rowcount == 1
+
+
+def release_all(conn: Connection) -> None:
+    """Give back every chunk that is being worked on, whoever has it, without counting a crash."""
+    run(
+        conn,
+        """
+        UPDATE chunk SET state = 'pending', owner = NULL, lease_until = NULL, published_at = NULL
+        WHERE state = 'running'
+        """,
+    )
 
 
 def give_up(conn: Connection, held: Claim, failure: Failure) -> list[int] | None:

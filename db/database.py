@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from allq.errors import (
     AllqError,
     DatabaseDamaged,
     DatabaseUnreachable,
     NoRight,
+    ProgramOutdated,
     SchemaOutdated,
     SettingsError,
     StoreError,
@@ -67,7 +68,7 @@ class Database:
 
         A SQLite file (and its folder) is created when missing, and upgrades itself. A server's schema is upgraded only
         with `upgrade=True`; otherwise SchemaOutdated names the command. `upgrade=False` never upgrades.
-        Raises DatabaseUnreachable, SchemaOutdated, SettingsError.
+        Raises DatabaseUnreachable, SchemaOutdated (ProgramOutdated where another program is needed), SettingsError.
         """
         database = cls(settings.database)
         try:
@@ -76,14 +77,10 @@ class Database:
             found = migrate.current(database)
             if found == migrate.HEAD:
                 return database
-            if found is not None and found > migrate.HEAD:
-                raise SchemaOutdated(
-                    f"The database {database.url} was written by a newer allq (schema {found}, this one knows "
-                    f"{migrate.HEAD}). Update allq."
-                )
-            if upgrade is False or (upgrade is None and database.dialect == "postgresql"):
-                state = f"has the schema {found} of an older allq" if found else "has no allq schema yet"
-                raise SchemaOutdated(f"The database {database.url} {state}. Run `allq db upgrade`.")
+            unlike = database._unlike(found)
+            never = isinstance(unlike, ProgramOutdated) or upgrade is False
+            if never or (upgrade is None and database.dialect == "postgresql"):
+                raise unlike
             migrate.upgrade(database)
         except BaseException:
             database.close()
@@ -96,18 +93,64 @@ class Database:
         return cls(url)
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """A write transaction: committed at the end of the block, rolled back by an exception."""
+    def begin(self, *, any_schema: bool = False) -> Iterator[Connection]:
+        """A write transaction: committed at the end of the block, rolled back by an exception.
+
+        SchemaOutdated where the schema has become another since the database was opened, unless `any_schema`.
+        """
         with self._writing.begin() as conn:
-            if self.dialect == "postgresql":
-                conn.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}")
+            self._begin(conn, any_schema=any_schema)
             yield conn
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A read transaction: everything read in the block is of one moment."""
-        with self._reading.connect() as conn:
-            yield conn
+        """A read transaction: everything read in the block is of one moment.
+
+        SchemaOutdated where something can't be read and the schema has become another since the database was opened.
+        """
+        try:
+            with self._reading.connect() as conn:
+                yield conn
+        except (DBAPIError, NoRight):
+            self._refuse_another_schema()
+            raise
+
+    def _begin(self, conn: Connection, *, any_schema: bool) -> None:
+        """Look at the schema's revision, which stays as it is until the transaction ends, with no question of its own.
+
+        On SQLite the transaction holds the only writer's lock; on PostgreSQL one of the table, which an upgrade wants
+        for itself.
+        """
+        wanted = [] if any_schema else ["(SELECT version_num FROM alembic_version)"]
+        if self.dialect == "postgresql":
+            wanted.append(f"set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS * 1000:.0f}', true)")
+        if not wanted:
+            return
+        try:
+            found = conn.exec_driver_sql(f"SELECT {', '.join(wanted)}").one()[0]
+        except (DBAPIError, NoRight):
+            self._refuse_another_schema()
+            raise
+        if not any_schema and found != migrate.HEAD:
+            raise self._unlike(found)
+
+    def _refuse_another_schema(self) -> None:
+        """Raise SchemaOutdated where that is what is behind an error; nothing where it can't be told."""
+        found: str | None = migrate.HEAD
+        with suppress(DBAPIError, StoreError), self.engine.connect() as conn:
+            found = migrate.revision_of(conn)
+        if found != migrate.HEAD:
+            raise self._unlike(found) from None
+
+    def _unlike(self, found: str | None) -> SchemaOutdated:
+        """What is to be said of a schema of revision `found`."""
+        if found is not None and found > migrate.HEAD:
+            return ProgramOutdated(
+                f"The database {self.url} was written by a newer allq (schema {found}, this one knows "
+                f"{migrate.HEAD}). Update allq here, and start anew what runs of the older one."
+            )
+        state = f"has the schema {found} of an older allq" if found else "has no allq schema yet"
+        return SchemaOutdated(f"The database {self.url} {state}. Run `allq db upgrade`.")
 
     def close(self) -> None:
         """Close every connection."""

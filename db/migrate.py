@@ -35,6 +35,10 @@ TABLES: Final = (
 )
 """What an upgrade takes for itself; a test compares it with `db.tables`, which nothing reads at run time."""
 
+_VERSION: Final = "alembic_version"
+"""The table of the revision. Each write transaction reads it before anything else (`db.database`): an upgrade, which
+takes it as well, is before or after it."""
+
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 
@@ -60,11 +64,14 @@ def revision_of(conn: Connection) -> str | None:
 def upgrade(database: Database, progress: Callable[[str], None] | None = None) -> list[str]:
     """Apply what is missing, in one transaction; return the revisions applied. `progress` hears of each.
 
-    Several processes may do so at once: one migrates, the others wait for it and find nothing left to do.
+    Several processes may do so at once: one migrates, the others wait for it and find nothing left to do. Chunks that
+    are being worked on are given back: their workers are of the schema of before, and may record nothing any more.
     """
     # imported here: `allq status` on a schema that is up to date must not pay for Alembic
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
+
+    from db import chunks  # noqa: PLC0415
 
     applied: list[str] = []
 
@@ -73,12 +80,14 @@ def upgrade(database: Database, progress: Callable[[str], None] | None = None) -
         if progress is not None:
             progress(f"{step.up_revision_id}: {step.up_revision.doc}")
 
-    with database.begin() as conn:
+    with database.begin(any_schema=True) as conn:
         if conn.dialect.name == "postgresql":
             conn.exec_driver_sql(turns.SCHEMA)
             if revision_of(conn) not in {None, HEAD}:
-                turns.of_tables(conn, TABLES)
+                turns.of_tables(conn, (*TABLES, _VERSION))
         config = Config(attributes={"connection": conn, "on_version_apply": on_version_apply})
         config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
         command.upgrade(config, "head")
+        if applied:
+            chunks.release_all(conn)
     return applied

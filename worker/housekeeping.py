@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 
 import redis
 from celery import Celery, bootsteps
+from celery.worker import state
 
 from allq import faults
-from allq.errors import AllqError, BrokerUnreachable
+from allq.errors import AllqError, BrokerUnreachable, ProgramOutdated
 from allq.logging import logger
 from allq.settings import Settings, current
 from db import chunks
@@ -120,6 +121,11 @@ class Housekeeper:
             if not self._broker_was_down:
                 log.warning("broker away; work waits in SQL", problem=str(error))
             self._broker_was_down = True
+        except ProgramOutdated as error:
+            if str(error) != self._problem:  # rounds go on while the pool ends
+                log.error("this worker ends: only a newer one can go on", problem=str(error))
+            self._problem = str(error)
+            state.should_stop = error.exit_code
         except AllqError as error:
             self._leases.forget()
             if str(error) != self._problem:  # every few seconds is too often

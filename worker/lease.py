@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from allq import faults
-from allq.errors import FailureCode, StoreError
+from allq.errors import FailureCode, SchemaOutdated, StoreError
 from allq.logging import logger
 from allq.settings import Settings
 from db import chunks
@@ -74,6 +74,10 @@ class Lease:
                     held = chunks.renew(connection, self._claim, self._seconds)
                     faults.reach("renew.written")
                 faults.reach("renew.committed")
+            except SchemaOutdated as error:  # the upgrade has given the chunk back
+                log.error("what is under way is dropped", chunk=self._claim.chunk_id, problem=str(error))
+                self._lost.set()
+                break
             except StoreError as error:
                 log.warning("lease not renewed", chunk=self._claim.chunk_id, problem=str(error))
                 if overdue and self._stop.wait(1):

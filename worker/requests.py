@@ -52,6 +52,11 @@ class NoticingRequest(Request):  # type: ignore[misc]
         acknowledgements.ask(self.message)
         faults.reach("acknowledge.asked")
 
+    def reject(self, requeue: bool = False) -> None:
+        """Have the message dropped, or given to another worker."""
+        super().reject(requeue=requeue)
+        acknowledgements.ask(self.message)
+
 
 class ScreeningTask(Task):  # type: ignore[misc]
     """A task whose requests notice, and that takes no message but ours."""

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, Final
 
 from celery import signals
-from celery.exceptions import CPendingDeprecationWarning
+from celery.exceptions import CPendingDeprecationWarning, Reject
 
 from allq import logging as allq_logging
 from allq.errors import UsageError
@@ -126,6 +126,14 @@ def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
 def _keep_our_logging(**_: Any) -> None:
     """Tell Celery that logging is set up: allq's own format, ids only."""
     logging.getLogger("celery").setLevel(logging.INFO)
+    logging.getLogger("celery.app.trace").addFilter(_without_trace_of_rejection)
+
+
+def _without_trace_of_rejection(record: logging.LogRecord) -> bool:
+    """A message given to another worker is no error of the program: Celery's sentence about it will do."""
+    if record.exc_info and isinstance(record.exc_info[1], Reject):
+        record.exc_info = None
+    return True
 
 
 def _begin_process(**_: Any) -> None:

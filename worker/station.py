@@ -9,7 +9,7 @@ from functools import cache
 from time import perf_counter, sleep
 
 from allq import faults
-from allq.errors import AllqError, BrokerUnreachable, StoreError
+from allq.errors import AllqError, BrokerUnreachable, SchemaOutdated, StoreError
 from allq.logging import logger
 from allq.settings import Settings, current
 from db import chunks, findings
@@ -150,6 +150,8 @@ class Station:
                     faults.reach("return.written")
                 faults.reach("return.committed")
                 break
+            except SchemaOutdated:
+                return  # the upgrade has given it back
             except StoreError as error:
                 if str(error) != told:
                     log.warning("chunk not given back yet", chunk=claim.chunk_id, problem=str(error))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from time import sleep
+
+from celery.exceptions import Reject
 from structlog.contextvars import bound_contextvars
 
 from allq import faults
-from allq.errors import AllqError
+from allq.errors import AllqError, SchemaOutdated
 from allq.logging import logger
+from allq.settings import current
 from models.engines.choose import card_failed
 from worker.app import SCREEN_TASK, current_app
 from worker.lease import end_process
@@ -20,13 +24,18 @@ app = current_app()
 
 @app.task(name=SCREEN_TASK, base=ScreeningTask)
 def screen(chunk_id: int) -> None:
-    """Screen one chunk. Never raises: SQL tells what became of it, and housekeeping delivers it again if need be.
+    """Screen one chunk. SQL tells what became of it, and housekeeping delivers it again if need be.
 
-    A process whose card answers no more would take chunk after chunk, faster than those that screen: it ends.
+    A process whose card answers no more would take chunk after chunk, faster than those that screen: it ends. So would
+    one on another's schema: it rejects the message, slowly, until housekeeping ends the worker or the schema is ours.
     """
     with bound_contextvars(chunk=chunk_id):
         try:
             current_station().screen_chunk(chunk_id)
+        except SchemaOutdated as error:
+            log.error("chunk not screened", problem=str(error))
+            sleep(current().housekeeping_seconds)
+            raise Reject(reason=str(error), requeue=True) from None
         except AllqError as error:
             log.error("chunk not screened", problem=str(error))
         except Exception as error:

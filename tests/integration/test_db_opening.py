@@ -6,15 +6,24 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from allq import logging as allq_logging
-from allq.errors import AllqError, DatabaseUnreachable, SchemaOutdated, SettingsError, StoreError
-from db import health, migrate, named, reads, turns
+from allq.errors import (
+    AllqError,
+    DatabaseUnreachable,
+    ProgramOutdated,
+    SchemaOutdated,
+    SettingsError,
+    StoreError,
+)
+from db import chunks, health, migrate, named, reads, turns
 from db.database import Database
+from tests import store
 from tests.databases import settings_for
 
 
@@ -85,7 +94,6 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
 
     from db import lines, sealing, verifying
     from db.witness import Witness
-    from tests import store
 
     monkeypatch.setattr(lines, "row_digest", lambda *_: "0" * 64)
     monkeypatch.setattr(lines, "marks", lambda _: "")
@@ -154,7 +162,7 @@ def of_before(postgresql, tmp_path):
 
 def test_an_upgrade_does_not_wait_without_end_for_those_at_work_nor_they_for_it(of_before, monkeypatch):
     monkeypatch.setattr(turns, "WAIT_SECONDS", 0.3)
-    with of_before.begin() as at_work:  # as who signs: first the review, then its event
+    with of_before.begin(any_schema=True) as at_work:  # as who signs: first the review, then its event
         at_work.execute(text("LOCK TABLE review IN ROW EXCLUSIVE MODE"))
         with pytest.raises(StoreError, match="Stop workers"):
             migrate.upgrade(of_before)
@@ -165,12 +173,105 @@ def test_an_upgrade_does_not_wait_without_end_for_those_at_work_nor_they_for_it(
 
 def test_an_upgrade_goes_on_when_the_last_of_those_at_work_has_ended(of_before):
     with ThreadPoolExecutor(1) as pool:
-        with of_before.begin() as at_work:
+        with of_before.begin(any_schema=True) as at_work:
             at_work.execute(text("LOCK TABLE review IN ROW EXCLUSIVE MODE"))
             upgraded = pool.submit(migrate.upgrade, of_before)
             time.sleep(0.5)
             assert not upgraded.done()
         assert upgraded.result() == ["0005"]
+
+
+def test_who_was_at_work_before_an_upgrade_writes_nothing_after_it(of_before, monkeypatch):
+    """As a program of before does it, whose revision is that of before: it waits for the upgrade, and is refused."""
+    migrating, go_on = Event(), Event()
+
+    def slowly(conn):
+        migrating.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(chunks, "release_all", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        upgraded = pool.submit(migrate.upgrade, of_before)
+        assert migrating.wait(30)
+        monkeypatch.setattr(migrate, "HEAD", "0004")
+        begun = pool.submit(_begin_and_say, of_before)
+        time.sleep(0.3)
+        assert not begun.done(), "it waits for the upgrade's end"
+        go_on.set()
+        assert upgraded.result() == ["0005"]
+        assert "newer allq (schema 0005, this one knows 0004). Update allq here" in begun.result()
+
+
+def _begin_and_say(database):
+    try:
+        with database.begin():
+            return "begun"
+    except ProgramOutdated as error:
+        return str(error)
+
+
+def test_an_upgrade_waits_for_who_writes_by_the_schema_of_before(of_before, monkeypatch):
+    monkeypatch.setattr(turns, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(migrate, "HEAD", "0004")
+    with of_before.begin():  # has asked for nothing yet
+        monkeypatch.undo()
+        monkeypatch.setattr(turns, "WAIT_SECONDS", 0.3)
+        with pytest.raises(StoreError, match="Stop workers"):
+            migrate.upgrade(of_before)
+    assert migrate.upgrade(of_before) == ["0005"]
+
+
+def test_a_schema_that_has_become_another_is_named_by_whatever_is_asked_of_it(database, monkeypatch):
+    monkeypatch.setattr(migrate, "HEAD", "0004")
+    with pytest.raises(ProgramOutdated, match="newer allq"), database.begin():
+        pass
+    for question in ("SELECT no_such FROM batch", "SELECT 1 FROM no_such"):
+        with pytest.raises(ProgramOutdated, match="newer allq"), database.read() as conn:
+            conn.exec_driver_sql(question)
+    monkeypatch.setattr(migrate, "HEAD", "0006")
+    with pytest.raises(SchemaOutdated, match="Run `allq db upgrade`"), database.begin():
+        pass
+    monkeypatch.undo()
+    with pytest.raises(DBAPIError), database.read() as conn:
+        conn.exec_driver_sql("SELECT no_such FROM batch")
+    with database.begin() as conn:
+        conn.exec_driver_sql("DROP TABLE alembic_version")
+    with pytest.raises(SchemaOutdated, match="no allq schema"), database.begin():
+        pass
+
+
+def test_a_look_at_the_schema_is_no_question_of_its_own(database):
+    asked = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    with database.begin():
+        pass
+    assert [statement for statement in asked if not statement.startswith("BEGIN")] == [asked[-1]]
+    assert "alembic_version" in asked[-1]
+    if database.dialect == "postgresql":
+        assert "idle_in_transaction_session_timeout" in asked[-1]
+
+
+def test_an_upgrade_gives_back_what_workers_of_before_are_at(database):
+    with database.begin() as conn:
+        _, (first, second) = store.submit(conn, [store.new_slide("A", 4)], chunk_size=2)
+    held = store.claimed(database, first)
+    store.work(database, [second])
+    with database.begin() as conn:
+        conn.exec_driver_sql("DROP VIEW model_activations")
+        conn.exec_driver_sql("DROP TABLE activation")
+        if database.dialect == "postgresql":
+            conn.exec_driver_sql("DROP VIEW sealer_event")
+            conn.exec_driver_sql("DROP FUNCTION allq_with_event() CASCADE")
+        else:
+            conn.exec_driver_sql("DROP TRIGGER event_slide_with_event")
+        conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
+    assert migrate.upgrade(database) == ["0004", "0005"]
+    asked = "SELECT state, attempt, crashes, owner, published_at FROM chunk ORDER BY id"
+    assert store.rows(database, asked)[0] == ("pending", 1, 0, None, None)
+    assert store.rows(database, asked)[1][0] == "done"
+    assert store.record(database, held) is None, "fenced off"
+    store.work(database, [first])
+    store.assert_sums_hold(database)
 
 
 def test_an_upgrade_takes_every_table():
@@ -304,8 +405,6 @@ def test_a_home_that_is_no_folder_is_told_in_a_sentence(tmp_path):
 def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_database_whole(sqlite_template, tmp_path):
     import shutil
 
-    from tests import store
-
     shutil.copyfile(sqlite_template, tmp_path / "allq.db")
     database = Database.open(settings_for(tmp_path))
     with pytest.raises(StoreError, match="is full"), database.begin() as conn:
@@ -335,7 +434,6 @@ def test_a_connection_that_the_server_has_cut_is_replaced(postgresql, tmp_path):
 
 
 def test_a_read_sees_one_moment_and_writes_nothing(database, settings):
-    from tests import store
 
     with database.read() as conn:
         assert reads.batches(conn) == []

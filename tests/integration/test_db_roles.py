@@ -219,7 +219,7 @@ def test_a_lock_is_taken_by_those_alone_whose_work_it_orders(written: Laboratory
         conn.exec_driver_sql("SELECT pg_advisory_unlock_all()")  # as asyncpg does before a session is used again
     elsewhere = Database.at(written.server.url)
     try:
-        with elsewhere.begin() as conn:
+        with elsewhere.begin(any_schema=True) as conn:
             conn.exec_driver_sql("SET LOCAL ROLE allq_reader")
             conn.exec_driver_sql("SELECT pg_advisory_xact_lock(1), lo_create(0)")
             conn.rollback()

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from allq.errors import BrokerUnreachable, DatabaseUnreachable, SchemaOutdated, StoreError
+from db import chunks, migrate
 from db import health as store_health
 from db.database import Database
 from tests import standin, store
@@ -295,3 +296,73 @@ def test_both_sides_of_a_connection_notice_a_network_that_was_cut(server, on_ser
     assert (ours["keepalives_idle"], ours["tcp_user_timeout"]) == (b"10", b"25000")
     store_health.require_writable(database)
     database.close()
+
+
+# ----------------------------------------------------------------------------------------------- an upgrade meanwhile
+
+
+def _become(database, revision):
+    """As an upgrade to that revision leaves the database."""
+    with database.begin(any_schema=True) as conn:
+        conn.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+        chunks.release_all(conn)
+
+
+def test_a_worker_whose_database_was_upgraded_ends_writes_nothing_more_and_leaves_its_work_to_a_newer_one(
+    database, settings, tmp_path
+):
+    settings = settings.model_copy(
+        update={"lease_seconds": 60.0, "housekeeping_seconds": 0.5, "republish_seconds": 1.0, "chunk_size": 4}
+    )
+    slides = standin.write_fields(tmp_path / "slides", slides=2, fields=12)
+    older = Runner(Task(settings=settings, log=tmp_path / "older", seconds=0.7))
+    options = submission.SubmitOptions(model=standin.model(settings), operator="tester")
+    batch = submission.submit(database, settings, slides, options).batch
+    wait_for(lambda: store.rows(database, "SELECT 1 FROM chunk WHERE state = 'done'"), what="the first chunk is done")
+    wait_for(lambda: store.rows(database, "SELECT 1 FROM chunk WHERE state = 'running'"), what="another is under way")
+    _become(database, "9999")
+    asked = "SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM finding), (SELECT count(*) FROM leaf)"
+    before = store.rows(database, asked)
+    try:
+        older.process.join(30)
+        said = (tmp_path / "older").read_text(errors="replace")
+        assert older.process.exitcode == 1, said
+    finally:
+        older.kill()
+    assert said.count("this worker ends: only a newer one can go on") == 1
+    assert "written by a newer allq (schema 9999, this one knows " in said
+    assert "Traceback" not in said
+    assert store.rows(database, asked) == before
+    assert set(store.rows(database, "SELECT state, crashes FROM chunk")) == {("done", 0), ("pending", 0)}
+    _become(database, migrate.HEAD)
+    newer = Runner(Task(settings=settings, log=tmp_path / "newer"))
+    try:
+        wait_for(lambda: status(database, batch).state == "done", what="the batch ends")
+    finally:
+        newer.stop()
+    assert status(database, batch).screened == 24
+    assert store.rows(database, "SELECT DISTINCT crashes FROM chunk") == [(0,)]
+    store.assert_sums_hold(database)
+
+
+def test_a_worker_whose_database_has_an_older_schema_waits_until_it_is_upgraded(database, settings, tmp_path):
+    settings = settings.model_copy(update={"housekeeping_seconds": 0.3, "republish_seconds": 0.5, "chunk_size": 4})
+    (tmp_path / "log").touch()
+    runner = Runner(Task(settings=settings, log=tmp_path / "log"))
+
+    def says(words):
+        return words in (tmp_path / "log").read_text(errors="replace")
+
+    try:
+        wait_for(lambda: says("worker starts"), what="the worker starts")
+        slides = standin.write_fields(tmp_path / "slides", slides=2, fields=12)
+        options = submission.SubmitOptions(model=standin.model(settings), operator="tester")
+        batch = submission.submit(database, settings, slides, options).batch
+        _become(database, "0001")
+        wait_for(lambda: says("Run `allq db upgrade`"), what="it says so")
+        _become(database, migrate.HEAD)
+        wait_for(lambda: status(database, batch).state == "done", what="the batch ends")
+    finally:
+        runner.stop()
+    assert status(database, batch).screened == 24
+    assert store.rows(database, "SELECT DISTINCT crashes FROM chunk") == [(0,)]

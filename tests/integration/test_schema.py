@@ -574,7 +574,7 @@ def test_what_every_earlier_allq_has_made_is_in_order_when_it_is_upgraded(
     else:
         url = request.getfixturevalue("postgresql").create_bare()
     database = Database.at(url)
-    with database.begin() as conn:
+    with database.begin(any_schema=True) as conn:
         config = Config(attributes={"connection": conn})
         config.set_main_option("script_location", str(migrate.SCRIPTS))
         command.upgrade(config, revision)
@@ -587,7 +587,7 @@ def test_what_every_earlier_allq_has_made_is_in_order_when_it_is_upgraded(
 def test_it_is_in_order_as_well_where_search_path_names_another_schema_first(postgresql: PostgresqlServer) -> None:
     url = postgresql.create_bare()
     plain = Database.at(url)
-    with plain.begin() as conn:
+    with plain.begin(any_schema=True) as conn:
         conn.exec_driver_sql("CREATE SCHEMA laboratory")
         conn.exec_driver_sql("CREATE TABLE laboratory.notes (id bigint)")
     migrate.upgrade(plain)
