@@ -43,7 +43,11 @@ _IS: Final[dict[Work, str]] = {
     """,
 }
 _HOLDER: Final = """
-    SELECT l.pid, a.usename FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+    SELECT l.pid, coalesce(a.usename, p.owner) AS login, p.gid
+    FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+    LEFT JOIN pg_locks own ON l.pid IS NULL AND own.pid IS NULL AND own.virtualtransaction = l.virtualtransaction
+                              AND own.locktype = 'transactionid' AND own.granted
+    LEFT JOIN pg_prepared_xacts p ON p.transaction = own.transactionid
     WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND {is_it}
     LIMIT 1
@@ -83,7 +87,11 @@ def holder(conn: Connection, work: Work) -> str | None:
     found = run(conn, _HOLDER.replace("{is_it}", _IS[work])).one_or_none()
     if found is None:
         return None
-    return f"process {found.pid} of the server" + (f", login {found.usename}" if found.usename else "")
+    who = f"process {found.pid} of the server"
+    if found.pid is None:  # no session has it any more
+        who = f"the prepared transaction {found.gid!r}" if found.gid else "a prepared transaction"
+    login = f", login {found.login}" if found.login else ""
+    return who + login + (", which ROLLBACK PREPARED ends" if found.pid is None else "")
 
 
 def of_tables(conn: Connection, tables: Sequence[str]) -> None:

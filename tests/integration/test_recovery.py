@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from allq.errors import BrokerUnreachable, DatabaseUnreachable, SchemaOutdated, StoreError
-from db import chunks, migrate
+from db import chunks, migrate, turns
 from db import health as store_health
 from db.database import Database
 from tests import standin, store
@@ -275,6 +275,27 @@ def test_a_writer_that_stands_still_in_a_transaction_does_not_hold_up_the_others
         conn.exec_driver_sql("SELECT 1")
     assert store.rows(database, f"SELECT note FROM batch WHERE id = {batch}") == [("free",)]
     database.close()
+
+
+def test_a_prepared_transaction_that_keeps_the_sealing_waiting_is_named_though_no_process_has_it(
+    server, on_server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(turns, "WAIT_SECONDS", 0.3)
+    database = Database.open(settings_for(tmp_path, on_server))
+    with database.begin() as conn:
+        turns.wait(conn, "sealing")
+        conn.exec_driver_sql("PREPARE TRANSACTION 'left behind'")
+    try:
+        with database.begin() as conn, pytest.raises(StoreError) as caught:
+            turns.wait(conn, "sealing")
+        assert_one_sentence(
+            str(caught.value), "the prepared transaction 'left behind', login postgres", "ROLLBACK PREPARED"
+        )
+        assert "None" not in str(caught.value)
+    finally:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+            conn.exec_driver_sql("ROLLBACK PREPARED 'left behind'")
+        database.close()
 
 
 def test_both_sides_of_a_connection_notice_a_network_that_was_cut(server, on_server, tmp_path):
