@@ -47,6 +47,7 @@ def verify(
     """
     from allq.errors import UsageError
     from cli import console
+    from cli.edge import INTERRUPTED
     from cli.progress import meter
     from cli.session import open_database, settings
     from db import verifying
@@ -66,12 +67,15 @@ def verify(
                 progress=shown.stage,
                 found=verified,
             )
-    finally:  # what was wrong until an error is told as well
-        if verified.finished or verified.problems:
-            if json:
-                console.emit(_verified_record(verified))
-            else:
-                _show_verified(verified, since)
+    except KeyboardInterrupt:
+        _tell(verified, since, json=json)
+        console.say("Interrupted: verify has not finished, and not all was looked at.", style="yellow")
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:  # what was wrong until then is told as well
+        if verified.problems:
+            _tell(verified, since, json=json)
+        raise
+    _tell(verified, since, json=json)
     if not verified.sound:
         raise typer.Exit(1)
 
@@ -251,6 +255,15 @@ def _verified_record(verified: Verified) -> dict[str, Any]:
     } | _checkpoint_record(verified.newest)
 
 
+def _tell(verified: Verified, since: int | None, *, json: bool) -> None:
+    from cli import console
+
+    if json:
+        console.emit(_verified_record(verified))
+    else:
+        _show_verified(verified, since)
+
+
 def _show_verified(verified: Verified, since: int | None) -> None:
     from allq.text import plural
     from cli import console
@@ -264,6 +277,9 @@ def _show_verified(verified: Verified, since: int | None) -> None:
         )
         count = plural(len(verified.problems), "problem")
         console.say(f"{_verdict(verified, since)}: {count}.", style="bold red")
+        return
+    if not verified.finished:
+        console.say(f"Nothing wrong was found so far, with {plural(verified.events, 'event')} looked at.")
         return
     newest = verified.newest
     console.pairs(

@@ -34,7 +34,7 @@ class Meter(Protocol):
         """Tell how the batch stands."""
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Tell how far a stage of training or evaluation is."""
+        """Tell how far a stage of training, evaluation or verifying is; told again, it says for how long it stands."""
 
 
 @contextmanager
@@ -63,6 +63,7 @@ class Bar:
         self._progress = progress
         self._task: TaskID | None = None
         self._name = ""
+        self._standing = _Standing()
 
     def say(self, text: str, *, style: str = "") -> None:
         """See `Meter`."""
@@ -80,7 +81,7 @@ class Bar:
 
     def stage(self, name: str, done: int, total: int) -> None:
         """See `Meter`."""
-        self._show(name, done, total, f"{done:,}/{total:,}")
+        self._show(name, done, total, f"{done:,}/{total:,}{self._standing.words(name, done)}")
 
     def _show(self, name: str, done: int | None, total: int | None, words: str) -> None:
         if self._task is None or name != self._name:
@@ -98,6 +99,7 @@ class Lines:
         self._console = console
         self._last = time.monotonic()
         self._stage = ""
+        self._standing = _Standing()
 
     def say(self, text: str, *, style: str = "") -> None:
         """See `Meter`."""
@@ -115,9 +117,10 @@ class Lines:
 
     def stage(self, name: str, done: int, total: int) -> None:
         """See `Meter`."""
+        standing = self._standing.words(name, done)
         if self._due() or name != self._stage:
             self._stage = name
-            self._print(f"{name}: {done:,}/{total:,}")
+            self._print(f"{name}: {done:,}/{total:,}{standing}")
 
     def _due(self) -> bool:
         return time.monotonic() - self._last >= LINE_SECONDS
@@ -125,6 +128,21 @@ class Lines:
     def _print(self, text: str) -> None:
         self._last = time.monotonic()
         self._console.print(text)
+
+
+class _Standing:
+    """For how long a stage has not moved, in words; none until that is worth a line."""
+
+    def __init__(self) -> None:
+        self._at: tuple[str, int] | None = None
+        self._since = 0.0
+
+    def words(self, name: str, done: int) -> str:
+        now = time.monotonic()
+        if (name, done) != self._at:
+            self._at, self._since = (name, done), now
+        stands = now - self._since
+        return f", for {stands:.0f} s" if stands >= LINE_SECONDS else ""
 
 
 def _registered_words(slides: int, fields: int, skipped: int) -> str:

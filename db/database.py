@@ -422,6 +422,8 @@ def _in_plain_words(context: ExceptionContext) -> None:
     url = context.engine.url
     message = str(context.original_exception)
     if context.dialect.name == "sqlite":
+        if getattr(context.original_exception, "sqlite_errorname", None) == "SQLITE_INTERRUPT":
+            raise KeyboardInterrupt from None  # only `db.interruptible` breaks a statement off, for a signal
         _of_sqlite(message, url.database or "")
         return
     state = _state_of_refusal(message) or getattr(context.original_exception, "sqlstate", None)

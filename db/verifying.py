@@ -10,6 +10,7 @@ for by its successor, which has the SHA-256 of its whole note, signature and all
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +24,7 @@ from db import checkpoints, indexes, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
+from db.interruptible import interruptible
 from db.lines import event_text, is_time
 from db.merkle import Frontier, leaf_hash
 from db.rows_told import NAMED, Problem, RowsTold
@@ -40,6 +42,9 @@ MOST_PROBLEMS: Final = 1_000
 EXPORTED_WITHIN: Final = 600.0
 """Seconds that a checkpoint may lie in the database alone. What seals or works on a machine adds to its file every few
 seconds what others have sealed; what came just before the file was looked at is nobody's omission."""
+
+AGAIN_SECONDS: Final = 0.5
+"""How often it is told how far it is while that stays the same."""
 
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 63) - 1
@@ -92,13 +97,34 @@ def verify(
 
     `found` is what is returned, and is filled as it comes: what was wrong is in it whatever error ends this. Where the
     schema has lost tables or columns, or has others, it ends without one at the first rows that can't be read.
+    `progress` is told again how far it is while one statement takes long, so that a clock can be shown.
     """
     # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
     exported = _Exported(witness)
-    with database.read() as conn:
+    stage = _Stage(progress)
+    with database.read() as conn, interruptible(conn, stage.again):
         found = found or Verified()
-        _Verification(database, conn, exported, found, complete=complete, progress=progress).run(since)
+        _Verification(database, conn, exported, found, complete=complete, progress=stage).run(since)
         return found
+
+
+class _Stage:
+    """How far it is, which can be told again."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._last: tuple[str, int, int] | None = None
+        self._told = time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        self._last = name, done, total
+        self._told = time.monotonic()
+        self._progress(name, done, total)
+
+    def again(self) -> None:
+        """The same once more, if that is due."""
+        if self._last is not None and time.monotonic() - self._told >= AGAIN_SECONDS:
+            self(*self._last)
 
 
 class _Verification:

@@ -8,6 +8,7 @@ names what is wrong.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -69,7 +70,8 @@ def _by_processes(database: Database, conn: Connection, after: int, upto: int) -
     sight = _Sight.of(conn)
     workers = cores()
     context = multiprocessing.get_context("spawn")  # a fork would share the connection to the database
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c)
+    try:
         waiting: deque[Future[Part]] = deque()
         for start in range(after, upto, PART):
             waiting.append(pool.submit(_verify, database.url_as_given, sight, start, min(start + PART, upto)))
@@ -77,6 +79,13 @@ def _by_processes(database: Database, conn: Connection, after: int, upto: int) -
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever breaks off doesn't wait for what is only queued
+
+
+def _leave_ctrl_c() -> None:
+    """A terminal interrupts all processes; the one that began ends the others, which would each print a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True, slots=True)

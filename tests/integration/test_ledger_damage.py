@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +16,7 @@ from structlog.testing import capture_logs
 
 from allq.errors import DatabaseDamaged, LedgerError, StoreError
 from allq.settings import Settings
-from db import bundle, events, history, indexes, recording, reviews, sealing, verifying, verifying_parts
+from db import bundle, events, history, indexes, interruptible, recording, reviews, sealing, verifying, verifying_parts
 from db.database import Database
 from db.rows_told import Problem
 from db.schema import made as makings
@@ -354,3 +356,27 @@ def test_a_file_that_is_kept_busy_is_not_taken_for_a_damaged_one(
         monkeypatch.setattr(indexes, "despite_damage", failing(errors["damaged"]))
         indexes.compare(conn, told.append, lambda *_: None)
     assert {problem.what for problem in told} == {"SQLite finds it damaged: damaged"}
+
+
+def test_verify_is_interrupted_while_sqlite_looks_at_its_indexes(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ledger.dialect != "sqlite":
+        pytest.skip("SQLite's indexes")
+    with ledger.begin() as conn:
+        conn.exec_driver_sql("DROP VIEW turnaround")
+    monkeypatch.setattr(interruptible, "STEPS", 10)
+    monkeypatch.setattr(verifying, "AGAIN_SECONDS", 0.0)
+    told: list[tuple[str, int, int]] = []
+
+    def progress(*stage: Any) -> None:
+        if stage[0].startswith("Comparing") and told[-3:] == [stage] * 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        told.append(stage)
+
+    found = verifying.Verified()
+    with pytest.raises(KeyboardInterrupt):
+        verify(ledger, settings, progress=progress, found=found)
+    assert not found.finished
+    assert [(one.table, one.row) for one in found.problems] == [("view", "turnaround")]
+    assert verify(ledger, settings).finished

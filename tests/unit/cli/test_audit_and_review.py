@@ -156,3 +156,24 @@ def test_what_was_wrong_until_an_error_is_told_as_well(batch: int, monkeypatch: 
     assert "2 of field" in shown.stdout
     assert "The disk does not answer." in shown.stderr
     assert not lines("audit", "verify", code=1)[0]["finished"]
+
+
+def test_who_interrupts_verify_is_told_that_it_has_not_finished(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("audit", "seal")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rows_shown, "compare", interrupted)
+    shown = run("audit", "verify", code=130)
+    assert "Nothing wrong was found so far" in shown.stderr
+    assert "verify has not finished" in shown.stderr
+    (found,) = lines("audit", "verify", code=130)
+    assert (found["sound"], found["finished"], found["problems"]) == (False, False, [])
+    database = Database.open(load())
+    with database.begin() as conn:
+        conn.exec_driver_sql("DROP VIEW turnaround")
+    database.close()
+    shown = run("audit", "verify", code=130)
+    assert "turnaround" in shown.stdout
+    assert "verify has not finished" in shown.stderr
