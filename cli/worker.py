@@ -15,6 +15,7 @@ def worker(
         str, typer.Option("--queues", help="Queues to serve, separated by commas; the first goes before the next.")
     ] = "stat,routine",
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
+    card: Annotated[str | None, typer.Option("--card", hidden=True)] = None,
 ) -> None:
     """Work on what was submitted, until stopped. Any number of workers, on any number of machines.
 
@@ -27,4 +28,4 @@ def worker(
     from worker.run import run_worker
 
     wanted = [name.strip() for name in queues.split(",") if name.strip()]
-    raise typer.Exit(run_worker(load(), concurrency=concurrency, queues=wanted, parent=parent))
+    raise typer.Exit(run_worker(load(), concurrency=concurrency, queues=wanted, parent=parent, card=card))

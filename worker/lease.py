@@ -21,6 +21,9 @@ log = logger(__name__)
 _GRACE: Final = 10.0
 """Seconds after the time limit in which a process may come to its next stopping point by itself."""
 
+ENDED_BY_ITSELF: Final = 70
+"""The exit code of a process whose card answers no more, or that hangs in a C library."""
+
 
 class LeaseLost(Exception):
     """Another worker owns the chunk now, or it was cancelled, or given up: what was computed is dropped."""
@@ -104,7 +107,9 @@ class Lease:
 
 def end_process() -> None:
     """End this process at once: whoever starts it again finds its chunk as that of one that crashed."""
-    os._exit(70)  # nothing less ends a thread that is stuck in a C library, and a container's first process
+    os._exit(
+        ENDED_BY_ITSELF
+    )  # nothing less ends a thread that is stuck in a C library, and a container's first process
 
 
 class LapsedLeases:

@@ -24,6 +24,7 @@ from db.database import Database
 from worker import broker, cards, embedded, health
 from worker.broker import QUEUES
 from worker.introduction import introduce
+from worker.lease import ENDED_BY_ITSELF
 from worker.memory import keep_freed_memory
 from worker.processes import planned
 
@@ -36,13 +37,19 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NU
 
 
 def run_worker(
-    settings: Settings, *, concurrency: int | None = None, queues: Sequence[str] = QUEUES, parent: int | None = None
+    settings: Settings,
+    *,
+    concurrency: int | None = None,
+    queues: Sequence[str] = QUEUES,
+    parent: int | None = None,
+    card: str | None = None,
 ) -> int:
     """Work until told to stop (SIGTERM or Ctrl-C: the chunks in hand are finished first). Returns the exit code.
 
     `concurrency` is the number of processes: by default one a core; on cards always one a card. With `parent`, the
-    process that started this one, its end however it comes is the same as SIGTERM. Raises StoreError or
-    BrokerUnreachable when it makes no sense to start.
+    process that started this one, its end however it comes is the same as SIGTERM; with `card`, one of several that
+    each have a worker, its absence ends this one. Raises StoreError or BrokerUnreachable when it makes no sense to
+    start.
     """
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
@@ -57,6 +64,9 @@ def run_worker(
         # Set before any library that reads them is loaded: processes fill the cores, more threads would only queue.
         os.environ.update(dict.fromkeys(_ONE_THREAD, str(settings.threads)))
         processes = planned(settings, concurrency=concurrency)
+        if card is not None and not processes.cards:
+            log.error("this process is ended: its card is not there", card=card)
+            return ENDED_BY_ITSELF
         if processes.not_followed is not None:
             log.warning(processes.not_followed)
         if not processes.on_card:

@@ -14,7 +14,7 @@ from worker import cards, embedded, run
 def machine(monkeypatch, settings):
     """Says what was started on a machine with `seen` cards of which torch can use all or none."""
 
-    def start(*, seen, usable, concurrency=None, **changes):
+    def start(*, seen, usable, concurrency=None, card=None, code=0, **changes):
         started = []
         monkeypatch.setattr(cards, "visible", lambda: [str(number) for number in range(seen)])
         monkeypatch.setattr(choose, "_has_cuda", lambda: usable)
@@ -27,8 +27,10 @@ def machine(monkeypatch, settings):
         for name in run._ONE_THREAD:
             monkeypatch.setenv(name, os.environ.get(name, ""))  # to be as before afterwards
         with structlog.testing.capture_logs() as logged:
-            assert run.run_worker(settings.model_copy(update=changes), concurrency=concurrency) == 0
-        (only,) = started
+            changed = settings.model_copy(update=changes)
+            assert run.run_worker(changed, concurrency=concurrency, card=card) == code
+        only = started[0] if started else None
+        assert len(started) <= 1
         return only, [entry["event"] for entry in logged if entry["log_level"] == "warning"]
 
     return start
@@ -67,3 +69,8 @@ def test_where_a_card_is_asked_for_and_none_is_seen_one_process_says_what_is_wro
     started, warnings = machine(seen=0, usable=False, concurrency=4, device="cuda")
     assert started == ("solo", 1)
     assert len(warnings) == 1
+
+
+def test_the_worker_of_a_card_that_is_gone_ends_as_one_whose_card_failed_and_takes_no_chunk(machine):
+    assert machine(seen=0, usable=False, card="3", code=70, device="cuda") == (None, [])
+    assert machine(seen=1, usable=True, card="3", device="cuda") == (("solo", 1), [])
