@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,9 @@ def outcome(field_id: int, path: str, *, new: bool) -> FieldOutcome:
     return FieldOutcome(field_id=field_id, sha256=sha256, finding=finding)
 
 
-def call_slide(rows: Sequence[FieldRow]) -> SlideCallRow:
+def call_slide(fields: Iterable[FieldRow]) -> SlideCallRow:
     """A call by the mean suspicion."""
+    rows = list(fields)
     mean = sum(row.suspicion for row in rows) / len(rows)
     return SlideCallRow(
         call="all-suspected",

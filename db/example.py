@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -157,7 +157,8 @@ def _outcome(field: ClaimedField) -> FieldOutcome:
     return FieldOutcome(field_id=field.id, sha256=sha256.digest(), finding=finding)
 
 
-def _call(rows: Sequence[FieldRow]) -> SlideCallRow:
+def _call(fields: Iterable[FieldRow]) -> SlideCallRow:
+    rows = list(fields)
     seen = [row for row in rows if not row.failed]
     mean = round(sum(row.suspicion for row in seen) / len(seen), 4)
     return made_up_call(rows, suspicion=mean)

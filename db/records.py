@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -135,20 +135,16 @@ class Claim:
 class FieldRow:
     """A screened or failed field of a slide whose call is to be made. Cancelled fields are left out.
 
-    For a failed field `call`, `probabilities` and `finding_id` are None, the numbers 0, and `failure` its code. Fields
-    of the same bytes have the same finding.
+    For a failed field `call`, `probabilities` and `finding_id` are None and the numbers 0. Fields of the same bytes
+    have the same finding.
     """
 
     id: int
-    path: str
     state: FieldState
-    failure: str | None
     finding_id: int | None
     call: str | None
-    confidence: float
     probabilities: Probabilities | None
     suspicion: float
-    novelty: float
     flags: tuple[str, ...]
     leukocytes: int
     suspects: int
@@ -177,10 +173,10 @@ class SlideCallRow:
         return min(1.0, sum(self.probabilities[1:]))
 
 
-CallSlide = Callable[[Sequence[FieldRow]], SlideCallRow]
-"""How `record` asks for the call of a slide whose last field it has just recorded."""
+CallSlide = Callable[[Iterable[FieldRow]], SlideCallRow]
+"""How `record` asks for the call of a slide whose last field it has just recorded. The fields come once."""
 
-CallSlideOf = Callable[[str, Sequence[FieldRow]], "SlideCallRow | None"]
+CallSlideOf = Callable[[str, Iterable[FieldRow]], "SlideCallRow | None"]
 """The same for any batch: (model id, fields). None when that model isn't at hand; the slide then stays due."""
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from db import events, lines
 from db.lines import canonical
 from db.records import DUPLICATE, CallSlideOf, FieldRow, SlideCallRow
-from db.statements import flags_of, flags_text, run, timed
+from db.statements import flags_of, flags_text, plain_rows, run, timed
+
+_ROWS_AT_ONCE: Final = 5_000
+"""About three megabytes."""
 
 
 def to_call(slides: Mapping[int, Any]) -> list[int]:
@@ -54,39 +57,43 @@ def count(conn: Connection, changes: Mapping[int, Mapping[str, int]]) -> None:
         )
 
 
-def field_rows(conn: Connection, slide_id: int) -> list[FieldRow]:
-    """The slide's screened and failed fields, in their order."""
-    rows = run(
-        conn,
-        """
-        SELECT f.id, f.path, f.state, f.failure, f.duplicate, f.finding_id, i.call, i.confidence,
-               i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b,
-               i.suspicion, i.novelty, i.flags, i.leukocytes, i.suspects
-        FROM field f LEFT JOIN finding i ON i.id = f.finding_id
-        WHERE f.slide_id = :slide AND f.state IN ('screened', 'failed') ORDER BY f.id
-        """,
-        {"slide": slide_id},
-    )
-    return [
-        FieldRow(
-            id=row.id,
-            path=row.path,
-            state=row.state,
-            failure=row.failure,
-            finding_id=row.finding_id,
-            call=row.call,
-            confidence=row.confidence or 0.0,
-            probabilities=(
-                (row.p_benign, row.p_early_pre_b, row.p_pre_b, row.p_pro_b) if row.state == "screened" else None
-            ),
-            suspicion=row.suspicion or 0.0,
-            novelty=row.novelty or 0.0,
-            flags=with_duplicate(flags_of(row.flags), row.duplicate),
-            leukocytes=row.leukocytes or 0,
-            suspects=row.suspects or 0,
+def field_rows(conn: Connection, slide_id: int) -> Iterator[FieldRow]:
+    """The slide's screened and failed fields, in their order; only some of them in memory at a time.
+
+    A folder without subfolders is one slide, however many images an archive has in it.
+    """
+    after = 0
+    while True:
+        rows = plain_rows(
+            conn,
+            """
+            SELECT f.id, f.state, f.finding_id, f.duplicate, i.call, i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b,
+                   i.suspicion, i.flags, i.leukocytes, i.suspects
+            FROM field f LEFT JOIN finding i ON i.id = f.finding_id
+            WHERE f.slide_id = :slide AND f.id > :after AND f.state IN ('screened', 'failed')
+            ORDER BY f.id LIMIT :rows
+            """,
+            {"slide": slide_id, "after": after, "rows": _ROWS_AT_ONCE},
         )
-        for row in rows
-    ]
+        yield from map(_field_row, rows)
+        if len(rows) < _ROWS_AT_ONCE:
+            return
+        after = rows[-1][0]
+
+
+def _field_row(row: tuple[Any, ...]) -> FieldRow:
+    field_id, state, finding_id, duplicate, call, *probabilities, suspicion, flags, leukocytes, suspects = row
+    return FieldRow(
+        id=field_id,
+        state=state,
+        finding_id=finding_id,
+        call=call,
+        probabilities=None if finding_id is None else (*probabilities,),
+        suspicion=suspicion or 0.0,
+        flags=with_duplicate(flags_of(flags), duplicate),
+        leukocytes=leukocytes or 0,
+        suspects=suspects or 0,
+    )
 
 
 def with_duplicate(flags: tuple[str, ...], duplicate: bool) -> tuple[str, ...]:

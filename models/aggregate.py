@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,61 +59,84 @@ class SlideCall:
     """one-sided 95 % upper bound of the share of suspect leukocytes (Clopper-Pearson); None without leukocytes"""
 
 
-def call_slide(fields: Sequence[FieldSummary], configuration: ModelConfiguration) -> SlideCall:
-    """The call of a slide, from all of its fields that ended as screened or failed."""
+def call_slide(fields: Iterable[FieldSummary], configuration: ModelConfiguration) -> SlideCall:
+    """The call of a slide, from all of its fields that ended as screened or failed. They are gone through once."""
     return apply_rule(fields, rule=configuration.slide, classes=configuration.classes)
 
 
-def apply_rule(fields: Sequence[FieldSummary], *, rule: SlideRule, classes: Sequence[str]) -> SlideCall:
+def apply_rule(fields: Iterable[FieldSummary], *, rule: SlideRule, classes: Sequence[str]) -> SlideCall:
     """As `call_slide`, with a rule of which no model is known yet."""
-    assessable = [field for field in fields if _assessable(field, rule.unassessable)]
-    leukocytes = sum(field.leukocytes for field in assessable)
-    suspects = sum(field.suspects for field in assessable)
-    benign = classes[0]
-    suspect_fields = sum(field.call != benign for field in assessable)
-    suspicion = math.fsum(field.suspicion for field in assessable) / len(assessable) if assessable else 0.0
-    by_mistake = tail(suspect_fields, len(assessable), rule.false_suspect_share)
+    seen = _Seen(rule, classes)
+    for field in fields:
+        seen.add(field)
+    suspicion = seen.mean(seen.suspicions)
+    by_mistake = tail(seen.suspect_fields, seen.assessable, rule.false_suspect_share)
 
-    flags = _slide_flags(fields, rule.flag_share)
+    flags = seen.flags()
     beyond_mistake = by_mistake < rule.significance and suspicion >= rule.least_suspicion
     call = INSUFFICIENT
-    if len(assessable) >= rule.minimum_fields:
+    if seen.assessable >= rule.minimum_fields:
         if beyond_mistake:  # the binomial tail has weighed how few the fields are
             call = ALL_SUSPECTED
-        elif suspect_fields == 0 and leukocytes >= rule.minimum_leukocytes:
+        elif seen.suspect_fields == 0 and seen.leukocytes >= rule.minimum_leukocytes:
             call = NO_SUSPECTS
-    if suspect_fields and not beyond_mistake:
+    if seen.suspect_fields and not beyond_mistake:
         flags.append(SCATTERED)
     confidence = {ALL_SUSPECTED: suspicion, NO_SUSPECTS: 1 - suspicion, INSUFFICIENT: 0.0}[call]
     return SlideCall(
         call=call,
         confidence=confidence,
-        probabilities=_mean_probabilities(assessable, len(classes)),
+        probabilities=tuple(map(seen.mean, seen.probabilities)),
         flags=tuple(flags),
-        leukocytes=leukocytes,
-        suspects=suspects,
-        upper_bound=upper_bound(suspects, leukocytes) if leukocytes else None,
+        leukocytes=seen.leukocytes,
+        suspects=seen.suspects,
+        upper_bound=upper_bound(seen.suspects, seen.leukocytes) if seen.leukocytes else None,
     )
 
 
-def _assessable(field: FieldSummary, unassessable: Sequence[str]) -> bool:
-    return not field.failed and field.call is not None and not set(unassessable).intersection(field.flags)
+class _Seen:
+    """What the rule asks of the fields so far: counts, and the numbers to sum, eight bytes each.
 
+    They are summed at the end, as exactly as `math.fsum` does: in whatever order the fields come, the mean is the same.
+    """
 
-def _slide_flags(fields: Sequence[FieldSummary], share: float) -> list[str]:
-    """Flags that enough fields carry, in the alphabet's order; a duplicate and a failure count from the first on."""
-    screened = [field for field in fields if not field.failed]
-    counts = Counter(flag for field in screened for flag in set(field.flags))
-    flags = {flag for flag, count in counts.items() if flag == DUPLICATE or count >= share * len(screened)}
-    if len(screened) < len(fields):
-        flags.add(FAILED_FIELDS)
-    return sorted(flags)
+    def __init__(self, rule: SlideRule, classes: Sequence[str]) -> None:
+        self._rule = rule
+        self._benign = classes[0]
+        self._unassessable = frozenset(rule.unassessable)
+        self._failed = self._screened = 0
+        self._flagged: Counter[str] = Counter()
+        self.assessable = self.suspect_fields = self.leukocytes = self.suspects = 0
+        self.suspicions = array("d")
+        self.probabilities = tuple(array("d") for _ in classes)
 
+    def add(self, field: FieldSummary) -> None:
+        if field.failed:
+            self._failed += 1
+            return
+        self._screened += 1
+        self._flagged.update(set(field.flags))
+        if field.call is None or not self._unassessable.isdisjoint(field.flags):
+            return
+        self.assessable += 1
+        self.suspect_fields += field.call != self._benign
+        self.leukocytes += field.leukocytes
+        self.suspects += field.suspects
+        self.suspicions.append(field.suspicion)
+        for values, probability in zip(self.probabilities, field.probabilities, strict=True):
+            values.append(probability)
 
-def _mean_probabilities(fields: Sequence[FieldSummary], classes: int) -> tuple[float, ...]:
-    if not fields:
-        return (0.0,) * classes
-    return tuple(math.fsum(field.probabilities[index] for field in fields) / len(fields) for index in range(classes))
+    def mean(self, values: array[float]) -> float:
+        """Over the assessable fields; 0 where there are none."""
+        return math.fsum(values) / self.assessable if self.assessable else 0.0
+
+    def flags(self) -> list[str]:
+        """Flags that enough fields carry, in the alphabet's order; a duplicate and a failure count from the first."""
+        enough = self._rule.flag_share * self._screened
+        flags = {flag for flag, count in self._flagged.items() if flag == DUPLICATE or count >= enough}
+        if self._failed:
+            flags.add(FAILED_FIELDS)
+        return sorted(flags)
 
 
 def upper_bound(suspects: int, leukocytes: int, *, confidence: float = 0.95) -> float:
@@ -127,15 +151,14 @@ def upper_bound(suspects: int, leukocytes: int, *, confidence: float = 0.95) -> 
         return 1.0
     if suspects == 0:
         return -math.expm1(math.log1p(-confidence) / leukocytes)
-    log_ways = _log_ways(leukocytes)[: suspects + 1]
-    seen = np.arange(suspects + 1)
+    least = max(0, suspects - _beyond(leukocytes))
+    log_ways = _log_ways(leukocytes, least, suspects)
+    seen = np.arange(least, suspects + 1)
     low, high = suspects / leukocytes, 1.0
     while high - low > 1e-9:
         middle = (low + high) / 2
-        if (
-            _sum_of_logs(log_ways + seen * math.log(middle) + (leukocytes - seen) * math.log1p(-middle))
-            > 1 - confidence
-        ):
+        logs = log_ways + seen * math.log(middle) + (leukocytes - seen) * math.log1p(-middle)
+        if _sum_of_logs(logs) > 1 - confidence:
             low = middle
         else:
             high = middle
@@ -153,14 +176,27 @@ def tail(least: int, trials: int, share: float) -> float:
         return 0.0
     if share >= 1:
         return 1.0
-    counts = np.arange(least, trials + 1)
-    return _sum_of_logs(_log_ways(trials)[least:] + counts * math.log(share) + (trials - counts) * math.log1p(-share))
+    mode = int((trials + 1) * share)
+    first = max(least, mode - _beyond(trials))
+    last = min(trials, max(least, mode) + _beyond(trials))
+    counts = np.arange(first, last + 1)
+    log_ways = _log_ways(trials, first, last)
+    return _sum_of_logs(log_ways + counts * math.log(share) + (trials - counts) * math.log1p(-share))
 
 
-def _log_ways(trials: int) -> NDArray[np.float64]:
-    """Logarithm of "trials choose k" for k = 0 … trials."""
-    counts = np.arange(trials)
-    return np.concatenate([[0.0], np.cumsum(np.log(trials - counts) - np.log(counts + 1))])
+def _beyond(trials: int) -> int:
+    """How far from the most probable count, and outwards from any beyond it, counts add nothing that a float holds.
+
+    Hoeffding, JASA 1963: further away than t lie at most 2 exp(−2 t² / trials), of which e^−3200 is left here.
+    """
+    return 40 * math.isqrt(trials) + 40
+
+
+def _log_ways(trials: int, first: int, last: int) -> NDArray[np.float64]:
+    """Logarithm of "trials choose k" for k = first … last."""
+    counts = np.arange(first, last)
+    ways = math.lgamma(trials + 1) - math.lgamma(first + 1) - math.lgamma(trials - first + 1)
+    return ways + np.concatenate([[0.0], np.cumsum(np.log(trials - counts) - np.log(counts + 1))])
 
 
 def _sum_of_logs(logs: NDArray[np.float64]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from allq.settings import load
 from db import artefacts, batches, chunks
@@ -107,7 +107,7 @@ def _outcome(field_id: int, path: str) -> FieldOutcome:
     return FieldOutcome(field_id=field_id, sha256=sha256, finding=finding)
 
 
-def _call(fields: Sequence[FieldRow]) -> SlideCallRow:
+def _call(fields: Iterable[FieldRow]) -> SlideCallRow:
     seen = [field for field in fields if not field.failed]
     suspects = sum(field.suspects for field in seen)
     leukocytes = sum(field.leukocytes for field in seen)

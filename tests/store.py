@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection, text
 
@@ -82,8 +82,9 @@ def failed(field: ClaimedField, code: str = "corrupt") -> FieldOutcome:
     )
 
 
-def call(rows: Sequence[FieldRow]) -> SlideCallRow:
+def call(fields: Iterable[FieldRow]) -> SlideCallRow:
     """A slide's call by the simplest rule: the worst field's."""
+    rows = list(fields)
     return made_up_call(rows, suspicion=max((row.suspicion for row in rows if not row.failed), default=0.0))
 
 

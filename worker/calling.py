@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from allq import faults
 from allq.errors import ModelError
@@ -18,12 +18,12 @@ from models.artefact import ModelConfiguration
 log = logger(__name__)
 
 
-def slide_call_of(rows: Sequence[FieldRow], configuration: ModelConfiguration) -> SlideCallRow:
+def slide_call_of(rows: Iterable[FieldRow], configuration: ModelConfiguration) -> SlideCallRow:
     """The call of a slide by the rule of the model that screened its fields.
 
     Fields of the same bytes show the same leukocytes: they are weighed once, or copying a file would make evidence.
     """
-    found = call_slide([_summary(row) for row in _once_each(rows)], configuration)
+    found = call_slide(map(_summary, _once_each(rows)), configuration)
     return SlideCallRow(
         call=found.call,
         confidence=found.confidence,
@@ -38,7 +38,7 @@ def slide_call_of(rows: Sequence[FieldRow], configuration: ModelConfiguration) -
 def call_due_slides(database: Database, settings: Settings, *, worker: str) -> int:
     """Call the slides that ended without one. Those of a model that isn't installed here are left to others."""
 
-    def call(model_id: str, rows: Sequence[FieldRow]) -> SlideCallRow | None:
+    def call(model_id: str, rows: Iterable[FieldRow]) -> SlideCallRow | None:
         try:
             model = artefact.find(settings, model_id)
         except ModelError as error:
@@ -55,7 +55,7 @@ def call_due_slides(database: Database, settings: Settings, *, worker: str) -> i
     return made
 
 
-def _once_each(rows: Sequence[FieldRow]) -> Iterator[FieldRow]:
+def _once_each(rows: Iterable[FieldRow]) -> Iterator[FieldRow]:
     seen: set[int] = set()
     for row in rows:
         if row.finding_id is None or row.finding_id not in seen:

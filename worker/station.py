@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from time import perf_counter, sleep
@@ -176,7 +176,7 @@ class Station:
     def _record(self, claim: Claim, outcomes: Sequence[FieldOutcome]) -> RecordResult | None:
         configuration = self.classifier(claim.model_id).model.configuration
 
-        def call_slide(rows: Sequence[FieldRow]) -> SlideCallRow:
+        def call_slide(rows: Iterable[FieldRow]) -> SlideCallRow:
             return slide_call_of(rows, configuration)
 
         faults.reach("record.begin")

@@ -238,12 +238,13 @@ def test_a_slide_cancelled_half_way_is_called_by_what_was_screened(database):
         seen = []
 
         def call_slide(model, rows):
-            seen.append((model, [row.path for row in rows]))
-            return store.call(rows)
+            fields = list(rows)
+            seen.append((model, [(row.state, row.call) for row in fields]))
+            return store.call(fields)
 
         assert slidecalls.call_due(conn, call_slide, worker="tester") == 1
         half, none = reads.slide_results(conn, batch)
-    assert seen == [(store.MODEL_ID, ["A/000.png", "A/001.png"])]
+    assert seen == [(store.MODEL_ID, [("screened", "benign")] * 2)]
     assert (half.call, half.screened, half.cancelled) == ("no-suspects-seen", 2, 2)
     assert (none.call, none.cancelled) == (None, 4)
 

@@ -211,6 +211,19 @@ def test_chunks_of_one_slide_that_finish_at_once_make_one_call(database):
         assert reads.batch_status(conn, batch).state == "done"
 
 
+def test_a_slide_of_many_fields_is_gone_through_in_parts_and_once(database, monkeypatch):
+    monkeypatch.setattr(slidecalls, "_ROWS_AT_ONCE", 4)
+    for count in (7, 8):
+        with database.begin() as conn:
+            _, chunk_ids = store.submit(conn, [store.new_slide(f"slide of {count}", count)], chunk_size=8)
+        store.work(database, chunk_ids)
+        with database.read() as conn:
+            slide = conn.exec_driver_sql("SELECT max(slide_id) FROM field").scalar_one()
+            wanted = list(conn.exec_driver_sql(f"SELECT id FROM field WHERE slide_id = {slide} ORDER BY id").scalars())
+            assert [row.id for row in slidecalls.field_rows(conn, slide)] == wanted
+        assert len(wanted) == count
+
+
 def test_workers_with_the_same_files_in_different_order_do_not_lock_each_other_out(database):
     """Four chunks with the same 250 contents, forwards and backwards, recorded at once: no deadlock."""
     slides = [store.new_slide(f"S{n}", 250) for n in range(4)]

@@ -107,6 +107,19 @@ def test_the_upper_bound_is_where_so_few_would_be_seen_once_in_twenty(leukocytes
     assert 1 - tail(suspects + 1, leukocytes, bound) == pytest.approx(0.05, abs=1e-5)
 
 
+def test_of_very_many_only_the_counts_that_matter_are_summed() -> None:
+    """Against all of them, as logarithms of factorials give them."""
+    for successes, trials, share in ((30_500, 100_000, 0.3), (31_000, 100_000, 0.3), (200, 100_000, 0.001)):
+        counts = range(successes, trials + 1)
+        ways = [math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in counts]
+        logs = [
+            way + k * math.log(share) + (trials - k) * math.log1p(-share) for way, k in zip(ways, counts, strict=True)
+        ]
+        assert tail(successes, trials, share) == pytest.approx(math.fsum(map(math.exp, logs)), rel=1e-8)
+    bound = upper_bound(600_000, 1_200_000)
+    assert bound == pytest.approx(0.5 + 1.6449 * math.sqrt(0.25 / 1_200_000), abs=1e-6)
+
+
 def test_the_upper_bound_agrees_with_published_values() -> None:
     # One-sided 95 % Clopper-Pearson, e.g. Hanley & Lippman-Hand, JAMA 1983 (rule of three): 0 of 100 -> 2.95 %.
     assert upper_bound(0, 100) == pytest.approx(0.02951, abs=1e-5)

@@ -7,15 +7,11 @@ from worker.calling import slide_call_of
 
 FIELD = FieldRow(
     id=1,
-    path="a.jpg",
     state="screened",
-    failure=None,
     finding_id=1,
     call="benign",
-    confidence=0.97,
     probabilities=(0.97, 0.01, 0.01, 0.01),
     suspicion=0.03,
-    novelty=0.5,
     flags=(),
     leukocytes=20,
     suspects=0,
@@ -39,5 +35,5 @@ def test_copies_of_one_file_are_weighed_once(settings: Settings):
 
 def test_failed_fields_are_each_counted(settings: Settings):
     configuration = artefact.find(settings, "synthetic-smears").configuration
-    failed = rows(3, state="failed", failure="corrupt", finding_id=None, call=None, probabilities=None, leukocytes=0)
-    assert "failed-fields" in slide_call_of(failed, configuration).flags
+    failed = rows(3, state="failed", finding_id=None, call=None, probabilities=None, leukocytes=0)
+    assert "failed-fields" in slide_call_of(iter(failed), configuration).flags
