@@ -275,17 +275,18 @@ def measure(
         if "PostgreSQL" in databases:
             measuring.say("starting PostgreSQL")
             servers["PostgreSQL"] = stack.enter_context(measuring.postgresql(asked.database_url))
+        ours = measuring.started(servers, asked.database_url)
         bench = Bench(folder=chosen, model=asked.model, scale=scale, place=place, servers=servers)
         for group in GROUPS:
             if of_group := wanted & set(group.BARS):
-                busy.append(others_busy())
+                busy.append(others_busy(ours))
                 began = time.perf_counter()
                 try:
                     _measure_group(group, bench, of_group, figures)
                 except (Exception, SystemExit) as error:  # noqa: BLE001  # the other groups are measured all the same
                     _tell(error, f"{group.__name__} broke off")
                 measuring.say(f"{group.__name__} took {time.perf_counter() - began:,.0f} s")
-        busy.append(others_busy())
+        busy.append(others_busy(ours))
 
 
 def unmeasured(wanted: Collection[str], databases: Collection[str], figures: Iterable[Figure]) -> list[str]:

@@ -173,6 +173,31 @@ def postgresql(given: str | None) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def first_process(server: str) -> int | None:
+    """The id of the process that started all others of a PostgreSQL server; None where it is not of this machine."""
+    from sqlalchemy import create_engine, make_url
+
+    engine = create_engine(make_url(server).set(drivername="postgresql+psycopg"))
+    try:
+        with engine.connect() as connection:
+            backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            # On another machine, or in a container, the number is that of another process here, or of none.
+            with suppress(psutil.Error):
+                process = psutil.Process(backend)
+                first = process.parent()
+                if first is not None and process.name() == first.name() == "postgres":
+                    return int(first.pid)
+    finally:
+        engine.dispose()
+    return None
+
+
+def started(servers: Mapping[str, str | None], given: str | None) -> list[int]:
+    """The first processes of those servers that are not embedded and not the one that was given."""
+    urls = [url for url in servers.values() if url is not None and url != given]
+    return [pid for url in urls if (pid := first_process(url)) is not None]
+
+
 @contextmanager
 def new_database(server: str | None) -> Iterator[str | None]:
     """The URL of an empty database on `server`, dropped afterwards; None for the embedded one."""

@@ -4,7 +4,8 @@
 
 The whole path as `benchmarks/screening.py` times it, on PostgreSQL, with a process for each core; in turn with the bare
 loop over the same files. Processor time is the kernel's, of every process by itself, from the start of `submit` until
-the last row is committed. `--write` puts the table into docs/benchmarks.md.
+the last row is committed; PostgreSQL and Valkey are those of this run. `--write` puts the table into
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bare, measuring
 from benchmarks.scaling.measure import noise
-from benchmarks.scaling.servers import others_busy
+from benchmarks.scaling.servers import cpu_seconds, others_busy
 
 BEGIN: Final = "<!-- Whose the cores are: written by `python benchmarks/shares.py FOLDER --write`. -->"
 END: Final = "<!-- End of whose the cores are. -->"
@@ -48,19 +49,16 @@ class Pass:
     seconds: float
     took: Mapping[str, float]
     bare_rate: float
+    busy: float
+    """The share of the processors that others kept busy before it, 0 to 1."""
 
 
-def _used(processes: Sequence[psutil.Process]) -> float:
-    """User and system seconds of processes that still are, and of the children that they have waited for."""
-    total = 0.0
-    for process in processes:
-        with suppress(psutil.Error):
-            total += sum(process.cpu_times()[:4])
-    return total
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Servers:
+    """The first processes of the servers that are used: others of their kind may run beside them."""
 
-
-def _named(name: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter(["name"]) if name in (process.info["name"] or "")]
+    database: int
+    broker: int
 
 
 def _own(process: psutil.Process) -> float:
@@ -68,7 +66,7 @@ def _own(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _look() -> dict[str, float]:
+def _look(servers: Servers) -> dict[str, float]:
     """Seconds so far, by whose they are. Screens: the forks of the worker, which have its command line."""
     here = psutil.Process()
     workers = [one for one in here.children() if "worker" in one.cmdline()]
@@ -77,8 +75,8 @@ def _look() -> dict[str, float]:
         found[_FIRST] += _own(worker)
         forks = [one for one in worker.children(recursive=True) if "worker" in one.cmdline()]
         found[_SCREEN] += sum(map(_own, forks))
-    found[_DATABASE] = _used(_named("postgres"))
-    found[_BROKER] = _used(_named("valkey"))
+    found[_DATABASE] = cpu_seconds(servers.database)
+    found[_BROKER] = cpu_seconds(servers.broker)
     machine = psutil.cpu_times()
     found[_NOBODY] = machine.idle + machine.iowait
     found[_REST] = machine.user + machine.nice + machine.system + machine.irq + machine.softirq + machine.steal
@@ -86,21 +84,45 @@ def _look() -> dict[str, float]:
     return found
 
 
+def require_all_cores() -> int:
+    """How many there are. SystemExit where this process may not use all: the machine's times are those of all."""
+    usable, all_there = len(os.sched_getaffinity(0)), psutil.cpu_count() or 1
+    if usable != all_there:
+        raise SystemExit(
+            f"Only {usable} of this machine's {all_there} cores may be used here, and whose the others are can't be "
+            "told apart: run it without taskset and outside of a cpuset."
+        )
+    return usable
+
+
 def whole_path(folder: Path, model: str | None, server: str, processes: int) -> tuple[float, dict[str, float]]:
     """Seconds of one run by the clock, and of everybody's processor time meanwhile."""
     from models.artefact import find
+    from worker import embedded
     from worker.submission import SubmitOptions, submit
 
     with measuring.new_installation(server) as (settings, database):
         options = SubmitOptions(model=find(settings, model), operator="benchmark")
         with measuring.warm_workers(settings, database, options, processes) as worker:
-            before, began = _look(), time.perf_counter()
+            pid = (embedded.folder(settings) / "valkey.pid").read_text(encoding="ascii")
+            servers = Servers(database=database_process(server), broker=int(pid))
+            before, began = _look(servers), time.perf_counter()
             batch = submit(database, settings, folder, options).batch
             status = measuring.until_ended(database, batch, worker.problem)
-            seconds, after = time.perf_counter() - began, _look()
+            seconds, after = time.perf_counter() - began, _look(servers)
     if status.failed:
         raise SystemExit(f"{status.failed} of {status.fields} fields failed: nothing can be compared.")
     return seconds, {who: after[who] - before[who] for who in WHO}
+
+
+def database_process(server: str) -> int:
+    """The first process of the server. SystemExit where it is not of this machine."""
+    pid = measuring.first_process(server)
+    if pid is None:
+        raise SystemExit(
+            "Whose the cores are can be told only where PostgreSQL runs on this machine: see --database-url."
+        )
+    return pid
 
 
 def table(passes: Sequence[Pass], fields: int, processes: int) -> str:
@@ -118,15 +140,18 @@ def table(passes: Sequence[Pass], fields: int, processes: int) -> str:
 
 
 def measure(folder: Path, model: str | None, server: str, *, repeat: int, processes: int) -> list[Pass]:
-    """The whole path and the bare loop in turn."""
+    """The whole path and the bare loop in turn; before each of them a look at what others do."""
     paths = measuring.images(folder)
+    ours = [database_process(server)]
     found = []
     for number in range(repeat):
         measuring.say(f"the bare loop, pass {number + 1} of {repeat}")
+        busy = others_busy(ours)
         (rate,) = bare.rates(paths, model, repeat=1, processes=processes)
         measuring.say(f"whole path, PostgreSQL, pass {number + 1} of {repeat}")
+        busy = max(busy, others_busy(ours))
         seconds, took = whole_path(folder, model, server, processes)
-        found.append(Pass(seconds=seconds, took=took, bare_rate=rate))
+        found.append(Pass(seconds=seconds, took=took, bare_rate=rate, busy=busy))
     return found
 
 
@@ -140,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--database-url", help="a PostgreSQL on which databases may be made")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     asked = parser.parse_args(arguments)
-    processes = len(os.sched_getaffinity(0))
-    busy = others_busy()
+    processes = require_all_cores()
     with ExitStack() as stack:
         place = stack.enter_context(measuring.apart())
         os.environ["ALLQ_DEVICE"] = "cpu"
@@ -150,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         passes = measure(folder, asked.model, server, repeat=asked.repeat, processes=processes)
     machine = measuring.machine()
     seconds = statistics.median(each.seconds for each in passes)
+    busy = max(each.busy for each in passes)
     images = "fields of the folder given" if asked.folder else "rendered fields"
     where = f"medians of {asked.repeat}; {measuring.told(machine)}"
     head = f"{asked.fields:,} {images}, {seconds:.1f} s by the clock, {where}.{noise(busy)}"

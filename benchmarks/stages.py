@@ -436,7 +436,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen = measuring.chosen(folder, place, asked.fields)
             measuring.say("timing the stages")
             found = profile(measuring.images(chosen), asked.model, asked.repeat, servers)
-            busy = max(busy, others_busy())
+            busy = max(busy, others_busy(measuring.started(servers, asked.database_url)))
         except AllqError as error:
             print(error, file=sys.stderr)
             return error.exit_code

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -84,13 +85,13 @@ def _socket(uri: str) -> Path:
     return Path(host) / f".s.PGSQL.{parts.port or 5432}"
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system seconds of a process and its living descendants, and of those it has waited for."""
+def cpu_seconds(*pids: int) -> float:
+    """User and system seconds of processes and their living descendants, each once, and of those they waited for."""
     total = 0.0
-    try:
-        found = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0.0
+    found: set[psutil.Process] = set()
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found |= {psutil.Process(pid), *psutil.Process(pid).children(recursive=True)}
     for process in found:
         try:
             times = process.cpu_times()
@@ -107,12 +108,14 @@ def home(**values: object) -> Iterator[Settings]:
         yield load(_env_file=None, home=Path(folder), **values)
 
 
-def others_busy(seconds: float = 2.0) -> float:
-    """The share of the machine's processors that others keep busy just now, 0 to 1."""
-    own = psutil.Process()
-    before, mine = psutil.cpu_times(), sum(own.cpu_times()[:2])
+def others_busy(servers: Collection[int] = (), seconds: float = 2.0) -> float:
+    """The share of the machine's processors that others keep busy just now, 0 to 1.
+
+    Not others are this process, what it started, and the `servers`: their first processes, which are nobody's children.
+    """
+    before, ours = psutil.cpu_times(), cpu_seconds(os.getpid(), *servers)
     time.sleep(seconds)
-    after, mine_after = psutil.cpu_times(), sum(own.cpu_times()[:2])
+    after, ours_after = psutil.cpu_times(), cpu_seconds(os.getpid(), *servers)
     total = sum(after) - sum(before)
     idle = (after.idle - before.idle) + (getattr(after, "iowait", 0.0) - getattr(before, "iowait", 0.0))
-    return max(0.0, (total - idle - (mine_after - mine)) / total) if total else 0.0
+    return max(0.0, (total - idle - (ours_after - ours)) / total) if total else 0.0

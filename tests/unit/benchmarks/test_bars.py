@@ -155,7 +155,8 @@ def groups(monkeypatch):
     def make(error: BaseException) -> None:
         monkeypatch.setattr(bars, "GROUPS", (Group("two"), Group("status", error), Group("bare")))
         monkeypatch.setattr(measuring, "postgresql", lambda given: nullcontext("url"))
-        monkeypatch.setattr(bars, "others_busy", lambda: next(shares, 0.0))
+        monkeypatch.setattr(measuring, "first_process", lambda url: 7)
+        monkeypatch.setattr(bars, "others_busy", lambda servers: next(shares, 0.0))
 
     shares = iter(())
 
