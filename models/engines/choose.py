@@ -16,6 +16,28 @@ from models.engines.base import Engine
 _CARD_FAILED: Final = ("CUDA error:", "cuDNN error:", "CUDA driver error:")
 """How torch begins what CUDA and its libraries say."""
 
+_TRITON_SAYS: Final = "Triton Error [CUDA]: "
+_ENDS_CUDA: Final = (
+    "an illegal memory access was encountered",
+    "an illegal instruction was encountered",
+    "misaligned address",
+    "operation not supported on global/shared address space",
+    "invalid program counter",
+    "hardware stack error",
+    "device-side assert triggered",
+    "unspecified launch failure",
+    "the launch timed out and was terminated",
+    "context is destroyed",
+    "uncorrectable ECC error",
+    "uncorrectable NVLink error",
+    "no CUDA-capable device is detected",
+    "unknown error",
+)
+"""What Triton, whose kernels a compiled network has, puts behind that (`gpuAssert` in its backends/nvidia/driver.c):
+the driver's sentences for errors after which a process gets nothing from CUDA any more (CUresult, in
+docs.nvidia.com/cuda/cuda-driver-api). Others are about one kernel, as an invalid image or argument: without being
+compiled the network may run."""
+
 
 def start(model: Model, settings: Settings) -> Engine:
     """Load `model` as the settings say; `auto` is torch where a CUDA device is, OpenVINO on the CPU elsewhere.
@@ -61,7 +83,11 @@ def card_failed(error: BaseException) -> bool:
     """
     if ran_out_of_memory(error) or not isinstance(error, RuntimeError):
         return False
-    return type(error).__name__ == "AcceleratorError" or any(words in str(error) for words in _CARD_FAILED)
+    if type(error).__name__ == "AcceleratorError":
+        return True
+    said = str(error)
+    triton = _TRITON_SAYS in said and any(words in said for words in _ENDS_CUDA)
+    return triton or any(words in said for words in _CARD_FAILED)
 
 
 def _has_cuda() -> bool:

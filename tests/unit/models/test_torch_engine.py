@@ -150,6 +150,37 @@ def test_without_a_compiler_the_network_runs_as_it_is_and_nothing_is_filled_up(u
     assert card.tried == []
 
 
+@pytest.mark.parametrize(
+    ("said", "goes_on"),
+    [
+        ("Triton Error [CUDA]: an illegal memory access was encountered", False),
+        ("Triton Error [CUDA]: device kernel image is invalid", True),
+    ],
+)
+def test_a_compiled_networks_error_is_raised_where_the_card_failed_else_it_runs_uncompiled(
+    untrained: Model, card: Card, said: str, goes_on: bool
+) -> None:
+    def breaks() -> None:
+        raise RuntimeError(said)
+
+    card.room, card.error = 0, breaks
+    if goes_on:
+        assert len(TorchEngine(untrained, batch=16, threads=1, compiled=True).run(*views(5)).logits) == 5
+    else:
+        with pytest.raises(RuntimeError, match="illegal"):
+            TorchEngine(untrained, batch=16, threads=1, compiled=True)
+
+
+def test_tritons_lack_of_memory_halves_the_batch(untrained: Model, card: Card) -> None:
+    def lacks_memory() -> None:
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    card.room, card.error = 8, lacks_memory
+    engine = TorchEngine(untrained, batch=16, threads=1, compiled=True)
+    assert card.refused == [16]
+    assert len(engine.run(*views(20)).logits) == 20
+
+
 def test_an_error_that_is_none_of_memory_is_raised_at_once(untrained: Model, card: Card) -> None:
     def breaks() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
