@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from db import findings, lines
 from db.damaged import despite_damage
+from db.lost import Lost
 from db.statements import plain_rows, run
 
 
@@ -124,13 +125,15 @@ class Seen:
 class RowsTold:
     """Compares rows with events, block by block. `rows` counts those compared.
 
-    `part`: one of several that work side by side; what they have seen is put together with `take` and `merge`.
+    `part`: one of several that work side by side; what they have seen is put together with `take` and `merge`. `lost`:
+    tables that are not there; nothing is said of their rows.
     """
 
     conn: Connection
     report: Report
     rows: int = 0
     part: bool = False
+    lost: Lost = field(default_factory=Lost)
     _seen: dict[str, Seen] = field(default_factory=dict)
     _gone: dict[str, int] = field(default_factory=dict)
 
@@ -139,9 +142,9 @@ class RowsTold:
         rows: dict[str, dict[int, tuple[int, str, str]]] = {table: {} for table, _ in KEYS.values()}
         chunks: list[tuple[int, int | None, str]] = []
         for event_id, kind, chunk_id, body in told:
-            if kind == "chunk-recorded":
+            if kind == "chunk-recorded" and not self.lost.findings:
                 chunks.append((event_id, chunk_id, body))
-            elif kind in KEYS:
+            elif kind in KEYS and not self.lost.rows_of(KEYS[kind][0]):
                 table, pattern = KEYS[kind]
                 key, row = pattern.search(body), _ROW.search(body)
                 if body.count('"row":') > 1 or body.count(_NAME_OF_KEY[kind]) > 1:
@@ -164,7 +167,10 @@ class RowsTold:
     def finish(self) -> None:
         """After all events: name the rows that none tells of."""
         for table in (*lines.COLUMNS, "finding"):
-            self._name_untold(table, "id", self._seen_of(table))
+            if not self.lost.rows_of(table):
+                self._name_untold(table, "id", self._seen_of(table))
+        if self.lost.findings:
+            return
         _name(
             self.report,
             "finding_leukocytes",
@@ -283,6 +289,8 @@ class RowsTold:
             self.report(Problem(table="event", row=str(event_id), what="does not say which rows it tells of"))
             return
         for table, told in began.items():
+            if self.lost.rows_of(table):
+                continue
             total = hashlib.sha256()
             columns = ", ".join(lines.COLUMNS[table])
             after = -(1 << 62)

@@ -26,6 +26,7 @@ from db.damaged import despite_damage
 from db.database import Database
 from db.interruptible import interruptible
 from db.lines import event_text, is_time
+from db.lost import Lost
 from db.merkle import Frontier, leaf_hash
 from db.rows_told import NAMED, Problem, RowsTold
 from db.sealing import event_columns
@@ -49,6 +50,12 @@ AGAIN_SECONDS: Final = 0.5
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 63) - 1
 """The ends of the numbers that a row can have: what was put in may stand anywhere between them."""
+
+_LEAVES_ALONE: Final = f"""
+    SELECT seq, NULL, hash, {", ".join(["NULL"] * 8)} FROM leaf
+    WHERE seq >= :start AND seq <= :upto ORDER BY seq LIMIT :size
+"""
+"""As the leaves with their events, without events."""
 
 _OF_ANOTHER_SHAPE: Final = (DBAPIError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading rows comes to where a column is gone, or holds what it never did."""
@@ -96,7 +103,8 @@ def verify(
     and whether indexes on SQLite hold what their tables do. NotFound when there is no such checkpoint.
 
     `found` is what is returned, and is filled as it comes: what was wrong is in it whatever error ends this. Where the
-    schema has lost tables or columns, or has others, it ends without one at the first rows that can't be read.
+    schema has lost columns, or has others, it ends without one at the first rows that can't be read; what goes by a
+    table that is gone is left out.
     `progress` is told again how far it is while one statement takes long, so that a clock can be shown.
     """
     # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
@@ -145,21 +153,19 @@ class _Verification:
         self._found = found
         self._more = 0
         self._misshapen = False
+        self._lost = Lost()
         self._rows = RowsTold(conn, self._report)
         self._exported = exported
         exported.report = self._report
-        self._statement = (
-            f"SELECT l.seq, l.event_id, l.hash, {event_columns(conn)} "
-            "FROM leaf l LEFT JOIN event e ON e.id = l.event_id "
-            "WHERE l.seq >= :start AND l.seq <= :upto ORDER BY l.seq LIMIT :size"
-        )
 
     def run(self, since: int | None) -> None:
         """All of it, or as far as the shape of the tables lets it come."""
         try:
             self._schema()
             self._ledger(since)
-            self._found.finished = True
+            if self._lost.tables:
+                self._found.remarks.append(self._lost.remark())
+            self._found.finished = not self._lost.tables
         except _OF_ANOTHER_SHAPE as error:
             if not self._misshapen:
                 raise
@@ -173,13 +179,13 @@ class _Verification:
         found = self._found
         due = run(self._conn, "SELECT {ago}", {"seconds": EXPORTED_WITHIN}).scalar_one()
         before, tree = self._start(since)
-        last = run(self._conn, "SELECT max(seq) FROM leaf").scalar()
+        last = None if self._lost.leaves else run(self._conn, "SELECT max(seq) FROM leaf").scalar()
         self._total = 0 if last is None else last + 1
         chain = _Chain(before, self._exported, self._report)
         leaves = _Leaves(self._blocks(tree.size), tree.size, self._report)
         for checkpoint, frontier in self._checkpoints(before.number if before else None):
             found.checkpoints += 1
-            if not chain.follows(checkpoint):
+            if not chain.follows(checkpoint) or self._lost.leaves:
                 continue
             tree = self._seal(checkpoint, frontier, tree, leaves)
         leaves.the_rest()
@@ -188,11 +194,15 @@ class _Verification:
         found.exported = self._exported.count
         found.remarks += chain.remarks
         self._remark_not_exported(due)
-        self._unsealed(chain.last, since is not None)
+        events_there = not (self._lost.events or self._lost.leaves)
+        if events_there:
+            self._unsealed(chain.last, since is not None)
         if since is None:
-            self._strays()
-            self._rows.finish()
-            rows_shown.compare(self._conn, self._report)
+            if events_there:
+                self._strays()
+                self._rows.finish()
+            if events_there and not self._lost.shown:
+                rows_shown.compare(self._conn, self._report)
             indexes.compare(self._conn, self._report, self._progress)
         found.rows = self._rows.rows
 
@@ -234,6 +244,11 @@ class _Verification:
 
     def _blocks(self, first: int) -> Iterator[list[Any] | Part]:
         """The leaves from `first` on, in their order: by several processes where there are many and none is missing."""
+        if self._lost.leaves:
+            return
+        if self._lost.events:
+            yield from self._pages(_LEAVES_ALONE, {"upto": _MOST}, BLOCK, first if first else _LEAST)
+            return
         in_order = run(self._conn, "SELECT count(*), min(seq), max(seq) FROM leaf {not_indexed}").one()
         if self._total - first < WORTH_IT or tuple(in_order) != (self._total, 0, self._total - 1):
             yield from self._leaf_rows(first if first else _LEAST, _MOST)
@@ -250,7 +265,12 @@ class _Verification:
             yield part
 
     def _leaf_rows(self, start: int, upto: int) -> Iterator[list[Any]]:
-        for rows in self._pages(self._statement, {"upto": upto}, BLOCK, start):
+        statement = (
+            f"SELECT l.seq, l.event_id, l.hash, {event_columns(self._conn)} "
+            "FROM leaf l LEFT JOIN event e ON e.id = l.event_id "
+            "WHERE l.seq >= :start AND l.seq <= :upto ORDER BY l.seq LIMIT :size"
+        )
+        for rows in self._pages(statement, {"upto": upto}, BLOCK, start):
             self._found.events += len(rows)
             self._times((row[3], row[4]) for row in rows if row[3] is not None)
             self._rows.check((row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str)
@@ -362,7 +382,10 @@ class _Verification:
 
     def _schema(self) -> None:
         """What keeps the rows as they are, and what people are shown of them; how fast they are found is no matter."""
-        for one in schema.differences(self._conn):
+        found = schema.differences(self._conn)
+        self._lost = Lost(frozenset(one.name for one in found if one.is_lost_table))
+        self._rows.lost = self._lost
+        for one in found:
             self._misshapen |= one.of_shape
             if not one.only_slower:
                 self._report(Problem(table=one.kind, row=one.name, what=one.what))
@@ -467,7 +490,7 @@ class _Leaves:
                     self._differing.append((row[0], row[1]))
         elif any(row[3] is None for row in rows):
             for row in rows:
-                if row[3] is None:
+                if row[1] is not None and row[3] is None:
                     what = f"is gone; it was sealed as leaf {row[0]}"
                     self._report(Problem(table="event", row=str(row[1]), what=what))
         self._computed += computed

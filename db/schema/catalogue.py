@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 OURS: Final = """
-    (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('event'::text)::oid)
+    (SELECT relnamespace FROM pg_catalog.pg_class
+     WHERE oid = coalesce(pg_catalog.to_regclass('event'::text), pg_catalog.to_regclass('leaf'::text),
+                          pg_catalog.to_regclass('checkpoint'::text), pg_catalog.to_regclass('finding'::text))::oid)
 """.strip()
+"""Where `event` stands; were it gone, the others would still be there."""
 
 RELATIONS: Final = f"""
     SELECT c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,

@@ -111,6 +111,11 @@ class Constraint:
         return " ".join(self.text[1:])
 
     @property
+    def refers_to(self) -> str | None:
+        """The table that a foreign key refers to."""
+        return self.text[self.text.index("references") + 1] if self.kind == "foreign" else None
+
+    @property
     def columns(self) -> Tokens:
         """The columns that a key is of."""
         start, end = self.text.index("("), self.text.index(")")

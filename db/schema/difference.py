@@ -23,6 +23,11 @@ class Difference:
         """Whether a table or column is gone or another, so that rows may not be readable."""
         return self.kind in {"table", "column"} and self.what.endswith((MISSING, OTHER, NO_TABLE))
 
+    @property
+    def is_lost_table(self) -> bool:
+        """Whether it is a table of allq's that is not there."""
+        return self.kind == "table" and self.what == MISSING
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name} {self.what}"
 

@@ -63,6 +63,10 @@ class _Look:
             elif not self._relations[name].visible:
                 yield Difference(kind="view", name=name, what=_HIDDEN)
 
+    def _is_lost(self, table: str) -> bool:
+        """Whether a table is gone, which is told, and what belonged to it went with it."""
+        return table in self._made.tables and table not in self._relations
+
     def views(self) -> Iterator[Difference]:
         """Views whose rows or columns are not those that allq's would show."""
         for name, select in sorted(self._made.views.items()):
@@ -146,7 +150,9 @@ class _Look:
                 yield Difference(kind="trigger", name=name, what=OTHER)
             elif (row.prosrc, row.lanname, row.plain) != (self._made.functions.get(row.proname), "plpgsql", True):
                 other.add(row.proname)
-        for _, name in missing:
+        for table, name in missing:
+            if self._is_lost(table):
+                continue
             yield Difference(kind="trigger", name=name, what=MISSING)
         for function in sorted(other):
             yield Difference(kind="function", name=function, what=f"{OTHER}: its triggers refuse something else")
@@ -159,6 +165,8 @@ class _Look:
             if table not in self._relations:
                 continue
             here = found.get((table, name))
+            if here is None and wanted.refers_to is not None and self._is_lost(wanted.refers_to):
+                continue
             if here is None or here.contype != _TYPE[wanted.kind]:
                 yield Difference(kind="constraint", name=name, what=f"of {table} {MISSING}")
             elif not self._is_constraint(table, here, wanted):
@@ -188,6 +196,8 @@ class _Look:
         for name, wanted in sorted(self._made.indexes.items()):
             here = found.get(name)
             what = None
+            if here is None and self._is_lost(wanted.table):
+                continue
             if here is not None and None in here.columns:
                 continue  # gone since the moment that is looked at: REINDEX CONCURRENTLY has put another in its place
             if here is None:

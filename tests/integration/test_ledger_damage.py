@@ -112,7 +112,7 @@ def test_a_table_or_column_that_is_gone_or_of_another_kind_is_named_and_ends_not
     assert verify(ledger, settings, complete=True).problems == []
 
 
-@pytest.mark.parametrize(("table", "column"), [("review", "reason"), ("leaf", None)])
+@pytest.mark.parametrize(("table", "column"), [("review", "reason"), ("checkpoint", None)])
 def test_what_can_not_be_read_for_its_schema_is_remarked_upon(
     ledger: Database, settings: Settings, table: str, column: str | None
 ) -> None:
@@ -123,6 +123,49 @@ def test_what_can_not_be_read_for_its_schema_is_remarked_upon(
     assert any(one.what.endswith("is missing") for one in found.problems)
     (remark,) = found.remarks
     assert "no such" in remark or "does not exist" in remark
+
+
+def drop_table(database: Database, table: str) -> None:
+    if database.dialect == "postgresql":
+        with database.begin() as conn:
+            conn.exec_driver_sql(f"DROP TABLE {table} CASCADE")
+        return
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT", allq_begin="SELECT 1") as conn:
+        conn.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        conn.exec_driver_sql(f"DROP TABLE {table}")
+        conn.exec_driver_sql("PRAGMA foreign_keys = ON")
+
+
+@pytest.mark.parametrize("table", sorted(Base.metadata.tables.keys() - {"checkpoint"}))
+def test_a_table_that_is_gone_is_named_once_and_the_rest_is_verified(
+    ledger: Database, settings: Settings, table: str
+) -> None:
+    drop_table(ledger, table)
+    found = verify(ledger, settings)
+    assert [(one.table, one.row) for one in found.problems if one.table != "view"] == [("table", table)]
+    assert not found.finished
+    (remark,) = found.remarks
+    assert remark.startswith(f"Table {table} is gone: not all rows were looked at")
+    assert (found.checkpoints, found.exported) == (4, 4)
+    if table == "leaf":
+        return
+    with ledger.begin() as conn:  # a root tells that a leaf's hash was changed, whether its event is there or not
+        trigger = "leaf_append_only ON leaf" if ledger.dialect == "postgresql" else "leaf_no_update"
+        conn.exec_driver_sql(f"DROP TRIGGER {trigger}")
+        conn.exec_driver_sql("UPDATE leaf SET hash = (SELECT hash FROM leaf WHERE seq = 2) WHERE seq = 1")
+    named = {one.table for one in verify(ledger, settings).problems}
+    assert named & ({"checkpoint"} if table in {"event", "event_slide"} else {"leaf"})
+
+
+def test_checkpoints_are_held_against_the_exported_ones_without_events(ledger: Database, settings: Settings) -> None:
+    drop_table(ledger, "event")
+    with ledger.begin() as conn:
+        postgresql = ledger.dialect == "postgresql"
+        conn.exec_driver_sql(f"DROP TRIGGER checkpoint_{'append_only ON checkpoint' if postgresql else 'no_delete'}")
+        conn.exec_driver_sql("DELETE FROM checkpoint WHERE number = 4")
+    named = [(one.table, one.row, one.what) for one in verify(ledger, settings).problems if one.table == "checkpoint"]
+    assert [(table, row) for table, row, _ in named] == [("checkpoint", "4")]
+    assert "was exported and is gone" in named[0][2]
 
 
 NO_TIMES = {
