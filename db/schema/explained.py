@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from db.schema import catalogue, ddl
+from db.schema import catalogue, unplanned
 from db.statements import run
 
 _TIMES: Final = 3
@@ -25,43 +25,9 @@ def same_view(conn: Connection, view: str, select: str) -> bool:
     have, are compared beside it.
     """
     spelled = run(conn, catalogue.VIEW, {"view": view}).scalar_one()
-    return _unplanned(spelled) == _unplanned(select) and any(
+    return unplanned.same(spelled, select) and any(
         _answer(conn, view) == _answer(conn, f"({select}) AS {view}") for _ in range(_TIMES)
     )
-
-
-_COUNTED: Final = frozenset({"limit", "offset", "fetch", "tablesample", "collate", "window", "distinct", "ties"})
-_WITH_CONTENT: Final = frozenset({"over", "exists"})
-
-
-def _unplanned(select: str) -> list[ddl.Tokens]:
-    """What of a query its plan does not tell: how many rows a LIMIT leaves, what a window is of, what a DISTINCT or a
-    COLLATE is for; until version 16, with what a hashed subquery is compared.
-
-    In the order in which they stand. Brackets and casts within, which the server adds, are left out: a plan has those.
-    """
-    words = ddl.tokens(select)
-    found: list[ddl.Tokens] = []
-    for place, word in enumerate(words):
-        if word in _WITH_CONTENT:
-            found.append((word, *_bracketed(words[place + 1 :])))
-        elif word in _COUNTED:
-            found.append((word,))
-    return found
-
-
-def _bracketed(words: ddl.Tokens) -> ddl.Tokens:
-    """What stands in the first bracket; the first word where there is none, as of a window that has a name."""
-    content: list[str] = []
-    depth, before = 0, ""
-    for word in words:
-        depth += (word == "(") - (word == ")")
-        if word not in {"(", ")", "::"} and before != "::":
-            content.append(word)
-        if depth == 0:
-            break
-        before = word
-    return tuple(content)
 
 
 def same_value(conn: Connection, one: str, other: str, *, source: str = "") -> bool:
