@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, ClassVar, Final
 
 from sqlalchemy import Connection
 
@@ -203,29 +203,77 @@ def catch_up(conn: Connection, settings: Settings) -> int:
     return count
 
 
+class _Deliveries:
+    """The last checkpoint that each hook has had: in a file, and where that can't be kept, in this process's memory.
+
+    A process that starts anew has no such memory: it hands over once more what the file lacks.
+    """
+
+    _unkept: ClassVar[dict[Path, dict[str, int]]] = {}
+    """What the files lack, by file."""
+    _warned: ClassVar[set[Path]] = set()
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def last(self, hook: str) -> int | None:
+        """The number of the last one, 0 for none; None where that isn't known."""
+        unkept = self._unkept.get(self._file, {})
+        try:
+            sent = _read_sent(self._file)
+        except OSError as error:
+            self._warn(error)
+            return unkept.get(hook)
+        if unkept:
+            self._keep(unkept)
+        else:
+            self._warned.discard(self._file)
+        return max(sent.get(hook, 0), unkept.get(hook, 0))
+
+    def keep(self, hook: str, number: int) -> None:
+        """Note one that a hook has had."""
+        self._keep({**self._unkept.get(self._file, {}), hook: number})
+
+    def _keep(self, had: dict[str, int]) -> None:
+        try:
+            sent = _read_sent(self._file)
+            sent |= {hook: max(sent.get(hook, 0), number) for hook, number in had.items()}
+            unfinished = self._file.with_suffix(".new")
+            unfinished.write_text(canonical(sent), "utf-8")
+            unfinished.replace(self._file)
+        except OSError as error:
+            self._unkept[self._file] = had
+            self._warn(error)
+            return
+        self._unkept.pop(self._file, None)
+        self._warned.discard(self._file)
+
+    def _warn(self, error: OSError) -> None:
+        """Once, until it has been kept again."""
+        if self._file in self._warned:
+            return
+        self._warned.add(self._file)
+        log.warning(
+            "what hooks have had can't be kept: put right that this user may read and write the file and its folder, "
+            "and that the disk has room; until then a process that starts anew may hand over checkpoints once more",
+            file=str(self._file),
+            problem=str(error),
+        )
+
+
 def _deliver(conn: Connection, settings: Settings, hook: str) -> None:
     """Hand a hook what it has not had yet. What fails is logged and tried again next time, from the same checkpoint."""
     until = time.monotonic() + ROUND_SECONDS
-    memory = settings.checkpoint_file.with_name("delivered.json")
-    try:
-        sent = _read_sent(memory)
-    except OSError as error:
-        log.warning("what hooks have had can't be read", file=str(memory), problem=str(error))
+    deliveries = _Deliveries(settings.checkpoint_file.with_name("delivered.json"))
+    if (last := deliveries.last(hook)) is None:
         return
-    for checkpoint, _ in checkpoints.after(conn, sent.get(hook, 0)):
+    for checkpoint, _ in checkpoints.after(conn, last):
         try:
             _hand_over(hook, checkpoint)
         except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
             log.warning("a checkpoint was not handed on", checkpoint=checkpoint.number, problem=str(error))
             return
-        sent[hook] = checkpoint.number
-        try:
-            unfinished = memory.with_suffix(".new")
-            unfinished.write_text(canonical(sent), "utf-8")
-            unfinished.replace(memory)
-        except OSError as error:
-            log.warning("what hooks have had can't be written", file=str(memory), problem=str(error))
-            return
+        deliveries.keep(hook, checkpoint.number)
         if time.monotonic() >= until:
             return
 

@@ -658,15 +658,24 @@ def test_a_record_of_deliveries_that_can_not_be_kept_is_warned_of_and_holds_up_n
     hooked = settings.model_copy(update={"ledger_hooks": (str(command),)})
     obstacle = settings.checkpoint_file.with_name(blocked)
     obstacle.mkdir(parents=True)
-    for name in "AB":
+    warned: list[Any] = []
+    for name in "ABC":
         screen(database, name)
         with capture_logs() as logged:
             assert sealing.seal(database, hooked).checkpoints == 1
-        assert [entry["log_level"] for entry in logged if "what hooks have had" in entry["event"]] == ["warning"]
+        warned += [entry["log_level"] for entry in logged if "what hooks have had" in entry["event"]]
+    assert warned == ["warning"], "once, not every round"
     obstacle.rmdir()
-    (tmp_path / "handed").unlink(missing_ok=True)
     sealing.seal(database, hooked)
-    assert [json.loads(line)["checkpoint"] for line in (tmp_path / "handed").read_text().splitlines()] == [1, 2]
+    handed = [json.loads(line)["checkpoint"] for line in (tmp_path / "handed").read_text().splitlines()]
+    assert handed == [1, 2, 3], "each once"
+    assert json.loads(settings.checkpoint_file.with_name("delivered.json").read_text()) == {str(command): 3}
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir()
+    screen(database, "D")
+    with capture_logs() as logged:
+        sealing.seal(database, hooked)
+    assert any("what hooks have had" in entry["event"] for entry in logged), "of another time as well"
 
 
 @contextmanager
