@@ -11,6 +11,7 @@
     │   └── NotFound              no such batch, slide or chunk
     ├── LedgerError               the ledger can't be sealed, exported or verified as it stands
     ├── BrokerUnreachable         Redis/Valkey does not answer; work waits in SQL
+    ├── WorkerClosing             a process of a worker lets go of its threads; its chunk is given back
     ├── ModelError
     │   ├── ModelNotFound         no model by that name or id
     │   └── ModelDamaged          weights or configuration don't match the model's id
@@ -79,6 +80,10 @@ class LedgerError(AllqError):
 
 class BrokerUnreachable(AllqError):
     """Redis/Valkey does not answer. Submitted work waits in SQL and is published when it is back."""
+
+
+class WorkerClosing(AllqError):
+    """A process of a worker lets go of its threads. The chunk that it has in hand is given back."""
 
 
 class ModelError(AllqError):

@@ -16,10 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from allq import faults
-from allq.errors import FailureCode, FieldError
+from allq.errors import FailureCode, FieldError, WorkerClosing
 from allq.logging import logger
 from allq.memory import ran_out_of_memory
 from allq.settings import Settings
@@ -72,6 +73,7 @@ class Threads:
 
     readers: ThreadPoolExecutor
     preparers: ThreadPoolExecutor
+    closing: Event
 
     @classmethod
     def start(cls, settings: Settings) -> Threads:
@@ -79,12 +81,20 @@ class Threads:
         return cls(
             readers=ThreadPoolExecutor(settings.readers, thread_name_prefix="reader"),
             preparers=ThreadPoolExecutor(_preparers(settings), thread_name_prefix="preparer"),
+            closing=Event(),
         )
 
     def close(self) -> None:
-        """Let them end what they are at, and drop what waits."""
+        """Let them end what they are at; what waits its turn ends with WorkerClosing."""
+        self.closing.set()
+        # Not by cancelling what waits: `wait` would never see it, nor a share's fields that their share was dropped.
         for pool in (self.readers, self.preparers):
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True)
+
+    def require_open(self) -> None:
+        """Raise WorkerClosing when they are being closed."""
+        if self.closing.is_set():
+            raise WorkerClosing("This process of the worker ends: its chunk is given back and screened by another.")
 
 
 class Pipeline:
@@ -200,6 +210,7 @@ class Pipeline:
             raise
 
     def _load(self, claim: Claim, field: ClaimedField, roots: Sequence[Path], max_bytes: int) -> _Loaded:
+        self._threads.require_open()
         name = field.raw_path if field.raw_path is not None else os.fsencode(field.path)
         data = read_file(_root(claim) + b"/" + name, roots, max_bytes=max_bytes)
         return _Loaded(field=field, sha256=hashlib.sha256(data).digest(), data=data)
@@ -232,6 +243,7 @@ class Pipeline:
             del loaded, future
 
     def _prepare(self, loaded: _Loaded) -> PreparedField:
+        self._threads.require_open()
         side = self._classifier.decode_side
         return self._classifier.prepare(decode(loaded.data, max_pixels=self._settings.max_pixels, reduce_to=side))
 
@@ -376,7 +388,7 @@ def _reason(field: ClaimedField, error: BaseException) -> Failure:
     """The failure's code and sentence; what is no FieldError was not foreseen and is logged whole.
 
     `error` is what such a thread met. What is raised in the thread that waits for it is nobody's failure, nor is a card
-    that answers no more: that ends the chunk.
+    that answers no more, nor that this process ends: those end the chunk.
     """
     if isinstance(error, FieldError):
         return Failure(code=error.code.value, sentence=str(error))
@@ -385,7 +397,7 @@ def _reason(field: ClaimedField, error: BaseException) -> Failure:
             code=FailureCode.OUT_OF_MEMORY.value,
             sentence="it needs more memory than this machine gives, even alone: give it more and use `allq retry`",
         )
-    if not isinstance(error, Exception) or card_failed(error):
+    if not isinstance(error, Exception) or isinstance(error, WorkerClosing) or card_failed(error):
         raise error
     log.error("field failed in an unforeseen way", field=field.id, exc_info=error)
     return unforeseen(error)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from concurrent.futures import Future
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from allq.errors import FieldError
+from allq.errors import FieldError, WorkerClosing
 from allq.memory import ran_out_of_memory
 from allq.settings import Settings
 from db.records import Claim, ClaimedField
@@ -216,6 +217,38 @@ def test_what_interrupts_the_waiting_ends_the_chunk_and_fails_no_field(settings,
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize("which", ["readers", "preparers"])
+def test_who_waits_for_threads_that_are_let_go_of_is_told_and_no_field_is_failed(settings, tmp_path, which):
+    names = [f"{number}.png" for number in range(3)]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    threads = Threads.start(settings)
+    pool = getattr(threads, which)
+    released = threading.Event()
+    for _ in range(pool._max_workers):
+        pool.submit(released.wait, 60)
+    met = []
+
+    def work():
+        with pytest.raises(WorkerClosing) as raised:
+            screen(settings, threads, claim_of(tmp_path, names))
+        met.append(raised.type)
+
+    screening, closing = (threading.Thread(target=target, daemon=True) for target in (work, threads.close))
+    screening.start()
+    deadline = time.monotonic() + 30
+    while pool._work_queue.empty() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    closing.start()
+    while not pool._shutdown and time.monotonic() < deadline:
+        time.sleep(0.01)
+    released.set()
+    closing.join(30)
+    screening.join(10)
+    assert not screening.is_alive(), "it waits for what nobody does any more"
+    assert met == [WorkerClosing]
 
 
 class Together:
