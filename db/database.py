@@ -30,6 +30,9 @@ from db.statements import COPIED_ROWS, MANY_ROWS
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for the one before it."""
 
+OLDEST_POSTGRESQL = 14
+"""The oldest major version that the tests have been run with; `docs/deployment.md` says what decides it."""
+
 IDLE_SECONDS = 60
 """How long PostgreSQL waits for the next statement of a write transaction. A worker that stands still in one (stopped,
 or swapped out) holds chunks and slides that nobody else can touch: the server ends it, and others go on."""
@@ -68,13 +71,15 @@ class Database:
 
         A SQLite file (and its folder) is created when missing, and upgrades itself. A server's schema is upgraded only
         with `upgrade=True`; otherwise SchemaOutdated names the command. `upgrade=False` never upgrades.
-        Raises DatabaseUnreachable, SchemaOutdated (ProgramOutdated where another program is needed), SettingsError.
+        Raises DatabaseUnreachable, SchemaOutdated (ProgramOutdated where another program is needed), SettingsError;
+        StoreError where the server is older than `OLDEST_POSTGRESQL`.
         """
         database = cls(settings.database)
         try:
             if database.dialect == "sqlite":
                 database._create_file(upgrade=upgrade is not False, make_folder=settings.embedded_database)
             found = migrate.current(database)
+            database._require_known_server()
             if found == migrate.HEAD:
                 return database
             unlike = database._unlike(found)
@@ -141,6 +146,14 @@ class Database:
             found = migrate.revision_of(conn)
         if found != migrate.HEAD:
             raise self._unlike(found) from None
+
+    def _require_known_server(self) -> None:
+        version = self.engine.dialect.server_version_info  # known since the first connection
+        if self.dialect == "postgresql" and version and int(version[0]) < OLDEST_POSTGRESQL:
+            raise StoreError(
+                f"The server of the database {self.url} is PostgreSQL {'.'.join(map(str, version))}, and allq needs "
+                f"{OLDEST_POSTGRESQL} or later. Upgrade the server."
+            )
 
     def _unlike(self, found: str | None) -> SchemaOutdated:
         """What is to be said of a schema of revision `found`."""

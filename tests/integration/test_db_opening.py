@@ -25,6 +25,7 @@ from db import chunks, health, migrate, named, reads, turns
 from db.database import Database
 from tests import store
 from tests.databases import settings_for
+from worker import health as doctor
 
 
 def test_the_embedded_database_makes_and_upgrades_itself(tmp_path):
@@ -78,6 +79,20 @@ def test_a_servers_schema_is_upgraded_only_by_command(postgresql, tmp_path):
     assert migrate.current(database) == migrate.HEAD
     database.close()
     Database.open(settings).close()
+    postgresql.drop(url)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_server_that_is_too_old_is_refused_in_a_sentence_by_whoever_opens_it(postgresql, tmp_path, monkeypatch, made):
+    url = postgresql.create() if made else postgresql.create_bare()
+    settings = settings_for(tmp_path, url)
+    monkeypatch.setattr("db.database.OLDEST_POSTGRESQL", 99)
+    sentence = r"is PostgreSQL \d+\.\d+, and allq needs 99 or later. Upgrade the server."
+    for upgrade in (None, True, False):
+        with pytest.raises(StoreError, match=sentence):
+            Database.open(settings, upgrade=upgrade)
+    found = next(check for check in doctor.checks(settings) if check.name == "database")
+    assert (found.ok, "allq needs 99 or later" in found.detail) == (False, True)
     postgresql.drop(url)
 
 
