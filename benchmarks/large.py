@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from benchmarks import measuring
 from benchmarks.measuring import Bench, Figure
+from benchmarks.scaling.field_kinds import CAMERA, camera_field, smooth_field
 
 if TYPE_CHECKING:
     from imaging.decode import Decoded
     from models.classifier import Assessment
 
-BARS = ("reduced", "reduced-calls")
-SIZE = (2592, 1944)
+BARS = ("reduced", "reduced-calls", "reduced-smooth")
 _TIMED = 12
 _AT_ONCE = 32
 
@@ -46,22 +47,26 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
         resized = cv2.resize(found.pixels, small, interpolation=cv2.INTER_AREA)
         return replace(found, pixels=np.asarray(resized, np.uint8))
 
-    if "reduced" in wanted:
-        measuring.say(f"decoding fields of {SIZE[0]}×{SIZE[1]}")
-        some = list(large_fields(bench.folder, _TIMED))
+    for bar, fields in (("reduced", camera_fields), ("reduced-smooth", smooth_fields)):
+        if bar not in wanted:
+            continue
+        measuring.say(f"decoding fields of {CAMERA[0]}×{CAMERA[1]}, {bar}")
+        some = list(fields(bench.folder, _TIMED))
         times: dict[Callable[[bytes], object], list[float]] = {reduced: [], whole: []}
         for _ in range(bench.scale.repeat):
             for way, taken in times.items():
-                taken.append(_seconds(way, some))
+                taken.append(seconds(way, some))
         ratios = [one / other for one, other in zip(times[whole], times[reduced], strict=True)]
-        each = {way: 1000 * min(seconds) / _TIMED for way, seconds in times.items()}
+        each = {way: 1000 * min(taken) / _TIMED for way, taken in times.items()}
         pixels = reduced(some[0]).pixels.shape
-        note = f"{each[reduced]:.1f} ms against {each[whole]:.1f} ms a field, to {pixels[1]}×{pixels[0]}"
-        rest = 1000 * _seconds(lambda data: classifier.classify([classifier.prepare(reduced(data))]), some) / _TIMED
-        yield measuring.figure("reduced", ratios, note=f"{note}; the whole field {rest:.1f} ms")
+        weight = statistics.mean(map(len, some)) / 1e6
+        note = f"{each[reduced]:.1f} ms against {each[whole]:.1f} ms a field of {weight:.2f} MB"
+        note += f", to {pixels[1]}×{pixels[0]}"
+        rest = 1000 * seconds(lambda data: classifier.classify([classifier.prepare(reduced(data))]), some) / _TIMED
+        yield measuring.figure(bar, ratios, note=f"{note}; the whole field {rest:.1f} ms")
     if "reduced-calls" in wanted:
         equal, unnoticed, total = 0, 0, 0
-        files = large_fields(bench.folder, bench.scale.large)
+        files = camera_fields(bench.folder, bench.scale.large)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             while part := list(islice(files, _AT_ONCE)):
                 found: list[list[Assessment]] = []
@@ -83,21 +88,25 @@ def reduced_size(width: int, height: int, side: int) -> tuple[int, int]:
     return -(-width // factor), -(-height // factor)
 
 
-def _seconds(way: Callable[[bytes], object], files: Sequence[bytes]) -> float:
+def seconds(way: Callable[[bytes], object], files: Sequence[bytes]) -> float:
+    """Of this thread's processor time."""
     began = time.thread_time()
     for data in files:
         way(data)
     return time.thread_time() - began
 
 
-def large_fields(folder: Path, count: int) -> Iterator[bytes]:
-    """`count` fields of the folder, evenly (round and round where it has fewer), as JPEG of SIZE and quality 92."""
-    import cv2
+def camera_fields(folder: Path, count: int) -> Iterator[bytes]:
+    """`count` fields of the folder, evenly (round and round where it has fewer), as a camera would have them."""
+    for number, path in enumerate(_some(folder, count)):
+        yield camera_field(path.read_bytes(), number)
 
-    from imaging.decode import decode
 
-    for path in islice(cycle(measuring.images(folder, count)), count):
-        pixels = decode(path.read_bytes(), max_pixels=10**9).pixels
-        enlarged = cv2.resize(pixels, SIZE, interpolation=cv2.INTER_CUBIC)
-        options = [cv2.IMWRITE_JPEG_QUALITY, 92]
-        yield cv2.imencode(".jpg", cv2.cvtColor(enlarged, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+def smooth_fields(folder: Path, count: int) -> Iterator[bytes]:
+    """The same without a camera's noise."""
+    for path in _some(folder, count):
+        yield smooth_field(path.read_bytes())
+
+
+def _some(folder: Path, count: int) -> Iterator[Path]:
+    return islice(cycle(measuring.images(folder, count)), count)

@@ -459,7 +459,8 @@ def tell(found: Sequence[float], *, as_json: bool) -> None:
 
 def told(machine: Mapping[str, str]) -> str:
     """A machine and a day in few words, of what `machine` returns."""
-    return f"{machine['date']}, {machine['processor']}, {machine['cores']} cores"
+    of = f", {machine['commit']}" if machine.get("commit") else ""
+    return f"{machine['date']}, {machine['processor']}, {machine['cores']} cores{of}"
 
 
 def machine() -> dict[str, str]:
@@ -477,7 +478,22 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__,
         "openvino": openvino.__version__.split("-")[0],
         "card": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Which commit the program is of, and whether it was changed since; empty where there is no repository."""
+
+    def git(*arguments: str) -> str:
+        asked = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":(exclude)../docs")
+        return f"commit {git('rev-parse', '--short=10', 'HEAD')}{' with changes' if changed else ''}"
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def processor() -> str:

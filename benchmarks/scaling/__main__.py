@@ -82,7 +82,7 @@ def _simulate(asked: argparse.Namespace) -> int:
 def _check(asked: argparse.Namespace) -> int:
     from allq import logging as allq_logging
     from allq.settings import load
-    from benchmarks.scaling.check import CASES, SAID, check, checks_table, quiet_line, slowest_line
+    from benchmarks.scaling.check import CASES, SAID, check, checks_table, differences, quiet_line
 
     allq_logging.configure(load(_env_file=None, log_level="warning"))
     if (line := quiet_line()) is not None:
@@ -108,7 +108,7 @@ def _check(asked: argparse.Namespace) -> int:
         where = f"{known['date']}, {known['processor']}, {known['cores']} cores, {runs} a run, "
         noise = f" † {line[0].upper()}{line[1:]}." if line else ""
         cut = f"chunks of {asked.chunk_fields} at the most, cut as `submit` cuts them"
-        parts = (f"{where}{cut}.{noise}", content, slowest_line(found))
+        parts = (f"{where}{cut}.{noise}", content, differences(found))
         report.write({"checks": "\n\n".join(part for part in parts if part)})
     return 0
 

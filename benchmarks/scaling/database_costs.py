@@ -21,6 +21,8 @@ from db.database import Database
 from db.records import Claim, FieldOutcome, ModelRecord
 
 _LARGE, _SMALL = 256, 32
+_LONG_SLIDE = 1_280
+"""Fields of a slide, so many that hardly a chunk ends one and calls it."""
 _WAITING = 100_000
 
 
@@ -50,8 +52,12 @@ def database(server: Postgresql, leukocyte_bytes: int, share: float) -> Found:
             with _opened(url) as relayed:
                 large = _chunk_cost(relayed, server, way.traffic, _LARGE, round(60 * share), leukocyte_bytes)
                 small = _chunk_cost(relayed, server, way.traffic, _SMALL, round(120 * share), leukocyte_bytes)
+                few = _chunk_cost(
+                    relayed, server, way.traffic, _LARGE, round(20 * share), leukocyte_bytes, slide=_LONG_SLIDE
+                )
                 lookup = _lookup_trips(relayed, way.traffic)
                 commit = _commit_ms(relayed)
+            a_round = _round_trips(url, way.traffic)
         with _opened(server.url(name)) as direct:
             sizes = _sizes(direct)
             alone = _round_cpu(direct, server)
@@ -60,9 +66,11 @@ def database(server: Postgresql, leukocyte_bytes: int, share: float) -> Found:
     finally:
         server.drop(name)
     per_field = _slope(large, small)
-    lookups = {_LARGE: _LARGE // LOOKUP_FIELDS, _SMALL: _SMALL // LOOKUP_FIELDS}
+    usual = registering.FIELDS_PER_SLIDE
+    a_call = (large.round_trips - few.round_trips) / (_LARGE / usual - _LARGE / _LONG_SLIDE)
     trips = statistics.mean(
-        (large.round_trips - lookups[_LARGE] * lookup, small.round_trips - lookups[_SMALL] * lookup)
+        cost.round_trips - size // LOOKUP_FIELDS * lookup - size / usual * a_call
+        for cost, size in ((large, _LARGE), (small, _SMALL))
     )
     return {
         "register_cpu_ms_field": (register * 1000, "ms/field", "PostgreSQL's processor time to register a field"),
@@ -83,7 +91,13 @@ def database(server: Postgresql, leukocyte_bytes: int, share: float) -> Found:
             "bytes/chunk",
             "the same for a chunk besides",
         ),
-        "trips_chunk": (trips, "round trips/chunk", "questions to PostgreSQL one after the other, without look-ups"),
+        "trips_chunk": (
+            trips,
+            "round trips/chunk",
+            "questions to PostgreSQL one after the other, without look-ups and calls",
+        ),
+        "trips_slide": (a_call, "round trips/slide", "the same, more where a chunk ends a slide and calls it"),
+        "trips_round": (a_round, "round trips/round", "of a worker's round of housekeeping"),
         "transactions_chunk": (large.transactions, "transactions", "of a chunk of 256, its eight look-ups among them"),
         "trips_lookup": (lookup, "round trips", "a look-up of the digests of up to 32 fields"),
         "commit_ms": (commit, "ms", "the smallest transaction that writes, until its commit is on disk"),
@@ -132,9 +146,16 @@ def _slope(large: ChunkCost, small: ChunkCost) -> Callable[[str], float]:
 
 
 def _chunk_cost(
-    database: Database, server: Postgresql, traffic: Traffic, size: int, count: int, leukocyte_bytes: int
+    database: Database,
+    server: Postgresql,
+    traffic: Traffic,
+    size: int,
+    count: int,
+    leukocyte_bytes: int,
+    *,
+    slide: int = registering.FIELDS_PER_SLIDE,
 ) -> ChunkCost:
-    ids = _registered(database, size, count)
+    ids = _registered(database, size, count, slide)
     _checkpoint(database)
     log, cpu = _log_position(database), server.cpu_seconds()
     wire, trips, begun = traffic.bytes, traffic.round_trips, 0
@@ -160,8 +181,8 @@ def _chunk_cost(
     )
 
 
-def _registered(database: Database, size: int, count: int) -> list[int]:
-    """Chunks of so many fields, of which no content is known."""
+def _registered(database: Database, size: int, count: int, slide: int) -> list[int]:
+    """Chunks of so many fields, of which no content is known, of slides of so many."""
     from db import batches
     from db.records import NewField, NewSlide
 
@@ -171,10 +192,10 @@ def _registered(database: Database, size: int, count: int) -> list[int]:
             name=f"{label}-{number:05}",
             fields=[
                 NewField(f"{label}-{number:05}/field {n:03}.jpg", None, 150_000, 1_700_000_000_000_000_000 + n)
-                for n in range(registering.FIELDS_PER_SLIDE)
+                for n in range(slide)
             ],
         )
-        for number in range(-(-size * count // registering.FIELDS_PER_SLIDE))
+        for number in range(-(-size * count // slide))
     ]
     with database.begin() as connection:
         batch = batches.create_batch(connection, root="/data", model_id=registering.MODEL, operator="benchmark")
@@ -220,6 +241,21 @@ def _lookup_trips(database: Database, traffic: Traffic) -> float:
     for _ in range(10):
         _look_up(database, outcomes)
     return (traffic.round_trips - before) / 10
+
+
+def _round_trips(url: str, traffic: Traffic) -> float:
+    """Of a worker's round of housekeeping, as it is, with a broker of its own."""
+    from worker import embedded
+    from worker.app import make_app
+    from worker.housekeeping import Housekeeper
+
+    with home(database_url=url, log_level="warning") as settings, embedded.in_use(settings):
+        keeper = Housekeeper(make_app(settings), settings)
+        keeper.tick()
+        before = traffic.round_trips
+        for _ in range(5):
+            keeper.tick()
+        return (traffic.round_trips - before) / 5
 
 
 def _commit_ms(database: Database) -> float:

@@ -4,30 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CAMERA = (2592, 1944)
 
 
-def write_camera_fields(folder: Path, sources: Sequence[Path]) -> Path:
-    """JPEG fields of 2592×1944, quality 90: `sources` enlarged, with noise so that they weigh what a camera's do.
-
-    One of each, in their order by name, directly in `folder`, which is returned. Raises FieldError where a source can't
-    be decoded.
+def camera_field(source: bytes, number: int) -> bytes:
+    """A JPEG of 2592×1944, quality 90: `source` enlarged, with the noise of that number, so that it weighs what a
+    camera's does. Raises FieldError where the source can't be decoded.
     """
+    import numpy as np
+
+    large = _enlarged(source).astype(np.int16)
+    noise = np.random.default_rng([2592, number]).normal(0, 3, large.shape[:2])[..., None]
+    return _jpeg(np.clip(large + noise, 0, 255).astype(np.uint8), quality=90)
+
+
+def smooth_field(source: bytes) -> bytes:
+    """The same without noise, quality 92: less than half as heavy. Raises FieldError as well."""
+    return _jpeg(_enlarged(source), quality=92)
+
+
+def _enlarged(source: bytes) -> NDArray[np.uint8]:
     import cv2
     import numpy as np
 
     from imaging.decode import decode
 
+    pixels = decode(source, max_pixels=10**9).pixels
+    return np.asarray(cv2.resize(pixels, CAMERA, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
+    import cv2
+
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def write_camera_fields(folder: Path, sources: Sequence[Path]) -> Path:
+    """`camera_field` of each of the sources, in their order by name, directly in `folder`, which is returned."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, source in enumerate(sources):
-        chance = np.random.default_rng([2592, number])
-        pixels = decode(source.read_bytes(), max_pixels=CAMERA[0] * CAMERA[1]).pixels
-        large = cv2.resize(pixels, CAMERA, interpolation=cv2.INTER_CUBIC).astype(np.int16)
-        noise = chance.normal(0, 3, large.shape[:2])[..., None]
-        seen = np.clip(large + noise, 0, 255).astype(np.uint8)
-        encoded = cv2.imencode(".jpg", cv2.cvtColor(seen, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-        (folder / f"field-{number:03}.jpg").write_bytes(encoded.tobytes())
+        (folder / f"field-{number:03}.jpg").write_bytes(camera_field(source.read_bytes(), number))
     return folder
 
 

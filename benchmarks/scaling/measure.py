@@ -27,6 +27,8 @@ from db.database import Database
 COMMAND = "python -m benchmarks.scaling measure"
 PARTS = ("pixels", "camera", "worker", "database", "broker")
 _CAMERA_FIELDS = 32
+_RUN_FIELDS = 256
+"""Of a camera, for a whole worker: a quarter of a gigabyte."""
 QUIET = 0.1
 """Others may keep so much of the processors busy, and the machine still counts as quiet."""
 
@@ -85,10 +87,12 @@ def measure(
                 elif part == "camera":
                     found = camera(some_of(small, max(4, round(_CAMERA_FIELDS * share))), Path(place) / "large", repeat)
                 else:
+                    full = load(_env_file=None).chunk_size
+                    large = Path(place) / "camera"
+                    write_camera_fields(large / "slide", some_of(small, max(4, round(_RUN_FIELDS * share))))
                     with postgresql() as server:
-                        found = whole_worker(
-                            real_run(server, small, here(1), chunk_fields=load(_env_file=None).chunk_size)
-                        )
+                        runs = [real_run(server, folder, here(1), chunk_fields=full) for folder in (small, large)]
+                    found = whole_worker(*runs)
             constants = {name: stamp.constant(*each) for name, each in found.items()}
             known = known.merged(constants)
             yield constants
@@ -208,21 +212,21 @@ def camera(sources: Sequence[Path], folder: Path, repeat: int) -> Found:
 # -------------------------------------------------------------------------------------------------- a worker, whole
 
 
-def whole_worker(run: RealRun) -> Found:
-    """What a worker's processes use for a field, all in all, when they have one core."""
+def whole_worker(small: RealRun, large: RealRun) -> Found:
+    """What a worker's processes use for a field, all in all, when they have one core; of both kinds."""
     return {
         "worker_cpu_ms": (
-            run.worker_cpu / run.fields * 1000,
+            small.worker_cpu / small.fields * 1000,
             "ms/field",
             "processor time of a worker on one core, all of it, for a small field",
         ),
-        "worker_rate": (run.rate, "fields/s", "a worker on one core, small fields, from queue to commit"),
-        "connections_process": (
-            run.database_traffic.most_open,
-            "connections",
-            "of a worker of one process to the database, at most",
+        "worker_cpu_ms_5mp": (
+            large.worker_cpu / large.fields * 1000,
+            "ms/field",
+            "the same for a 2592×1944 field",
         ),
-        "leukocyte_bytes_field": (run.leukocyte_bytes, "bytes", "a field's leukocytes, packed"),
+        "worker_rate": (small.rate, "fields/s", "a worker on one core, small fields, from queue to commit"),
+        "leukocyte_bytes_field": (small.leukocyte_bytes, "bytes", "a field's leukocytes, packed"),
     }
 
 

@@ -24,15 +24,24 @@ Kind = Literal["small", "5mp"]
 OTHER_STAGES: Final = ("read", "decode", "segment")
 """What takes another time for a camera's field; the networks see pictures of the same size whatever the field's."""
 
+CONNECTIONS_PROCESS: Final = 2
+"""To the database, of a process that screens: its own and its lease's (`tests/integration/test_connections.py`)."""
+CONNECTIONS_WORKER: Final = 1
+"""Of a worker's first process."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
-    """What comes in. `peak`: the busiest hour's rate by the day's mean; `submission_fields`: of one submission."""
+    """What comes in. `peak`: the busiest hour's rate by the day's mean; `submission_fields`: of one submission.
+
+    `slide_fields`: of one slide.
+    """
 
     name: str
     fields_per_day: float
     peak: float
     submission_fields: int
+    slide_fields: int = 40
     kind: Kind = "5mp"
 
     @property
@@ -139,16 +148,17 @@ def row_bytes(constants: Constants, kind: Kind) -> float:
 
 def compute_seconds(constants: Constants, kind: Kind) -> float:
     """Processor seconds of a worker process for one field, all of it: pixels, network, Python, its side of the SQL."""
-    if kind == "small":
-        more = 0.0
-    else:
-        more = sum(constants[f"{stage}_ms_5mp"] - constants[f"{stage}_ms"] for stage in OTHER_STAGES)
-    return (constants["worker_cpu_ms"] + more) / 1000
+    return constants["worker_cpu_ms" if kind == "small" else "worker_cpu_ms_5mp"] / 1000
 
 
-def round_trips(constants: Constants, fields: float) -> float:
-    """Questions to the database that a chunk of so many fields waits for, one after the other."""
-    return constants["trips_chunk"] + constants["trips_lookup"] * math.ceil(fields / LOOKUP_FIELDS)
+def round_trips(constants: Constants, fields: float, slide_fields: float) -> float:
+    """Questions to the database that a chunk of so many fields waits for, one after the other.
+
+    `slide_fields`: of each slide, because the chunk that ends a slide also calls it.
+    """
+    look_ups = math.ceil(fields / LOOKUP_FIELDS)
+    calls = fields / slide_fields
+    return constants["trips_chunk"] + constants["trips_lookup"] * look_ups + constants["trips_slide"] * calls
 
 
 def wire_bytes(constants: Constants, fields: float, kind: Kind) -> float:
@@ -156,23 +166,27 @@ def wire_bytes(constants: Constants, fields: float, kind: Kind) -> float:
     return constants["wire_bytes_chunk"] + fields * (constants["wire_bytes_field"] + more_outlines(constants, kind))
 
 
-def database_wait(constants: Constants, installation: Installation, fields: float, kind: Kind) -> float:
+def database_wait(
+    constants: Constants, installation: Installation, fields: float, kind: Kind, slide_fields: float
+) -> float:
     """Seconds a chunk waits for the database: its processor, the way there and back, the bytes, the commits."""
     server = constants["database_cpu_ms_chunk"] + fields * constants["database_cpu_ms_field"]
-    way = round_trips(constants, fields) * installation.round_trip_ms
+    way = round_trips(constants, fields, slide_fields) * installation.round_trip_ms
     line = wire_bytes(constants, fields, kind) * 8 / (installation.machine_gbit * 1e6)
     return (server + way + line + 2 * constants["commit_ms"]) / 1000
 
 
-def field_seconds(constants: Constants, installation: Installation, sizes: Sequence[int], kind: Kind) -> float:
+def field_seconds(
+    constants: Constants, installation: Installation, sizes: Sequence[int], kind: Kind, slide_fields: float
+) -> float:
     """Seconds a worker process is taken up by one field of chunks of these sizes, when nothing else is in its way."""
-    wait = sum(database_wait(constants, installation, size, kind) for size in sizes)
+    wait = sum(database_wait(constants, installation, size, kind, slide_fields) for size in sizes)
     return compute_seconds(constants, kind) + wait / sum(sizes)
 
 
 def occupancy(constants: Constants, demand: Demand, installation: Installation) -> float:
     """Seconds a worker process is taken up by one field of the demand's submissions."""
-    return field_seconds(constants, installation, chunks(demand, installation), demand.kind)
+    return field_seconds(constants, installation, chunks(demand, installation), demand.kind, demand.slide_fields)
 
 
 def workers_needed(constants: Constants, demand: Demand, installation: Installation) -> int:
@@ -188,8 +202,16 @@ def sized(constants: Constants, demand: Demand, installation: Installation) -> I
     """
     if installation.workers:
         return installation
-    most = max(1, int(installation.database_connections / constants["connections_process"]))
+    most = max(1, installation.database_connections // CONNECTIONS_PROCESS)
+    while most > 1 and connections(most, installation) > installation.database_connections:
+        most -= 1
     return replace(installation, workers=min(most, workers_needed(constants, demand, installation)))
+
+
+def connections(processes: int, installation: Installation) -> int:
+    """To the database, of so many worker processes on as few machines as hold them, a worker on each."""
+    machines = math.ceil(processes / installation.processes_per_machine)
+    return CONNECTIONS_PROCESS * processes + CONNECTIONS_WORKER * machines
 
 
 def findings_held(demand: Demand, installation: Installation) -> float:
@@ -294,7 +316,8 @@ def loads(constants: Constants, demand: Demand, installation: Installation) -> l
             part="database, connections",
             where=f"{installation.database_connections} at most",
             seconds=occupancy(constants, demand, installation) / installation.target,
-            servers=installation.database_connections / constants["connections_process"],
+            servers=installation.database_connections
+            / (CONNECTIONS_PROCESS + CONNECTIONS_WORKER / installation.processes_per_machine),
         ),
         Load(
             part="broker",
@@ -318,20 +341,21 @@ def one_machine_rate(
     workers: int,
     cores: int,
     sizes: Sequence[int],
+    slide_fields: float,
     round_trip_ms: float = 0.0,
     mbit: float = math.inf,
     kind: Kind = "small",
 ) -> float:
     """Fields per second of `workers` processes, a core each, that share `cores` with database and broker.
 
-    `sizes`: fields of each chunk that there is.
+    `sizes`: fields of each chunk that there is; `slide_fields`: of each slide.
 
     Two bounds, of which the lower holds: what a process can do when each chunk waits for its database, and the
     processor time that there is for all. `mbit` is the rate of the link of each worker.
     """
     wait = Installation(name="", round_trip_ms=round_trip_ms, machine_gbit=mbit / 1000)
     compute = compute_seconds(constants, kind)
-    serial = field_seconds(constants, wait, sizes, kind)
+    serial = field_seconds(constants, wait, sizes, kind, slide_fields)
     mean = sum(sizes) / len(sizes)
     server = constants["database_cpu_ms_field"] + constants["database_cpu_ms_chunk"] / mean
     broker = constants["broker_cpu_us_message"] / 1000 / mean

@@ -29,6 +29,7 @@ class RealRun:
     """What one run came to. Processor seconds are of all its workers together."""
 
     fields: int
+    slides: int
     failed: int
     chunks: int
     seconds: float
@@ -124,6 +125,7 @@ def _outcome(
         mean = connection.execute(text("SELECT avg(length(data)) FROM finding_leukocytes")).scalar_one()
     return RealRun(
         fields=status.fields,
+        slides=status.slides,
         failed=status.failed,
         chunks=chunks,
         seconds=seconds,

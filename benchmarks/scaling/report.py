@@ -49,13 +49,17 @@ def costs_table(constants: Constants) -> str:
         + constants["database_cpu_ms_field"]
         + constants["database_cpu_ms_chunk"] / chunk
     )
+    more, more_large = (
+        constants[name] - sum(alone.values())
+        for name, alone in (("worker_cpu_ms", small), ("worker_cpu_ms_5mp", large))
+    )
     both = [
-        ("the rest of a worker: SQL, Celery, Python", constants["worker_cpu_ms"] - sum(small.values())),
         ("PostgreSQL: register, claim, look up, write", server),
         ("Valkey", constants["broker_cpu_us_message"] / 1000 / chunk),
     ]
     rows = [
         *((name, small[stage], large[stage]) for stage, name in stages.items()),
+        ("the rest of a worker: SQL, Celery, Python, what the stages cost more together", more, more_large),
         *((name, value, value) for name, value in both),
     ]
     totals = ("**together**", sum(row[1] for row in rows), sum(row[2] for row in rows))
@@ -72,11 +76,13 @@ def distance_table(constants: Constants, demand: Demand, installation: Installat
         row = [f"{milliseconds:g} ms"]
         for sizes in ([installation.chunk_fields], [32], model.chunks(demand, installation)):
             near, far = (
-                model.field_seconds(constants, replace(installation, round_trip_ms=each), sizes, demand.kind)
+                model.field_seconds(
+                    constants, replace(installation, round_trip_ms=each), sizes, demand.kind, demand.slide_fields
+                )
                 for each in (0.0, milliseconds)
             )
             if len(sizes) == 1:
-                row.append(f"{model.round_trips(constants, sizes[0]) * milliseconds / 1000:.2f} s")
+                row.append(f"{model.round_trips(constants, sizes[0], demand.slide_fields) * milliseconds / 1000:.2f} s")
             row.append(f"{near / far:.0%}")
         rows.append([cell.replace("%", " %") for cell in row])
     full = f"a chunk of {installation.chunk_fields} waits"

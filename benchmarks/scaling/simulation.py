@@ -27,10 +27,14 @@ _GROUP = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Visit:
-    """So many seconds at a part, one of its servers being taken; `part` None is time that passes, taking nobody's."""
+    """So many seconds at a part, one of its servers being taken; `part` None is time that passes, taking nobody's.
+
+    `fields`: how many are done with what a route's `read` asks, when it is over.
+    """
 
     part: str | None
     seconds: float
+    fields: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +68,7 @@ class Outcome:
     entered_watched: int = 0
     left: int = 0
     watched: float = 0.0
-    left_watched: int = 0
+    done_watched: int = 0
     busy: dict[str, float] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
@@ -81,8 +85,11 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Fields per second that came out while it was watched."""
-        return self.left_watched / self.watched
+        """Fields per second that were done while it was watched: read, where the routes read, else out.
+
+        Of a chunk that was begun before only what was read since counts, and of one that is not out yet what was read.
+        """
+        return self.done_watched / self.watched
 
     def share(self, quantile: float) -> float:
         """The quantile of the seconds from submission to commit; NaN when nothing came out."""
@@ -109,6 +116,11 @@ class _Run:
                 self.count(each.part, 1)
                 yield self.env.timeout(each.seconds)
                 self.count(each.part, -1)
+            self.done(each.fields)
+
+    def done(self, fields: int) -> None:
+        if self.env.now >= self.watch_from:
+            self.outcome.done_watched += fields
 
     def count(self, part: str, more: int) -> None:
         """One server more or less of a part is busy from now on."""
@@ -143,8 +155,8 @@ class _Run:
         if came >= self.watch_from:
             self.outcome.waits.append(begun - waiting)
             self.outcome.seconds.append(self.env.now - came)
-        if self.env.now >= self.watch_from:
-            self.outcome.left_watched += fields
+        if not route.read:
+            self.done(fields)
 
     def source(self, arrivals: Iterable[Arrival], routes: Mapping[int, Route]) -> Steps:
         for arrival in arrivals:
@@ -219,14 +231,17 @@ def route_of(constants: Constants, demand: Demand, installation: Installation, f
     )
     size = model.field_bytes(constants, demand.kind)
     groups = [min(_GROUP, fields - start) for start in range(0, fields, _GROUP)]
-    way = model.round_trips(constants, fields) * installation.round_trip_ms / 1000
+    way = model.round_trips(constants, fields, demand.slide_fields) * installation.round_trip_ms / 1000
     commit = Visit(part=None, seconds=constants["commit_ms"] / 1000)
     log = model.log_bytes(constants, demand, installation) * fields / (installation.log_mb * 1e6)
     reads = model.index_reads(constants, demand, installation) * fields / installation.page_reads
     return Route(
         enter=(database(constants["register_cpu_ms_field"] * fields), Visit(part="broker", seconds=message / 2)),
         claim=(database(fixed / 2), commit),
-        read=[Visit(part="storage", seconds=group * size / (installation.storage_gbit * gigabit)) for group in groups],
+        read=[
+            Visit(part="storage", seconds=group * size / (installation.storage_gbit * gigabit), fields=group)
+            for group in groups
+        ],
         compute=fields * model.compute_seconds(constants, demand.kind),
         record=(
             wire,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -67,6 +68,20 @@ def test_what_is_measured_anew_takes_the_place_of_the_older_figure_and_the_rest_
     assert json.loads(json.dumps(after)) == after | {
         "figures": [{**each, "values": list(each["values"])} for each in after["figures"]]
     }
+
+
+def test_behind_each_figure_stands_what_it_was_measured_on_and_of_which_commit():
+    machine = MACHINE | {"commit": "commit 1a2b3c"}
+    record = bars.kept([figure("status", 1), figure("two", 1.9)], machine, "fields of the folder", Scale(), {})
+    two, status = (each["measured"] for each in record["figures"])
+    assert two == "2026-01-05, abacus, 2 cores, commit 1a2b3c, fields of the folder"
+    assert status == "2026-01-05, abacus, 2 cores, commit 1a2b3c, rows made by SQL"
+
+
+def test_the_commit_is_that_of_the_program_where_there_is_a_repository(monkeypatch):
+    assert re.fullmatch(r"(commit [0-9a-f]{10}( with changes)?)?", measuring.commit())
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert measuring.commit() == ""
 
 
 def test_a_bar_brings_along_what_belongs_to_it_and_no_other_of_a_like_name():

@@ -22,7 +22,7 @@ def test_the_table_has_shares_of_all_cores_and_milliseconds_of_a_field():
     lines = {line.split("|")[1].strip(): line for line in table.splitlines()}
     assert lines[shares._SCREEN] == f"| {shares._SCREEN} | 90.0 % | 20.90 |"
     assert lines["**together**"].endswith("| **22.00** |")
-    assert lines["the bare loop"].endswith("| 10.00 |")
+    assert lines["the bare loop, by the clock"].endswith("| 10.00 |")
 
 
 _WORKER = """
