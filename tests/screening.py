@@ -23,7 +23,9 @@ from worker.local import environment
 from worker.submission import Submission, SubmitOptions, submit
 
 SYNTHETIC_MODEL = "synthetic-smears"
-PATIENCE = 120.0
+PATIENCE = 240.0
+"""Seconds. By its settings allq may take 145 to take a chunk up again that was lost (`Settings.longest_wait`): on a
+machine that has much else to do a worker's process may fall behind so far that its chunk is."""
 
 
 def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = PATIENCE) -> None:
