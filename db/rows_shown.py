@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from db.damaged import despite_damage
 from db.rows_told import Problem, Report, object_of
-from db.statements import run
+from db.statements import run, without_indexes
 
 _CALLS: Final = """
     SELECT s.id FROM slide s {not_indexed} LEFT JOIN slide_call c ON c.id = s.slide_call_id
@@ -41,7 +41,8 @@ def compare(conn: Connection, report: Report) -> None:
         report(Problem(table="slide", row=str(slide), what="does not show its newest call and that call's suspicion"))
     for (slide,) in _all(conn, _GONE):
         report(Problem(table="slide", row=str(slide), what="is gone; there are calls of it"))
-    _compare_batches(conn, report)
+    with without_indexes(conn):
+        _compare_batches(conn, report)
 
 
 def _compare_batches(conn: Connection, report: Report) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from db import findings, lines
 from db.damaged import despite_damage
 from db.lost import Lost
-from db.statements import plain_rows, run
+from db.statements import plain_rows, run, without_indexes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +166,10 @@ class RowsTold:
 
     def finish(self) -> None:
         """After all events: name the rows that none tells of."""
-        for table in (*lines.COLUMNS, "finding"):
-            if not self.lost.rows_of(table):
-                self._name_untold(table, "id", self._seen_of(table))
+        with without_indexes(self.conn):
+            for table in (*lines.COLUMNS, "finding"):
+                if not self.lost.rows_of(table):
+                    self._name_untold(table, "id", self._seen_of(table))
         if self.lost.findings:
             return
         _name(
@@ -375,7 +376,7 @@ class RowsTold:
 
 
 _COUNT: Final = "SELECT count(*) FROM {table} {{not_indexed}}"
-"""Of the rows themselves: SQLite counts by the smallest index, which may have been made to leave some out."""
+"""Of the rows themselves: databases count by the smallest index, which may have been made to leave some out."""
 
 _STRAY_LEUKOCYTES: Final = """
     SELECT l.finding_id FROM finding_leukocytes l

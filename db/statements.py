@@ -5,7 +5,8 @@
     {ago}          that clock minus :seconds
     {lock}         at the end of a SELECT: hold these rows until the transaction ends (SQLite's writer holds everything)
     {lock_free}    the same, leaving out rows that someone else holds
-    {not_indexed}  after a table's name: read the table itself, whatever its indexes hold (PostgreSQL chooses by itself)
+    {not_indexed}  after a table's name: read the table itself, whatever its indexes hold (on PostgreSQL it takes the
+                   block `without_indexes` around the statement)
 
 Rows are locked in one order, which keeps PostgreSQL free of deadlocks: batch, chunks ascending, findings by SHA-256,
 slides ascending. Constants such as 'pending' stand in the text, so that partial indexes are seen to apply.
@@ -13,7 +14,8 @@ slides ascending. Constants such as 'pending' stand in the text, so that partial
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from types import MappingProxyType
@@ -80,6 +82,31 @@ def plain_rows(
     """All rows of `template` as the driver's tuples: without names, in half the time, where there are a million."""
     found = run(conn, template, parameters, lists=lists, many_rows=many_rows)
     return list(found.cursor_strategy.fetchall(found, found.cursor))
+
+
+_ACCESS: Final = {
+    "enable_seqscan": "on",
+    "enable_indexscan": "off",
+    "enable_indexonlyscan": "off",
+    "enable_bitmapscan": "off",
+}
+
+
+@contextmanager
+def without_indexes(conn: Connection) -> Iterator[None]:
+    """Let PostgreSQL read tables themselves in the block, as {not_indexed} does on SQLite. An error ends the
+    transaction there, and these settings with it.
+    """
+    if on_sqlite(conn):
+        yield
+        return
+    asked = ", ".join(f"current_setting('{name}')" for name in _ACCESS)
+    settings = conn.exec_driver_sql(f"SELECT {asked}").one()
+    for name, value in _ACCESS.items():
+        conn.exec_driver_sql(f"SET LOCAL {name} = {value}")
+    yield
+    for name, value in zip(_ACCESS, settings, strict=True):
+        conn.exec_driver_sql(f"SET LOCAL {name} = {value}")
 
 
 def on_sqlite(conn: Connection) -> bool:

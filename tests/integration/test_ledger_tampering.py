@@ -371,6 +371,49 @@ def test_an_index_on_sqlite_that_leaves_rows_out_beneath_the_text_of_allqs_is_na
     assert "Comparing indexes, by table" in stages
 
 
+PUT_IN_UNSEEN = {
+    "review": """
+        INSERT INTO review (slide_id, slide_call_id, reviewer, call, reason, looked_at)
+        SELECT slide_id, slide_call_id, 'Dr Nobody', call, reason, looked_at FROM review LIMIT 1
+    """,
+    "model": """
+        INSERT INTO model (sha256, name, architecture, code_version, synthetic, configuration, added_at)
+        SELECT repeat('ee', 32), name, architecture, code_version, synthetic, configuration, added_at FROM model LIMIT 1
+    """,
+    "batch": """
+        INSERT INTO batch (root, queue, model_id, operator, settings)
+        SELECT '/unseen', queue, model_id, operator, settings FROM batch LIMIT 1
+    """,
+}
+
+
+@pytest.mark.parametrize("table", PUT_IN_UNSEEN)
+def test_a_row_that_was_put_in_past_all_indexes_on_postgresql_is_named(
+    ledger: Database, settings: Settings, table: str
+) -> None:
+    if ledger.dialect != "postgresql":
+        pytest.skip("SQLite's indexes are compared with their tables")
+    ready = f"UPDATE pg_index SET indisready = %s WHERE indrelid = '{table}'::regclass"
+    conn = ledger.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    with closing(conn):
+        conn.exec_driver_sql("SET session_replication_role = replica")
+        conn.exec_driver_sql(ready, (False,))
+        conn.exec_driver_sql(PUT_IN_UNSEEN[table])
+        conn.exec_driver_sql(ready, (True,))
+        conn.exec_driver_sql("SET session_replication_role = origin")
+        conn.exec_driver_sql(f"VACUUM {table}")  # after it an index alone counts
+        name = conn.exec_driver_sql("SELECT current_database()").scalar_one()
+        conn.exec_driver_sql(f'ALTER DATABASE "{name}" SET enable_seqscan = off')
+    ledger.engine.dispose()
+    with ledger.read() as conn:
+        plan = " ".join(conn.exec_driver_sql(f"EXPLAIN SELECT count(*) FROM {table}").scalars())
+        assert "Index" in plan
+        assert schema.differences(conn) == []
+    found = verifying.verify(ledger, Witness(settings.checkpoint_file))
+    assert [problem.table for problem in found.problems] == [table]
+    assert found.problems[0].what == "no event of the ledger tells of it"
+
+
 def test_an_index_of_somebody_elses_that_fails_keeps_verify_from_nothing(ledger: Database, settings: Settings) -> None:
     if ledger.dialect != "sqlite":
         pytest.skip("there it is amcheck that tells")
