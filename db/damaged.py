@@ -6,12 +6,14 @@ allq never writes such values. They are read as something else, and so differ fr
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from db.statements import on_sqlite
+from db.lines import is_time
+from db.statements import known_moment, on_sqlite
 
 Found = TypeVar("Found")
 
@@ -29,6 +31,11 @@ def despite_damage(conn: Connection, read: Callable[[], Found]) -> Found:
         conn.detach()
         _take_anything(conn)
         return read()
+
+
+def readable_moment(value: Any) -> datetime | None:
+    """A time of the database as an aware UTC datetime; None without one, and where somebody wrote one that is none."""
+    return known_moment(value) if is_time(value) else None
 
 
 def _take_anything(conn: Connection) -> None:

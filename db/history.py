@@ -9,10 +9,9 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import NotFound
-from db.damaged import despite_damage
-from db.lines import is_time
+from db.damaged import despite_damage, readable_moment
 from db.rows_told import object_of
-from db.statements import known_moment, moment, run
+from db.statements import known_moment, run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,10 @@ class HistoryEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldHistory:
-    """A field and how its finding came about; what belongs to a finding is None without one."""
+    """A field and how its finding came about; what belongs to a finding is None without one.
+
+    `computed_at`: None also where somebody wrote a time that is none.
+    """
 
     field: str
     state: str
@@ -109,7 +111,7 @@ def of_slide(conn: Connection, name: str) -> list[SlideHistory]:
 
 def _fields(conn: Connection, slide_id: int) -> tuple[FieldHistory, ...]:
     found = []
-    for row in run(conn, _FIELDS, {"slide": slide_id}):
+    for row in despite_damage(conn, lambda: run(conn, _FIELDS, {"slide": slide_id}).all()):
         sha256 = row.failed_sha256 if row.sha256 is None else row.sha256
         found.append(
             FieldHistory(
@@ -121,7 +123,7 @@ def _fields(conn: Connection, slide_id: int) -> tuple[FieldHistory, ...]:
                 failure=row.failure,
                 engine=row.engine,
                 code_version=row.code_version,
-                computed_at=moment(row.recorded_at),
+                computed_at=readable_moment(row.recorded_at),
                 computed_by=row.worker,
             )
         )
@@ -132,7 +134,7 @@ def _events(conn: Connection, slide_id: int) -> tuple[HistoryEvent, ...]:
     return tuple(
         HistoryEvent(
             event=row.event_id,
-            at=known_moment(row.at) if is_time(row.at) else None,
+            at=readable_moment(row.at),
             kind=row.kind,
             actor=row.actor,
             body=object_of(row.body),

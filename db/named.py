@@ -10,7 +10,7 @@ The top of a file is its documentation: first its description, then its paramete
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from difflib import get_close_matches
@@ -21,8 +21,8 @@ from typing import Any, Literal, cast
 from sqlalchemy import Connection
 
 from allq.errors import UsageError
+from db.damaged import despite_damage, readable_moment
 from db.records import QueryInfo, QueryParameter
-from db.statements import moment
 from db.statements import run as execute
 
 QUERIES = Path(__file__).parent / "queries"
@@ -56,14 +56,22 @@ def run(
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Run a named query: its columns, and its rows as plain values (numbers, text, None, aware datetimes, booleans).
 
+    A time that is none, which somebody wrote by hand, comes as the text that it is.
+
     Parameters may be given as text. UsageError for an unknown query, and for a wrong or missing parameter.
     """
     info = find(name)
     lines = sql(name).splitlines()
     # without the comments: a :name in them would be taken for a parameter
-    result = execute(conn, "\n".join(line for line in lines if not line.startswith("--")), _values(info, parameters))
-    columns = list(result.keys())
-    return columns, (tuple(_plain(column, value) for column, value in zip(columns, row, strict=True)) for row in result)
+    statement = "\n".join(line for line in lines if not line.startswith("--"))
+    values = _values(info, parameters)
+
+    def read() -> tuple[list[str], Sequence[Any]]:
+        result = execute(conn, statement, values)
+        return list(result.keys()), result.all()
+
+    columns, rows = despite_damage(conn, read)
+    return columns, (tuple(_plain(column, value) for column, value in zip(columns, row, strict=True)) for row in rows)
 
 
 def _info(path: Path) -> QueryInfo:
@@ -110,7 +118,7 @@ def _plain(column: str, value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime) or (isinstance(value, str) and _TIMES.search(column)):
-        return moment(value)
+        return readable_moment(value) or value
     if isinstance(value, bytes | memoryview):
         return bytes(value).hex()
     if column in _BOOLEANS and value is not None:

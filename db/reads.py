@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from allq.errors import NotFound
+from db.damaged import despite_damage, readable_moment
 from db.records import (
     BatchState,
     BatchStatus,
@@ -41,13 +42,13 @@ _SUMS = """
 
 def batches(conn: Connection, limit: int = 20) -> list[BatchStatus]:
     """The newest batches, newest first."""
-    found = run(conn, f"{_BATCHES} ORDER BY b.id DESC LIMIT :limit", {"limit": limit}).all()
+    found = _read(conn, f"{_BATCHES} ORDER BY b.id DESC LIMIT :limit", {"limit": limit})
     return _with_sums(conn, found)
 
 
 def batch_status(conn: Connection, batch_id: int) -> BatchStatus:
     """One batch. Raises NotFound."""
-    found = run(conn, f"{_BATCHES} WHERE b.id = :batch", {"batch": batch_id}).all()
+    found = _read(conn, f"{_BATCHES} WHERE b.id = :batch", {"batch": batch_id})
     if not found:
         raise NotFound(f"There is no batch {batch_id}. `allq status` lists them.")
     return _with_sums(conn, found)[0]
@@ -230,10 +231,15 @@ def _groups(slides: Sequence[Any], page: int) -> Iterator[list[int]]:
         yield group
 
 
+def _read(conn: Connection, statement: str, values: dict[str, Any], lists: tuple[str, ...] = ()) -> Sequence[Any]:
+    """The rows, whatever times somebody wrote by hand: what waits and what is done is known without them."""
+    return despite_damage(conn, lambda: run(conn, statement, values, lists=lists).all())
+
+
 def _with_sums(conn: Connection, found: Sequence[Any]) -> list[BatchStatus]:
     ids = [row.id for row in found]
     values = {"batches": ids, "seconds": RECENT_SECONDS}
-    sums = {row.batch_id: row for row in run(conn, _SUMS, values, lists=("batches",))}
+    sums = {row.batch_id: row for row in _read(conn, _SUMS, values, lists=("batches",))}
     now = moment(run(conn, "SELECT {now}").scalar_one())
     return [_status(row, sums.get(row.id), now) for row in found]
 
@@ -243,9 +249,9 @@ def _status(batch: Any, sums: Any, now: datetime | None) -> BatchStatus:
         return int(getattr(sums, name)) if sums is not None else 0
 
     waiting, done = count("waiting"), count("screened") + count("failed")
-    started = moment(sums.started_at) if sums is not None else None
-    last = moment(sums.ended_at) if sums is not None else None
-    state = _state(batch, waiting, started=started is not None)
+    started = readable_moment(sums.started_at) if sums is not None else None
+    last = readable_moment(sums.ended_at) if sums is not None else None
+    state = _state(batch, waiting, started=sums is not None and sums.started_at is not None)
     running = waiting > 0
     rate = None
     # Of a batch that waits for a worker there is no rate: what it was before says nothing of when it will end.

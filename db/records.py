@@ -342,15 +342,18 @@ class Activation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewRow:
-    """What a person decided about a slide call. `latest`: it is the slide's latest, and about its latest call."""
+    """What a person decided about a slide call. `latest`: it is the slide's latest, and about its latest call.
+
+    A time is None where somebody wrote one that is none.
+    """
 
     review: int
     reviewer: str
     call: str
     machine_call: str
     reason: str
-    looked_at: datetime
-    decided_at: datetime
+    looked_at: datetime | None
+    decided_at: datetime | None
     latest: bool
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from allq.errors import NotFound, StoreError, UsageError
 from db import events, lines
-from db.damaged import despite_damage
+from db.damaged import despite_damage, readable_moment
 from db.records import ReviewedSlide, ReviewRow, SuspectField
 from db.rows_told import object_of
 from db.statements import flags_of, known_moment, run, timed
@@ -126,14 +126,11 @@ def _looked_at(conn: Connection, slide: ReviewedSlide, reviewer: str) -> Any:
 
 
 def _reviews(conn: Connection, slide_id: int) -> Sequence[ReviewRow]:
-    rows = run(
-        conn,
-        """
+    statement = """
         SELECT review, reviewer, call, machine_call, reason, looked_at, decided_at, latest FROM slide_reviews
         WHERE slide_id = :slide ORDER BY review
-        """,
-        {"slide": slide_id},
-    )
+    """
+    rows = despite_damage(conn, lambda: run(conn, statement, {"slide": slide_id}).all())
     return [
         ReviewRow(
             review=row.review,
@@ -141,8 +138,8 @@ def _reviews(conn: Connection, slide_id: int) -> Sequence[ReviewRow]:
             call=row.call,
             machine_call=row.machine_call,
             reason=row.reason,
-            looked_at=known_moment(row.looked_at),
-            decided_at=known_moment(row.decided_at),
+            looked_at=readable_moment(row.looked_at),
+            decided_at=readable_moment(row.decided_at),
             latest=bool(row.latest),
         )
         for row in rows

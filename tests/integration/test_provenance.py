@@ -10,7 +10,7 @@ from pathlib import Path
 
 from allq.settings import Settings
 from allq.version import __version__
-from db import named, reviews
+from db import history, named, reads, reviews
 from db.database import Database
 from imaging.synthetic import write_slides
 from models import artefact
@@ -88,3 +88,44 @@ def provenance(database: Database, slide: str) -> list[dict[str, object]]:
     with database.read() as conn:
         columns, rows = named.run(conn, "provenance", {"slide": slide})
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def test_a_time_that_is_none_keeps_nobody_from_the_record(database: Database) -> None:
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 2)])
+    store.work(database, chunk_ids)
+    store.review(database, "A", "all-suspected", "seen with the eye as well")
+    by_hand(database, "UPDATE finding SET recorded_at = 'infinity'", "UPDATE review SET looked_at = 'infinity'")
+    with database.read() as conn:
+        (shown,) = history.of_slide(conn, "A")
+        (decided,) = reviews.find(conn, "A").reviews
+    assert [field.computed_at for field in shown.fields] == [None, None]
+    assert (decided.looked_at, decided.reason) == (None, "seen with the eye as well")
+    assert {(row["computed_at"], row["looked_at"]) for row in provenance(database, "A")} == {("infinity", "infinity")}
+    with database.begin() as conn:
+        batch, (waiting,) = store.submit(conn, [store.new_slide("B", 2)])
+    store.claimed(database, waiting)
+    by_hand(
+        database,
+        f"UPDATE chunk SET started_at = 'infinity', lease_until = 'infinity' WHERE id = {waiting}",
+        f"UPDATE batch SET registered_at = 'infinity' WHERE id = {batch}",
+    )
+    with database.read() as conn:
+        columns, rows = named.run(conn, "running", {})
+        (running,) = (dict(zip(columns, row, strict=True)) for row in rows)
+        found = reads.batch_status(conn, batch)
+    assert (running["started_at"], running["lease_ends_at"]) == ("infinity", "infinity")
+    assert (found.state, found.waiting, found.started_at) == ("running", 2, None)
+
+
+def by_hand(database: Database, *statements: str) -> None:
+    """As the database's owner, past the triggers."""
+    with database.begin() as conn:
+        if database.dialect == "sqlite":
+            triggers = conn.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all()
+            for name in triggers:
+                conn.exec_driver_sql(f"DROP TRIGGER {name}")
+        else:
+            conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        for statement in statements:
+            conn.exec_driver_sql(statement)
