@@ -22,7 +22,6 @@ import torch
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from allq.classes import CLASSES
-from allq.errors import FieldError
 from allq.settings import Settings
 from imaging.batched.chroma import interpolated
 from imaging.decode import Decoded, decode
@@ -63,7 +62,7 @@ def masks(classifier: Classifier, data: Sequence[bytes], device: str) -> None:
     preparer = BatchPreparer(
         classifier.model.configuration, device=device, threads=1, decode_side=classifier.decode_side
     )
-    together: list[PreparedField | FieldError | MemoryError] = []
+    together: list[PreparedField | Exception] = []
     for start in range(0, len(data), 64):
         together += preparer.prepare(data[start : start + 64], max_pixels=_MAX_PIXELS)
     reference = [_alone(classifier, each) for each in data]

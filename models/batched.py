@@ -35,6 +35,7 @@ from imaging.segment import Segmentation, Thresholded, segmented, working_size
 from imaging.stain import Stained
 from models.artefact import ModelConfiguration
 from models.classifier import PreparedField
+from models.engines.choose import card_failed
 from models.inputs import CACHED_SIDE, judge, sampled
 from models.leukocytes import lay_out
 
@@ -88,16 +89,19 @@ class BatchPreparer:
             files.clear()
             return
         for place, field in zip(wanted, prepared, strict=True):
-            if isinstance(field, FieldError | MemoryError):
+            if isinstance(field, Exception):
                 futures[place].set_exception(field)
             else:
                 futures[place].set_result(field)
 
-    def prepare(self, files: Sequence[bytes], *, max_pixels: int) -> list[PreparedField | FieldError | MemoryError]:
-        """Each file's prepared field, or the error it has: MemoryError for one that the device has no room for."""
+    def prepare(self, files: Sequence[bytes], *, max_pixels: int) -> list[PreparedField | Exception]:
+        """Each file's prepared field, or the error it has: MemoryError for one that the device has no room for.
+
+        What is raised is nobody's own: the device answers no more.
+        """
         return self.prepare_decoded(self.decode(files, max_pixels=max_pixels))
 
-    def decode(self, files: Sequence[bytes], *, max_pixels: int) -> list[DecodedTensor | FieldError | MemoryError]:
+    def decode(self, files: Sequence[bytes], *, max_pixels: int) -> list[DecodedTensor | Exception]:
         """The first half of `prepare`: each file's pixels on the device, or the error it has."""
 
         def decoded(some: Sequence[bytes]) -> list[DecodedTensor | FieldError]:
@@ -106,20 +110,19 @@ class BatchPreparer:
             )
 
         with torch.inference_mode(), self._stream():
-            return halving(decoded, files)
+            return halving(decoded, files, ends=card_failed)
 
-    def prepare_decoded(
-        self, images: Sequence[DecodedTensor | FieldError | MemoryError]
-    ) -> list[PreparedField | FieldError | MemoryError]:
+    def prepare_decoded(self, images: Sequence[DecodedTensor | Exception]) -> list[PreparedField | Exception]:
         """The second half of `prepare`, by the same thread as the first: whatever is no picture stays as it is."""
         with torch.inference_mode(), self._stream():
             alike: dict[tuple[int, ...], dict[int, DecodedTensor]] = defaultdict(dict)
             for place, image in enumerate(images):
                 if isinstance(image, DecodedTensor):
                     alike[tuple(image.pixels.shape)][place] = image
-            found: dict[int, PreparedField | MemoryError] = {}
+            found: dict[int, PreparedField | Exception] = {}
             for of_one_size in alike.values():
-                found.update(zip(of_one_size, halving(self._together, list(of_one_size.values())), strict=True))
+                prepared = halving(self._together, list(of_one_size.values()), ends=card_failed)
+                found.update(zip(of_one_size, prepared, strict=True))
         return [found[place] if isinstance(image, DecodedTensor) else image for place, image in enumerate(images)]
 
     def _stream(self) -> AbstractContextManager[Any]:

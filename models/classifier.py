@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from models.batched import BatchPreparer
 
 log = logger(__name__)
+
+_CALLS_OF_FEWER: Final = 64
+"""About a chunk's, where four fields are a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,8 @@ class Classifier:
         """what prepares whole batches of files on the card, where there is one; else `prepare` does, field by field"""
         self._configuration = model.configuration
         self._engine = engine
-        self._most: int | None = None  # fields per call, once memory ran out with more
+        self._most: int | None = None  # fields per call, while memory ran out with more not long ago
+        self._calls_left = 0  # until more are tried again
         try:
             self._novelty = Novelty.from_arrays(model.arrays(), neighbours=model.configuration.novelty.neighbours)
         except KeyError as error:
@@ -130,21 +134,26 @@ class Classifier:
     def infer(self, prepared: Sequence[PreparedField]) -> NetworkOutput:
         """N ≥ 1 fields through the network.
 
-        A call for which memory runs out is made again with half the fields, down to one; no later one has more.
+        A call for which memory runs out is made again with fewer fields, as few as the engine has use for. So are the
+        next calls, until memory may have come back.
         """
         outputs: list[NetworkOutput] = []
         done = 0
         while done < len(prepared):
+            if self._most is not None and not self._calls_left:
+                self._most = None
             part = prepared[done : done + (self._most or len(prepared))]
             try:
                 outputs.append(self._run(part))
             except (MemoryError, RuntimeError) as error:
-                if len(part) == 1 or not ran_out_of_memory(error):
+                fewer = self._engine.fewer(len(part))
+                if not fewer or not ran_out_of_memory(error):
                     raise
-                self._most = (len(part) + 1) // 2
-                log.warning("memory ran out: smaller batches from now on", fields=self._most)
+                self._most, self._calls_left = fewer, _CALLS_OF_FEWER
+                log.warning("memory ran out: smaller batches for a while", fields=fewer)
             else:
                 done += len(part)
+                self._calls_left = max(0, self._calls_left - 1)
         return join(outputs)
 
     def _run(self, prepared: Sequence[PreparedField]) -> NetworkOutput:

@@ -152,7 +152,7 @@ class Pipeline:
                 checkpoint()
                 yield from self._classify(preparing, failures, starved)
             begun.clear()  # an error's future holds the pixels of the attempt that had no room
-            again = self._again(claim, starved, twins, roots=roots, failures=failures)
+            again = self._again(claim, starved, twins, known=known, roots=roots, failures=failures)
             for outcome in again:
                 checkpoint()
                 yield outcome
@@ -290,13 +290,14 @@ class Pipeline:
         starved: Sequence[_Later],
         twins: Sequence[_Later],
         *,
+        known: Lookup,
         roots: Sequence[Path],
         failures: dict[bytes, Failure],
     ) -> Iterator[FieldOutcome]:
         """What waited until nothing else is in hand: fields that memory ran out for, and twins."""
         changed: set[bytes | None] = set()
         for field, sha256 in starved:
-            outcome = self._alone(claim, field, roots, failures)
+            outcome = self._alone(claim, field, roots, failures, known=None if sha256 else known)
             if outcome.sha256 != sha256:
                 changed.add(sha256)  # the file is another, or gone, since it was first read
             yield outcome
@@ -308,13 +309,24 @@ class Pipeline:
                 yield FieldOutcome(field_id=field.id, sha256=sha256, failure=failures.get(sha256) if sha256 else None)
 
     def _alone(
-        self, claim: Claim, field: ClaimedField, roots: Sequence[Path], failures: dict[bytes, Failure]
+        self,
+        claim: Claim,
+        field: ClaimedField,
+        roots: Sequence[Path],
+        failures: dict[bytes, Failure],
+        *,
+        known: Lookup | None = None,
     ) -> FieldOutcome:
-        """Screen a field with nothing else in hand, or say that it needs too much memory by itself."""
+        """Screen a field with nothing else in hand, or say that it needs too much memory by itself.
+
+        With `known`, as its bytes have not been looked up: unless the model has a finding of them.
+        """
         reading = self._threads.readers.submit(self._load, claim, field, roots, self._settings.max_file_bytes)
         if (error := reading.exception()) is not None:
             return FieldOutcome(field_id=field.id, sha256=None, failure=_reason(field, error))
         loaded = reading.result()
+        if known is not None and known({loaded.sha256}):
+            return FieldOutcome(field_id=field.id, sha256=loaded.sha256)
         preparing = self._threads.preparers.submit(self._prepare, loaded)
         error = preparing.exception()
         if error is None:

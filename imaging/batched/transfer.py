@@ -40,22 +40,31 @@ def fetched(*tensors: Tensor) -> tuple[npt.NDArray[Any], ...]:
     return tuple(host.numpy() for host in hosts)
 
 
-def halving(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result | MemoryError]:
-    """What `work` makes of the items; where the device lacks memory for so many at once, of one half after the other.
+def halving(
+    work: Callable[[Sequence[Item]], Sequence[Result]],
+    items: Sequence[Item],
+    *,
+    ends: Callable[[Exception], bool] = lambda _: False,
+) -> list[Result | Exception]:
+    """What `work` makes of the items; where it fails for so many at once, of one half after the other.
 
-    In the place of an item for which it has not enough even by itself stands a MemoryError.
+    So an item that fails by itself costs no other. In its place stands its error: a MemoryError where the device has
+    not enough memory even for it alone. An error that `ends` all is raised.
     """
     if not items:
         return []
     try:
         return list(work(items))
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out_of_memory(error):
+    except Exception as error:
+        if ends(error):
             raise
+        lacked_memory = ran_out_of_memory(error)
+        if len(items) == 1 and not lacked_memory:
+            return [error]
     # Not within the handler: the exception would keep alive what the failed attempt had allocated.
-    if torch.cuda.is_available():
+    if lacked_memory and torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(items) == 1:
         return [MemoryError("the device has no room for it, even by itself")]
     middle = len(items) // 2
-    return halving(work, items[:middle]) + halving(work, items[middle:])
+    return halving(work, items[:middle], ends=ends) + halving(work, items[middle:], ends=ends)

@@ -42,6 +42,9 @@ class Engine(Protocol):
     def run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
         """Leukocytes on glass and whole fields, RGB uint8 (N, S, S, 3), N ≥ 1, S the model's input size of each."""
 
+    def fewer(self, count: int) -> int:
+        """The most fields, less than `count`, that a call takes less memory for; 0 where none does."""
+
 
 def on_card(engine: Engine) -> bool:
     """Whether the engine runs on a CUDA device, as its name says."""

@@ -86,6 +86,11 @@ class OpenVinoEngine:
             start += size
         return join(outputs)
 
+    def fewer(self, count: int) -> int:
+        """The next smaller of the compiled sizes: a call that is filled up to the same one would take as much."""
+        filled = next((size for size in self._compiled if size >= count), max(self._compiled))
+        return max((size for size in self._compiled if size < filled), default=0)
+
     def _run_filled(self, cells: Pixels, fields: Pixels, size: int) -> NetworkOutput:
         count = len(cells)
         if count < size:

@@ -96,6 +96,10 @@ class TorchEngine:
                 self._compile()
         return join(outputs)
 
+    def fewer(self, count: int) -> int:
+        """None: `run` has tried them by itself."""
+        return 0
+
     @torch.inference_mode()
     def _run(self, cells: Pixels, fields: Pixels) -> NetworkOutput:
         count = len(cells)
@@ -134,6 +138,8 @@ class TorchEngine:
         """
         while True:
             self._sizes = tuple(sorted({min(_FEW, self._batch), self._batch}))
+            # Fused, what is computed in half precision would be rounded less often than `models.engines.half` means it.
+            torch._inductor.config.emulate_precision_casts = True
             self._forward = torch.compile(self._eager, fullgraph=True, dynamic=False, mode="reduce-overhead")
             size = 0
             try:

@@ -200,7 +200,31 @@ def test_pinned_memory_that_lacks_is_a_lack_of_memory_and_other_errors_are_not()
 
     assert transfer.halving(partial(of_one, message="CUDA error: out of memory"), [1, 2]) == [1, 2]
     with pytest.raises(RuntimeError, match="illegal"):
-        transfer.halving(partial(of_one, message="CUDA error: an illegal instruction was encountered"), [1, 2])
+        transfer.halving(
+            partial(of_one, message="CUDA error: an illegal instruction was encountered"),
+            [1, 2],
+            ends=lambda error: "CUDA error" in str(error),
+        )
+
+
+def test_an_error_that_nobody_foresaw_stands_in_the_place_of_what_has_it_alone() -> None:
+    def but_three(items: Sequence[int]) -> list[int]:
+        return [item + 0 // (item - 3) for item in items]
+
+    *before, three, four = transfer.halving(but_three, [0, 1, 2, 3, 4])
+    assert (before, four) == ([0, 1, 2], 4)
+    assert isinstance(three, ZeroDivisionError)
+
+
+def test_memory_that_opencv_lacks_is_a_lack_of_memory() -> None:
+    def of_one(items: Sequence[int]) -> list[int]:
+        if len(items) > 1:
+            error = cv2.error("Failed to allocate")
+            error.code = -4
+            raise error
+        return list(items)
+
+    assert transfer.halving(of_one, [1, 2]) == [1, 2]
 
 
 def coloured(size: tuple[int, int], sampling: str) -> bytes:

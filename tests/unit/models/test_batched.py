@@ -22,6 +22,7 @@ from imaging.batched import decode as batched_decode
 from imaging.decode import decode
 from imaging.formats import ImageFormat
 from imaging.synthetic import STYLES, render_field
+from models import batched
 from models.artefact import Model
 from models.batched import BatchPreparer
 from models.classifier import Classifier, PreparedField
@@ -83,7 +84,7 @@ def alone(classifier: Classifier, data: bytes) -> PreparedField:
     return classifier.prepare(decode(data, max_pixels=LIMIT, reduce_to=classifier.decode_side))
 
 
-def prepared(results: Sequence[PreparedField | FieldError | MemoryError]) -> list[PreparedField]:
+def prepared(results: Sequence[PreparedField | Exception]) -> list[PreparedField]:
     fields = [result for result in results if isinstance(result, PreparedField)]
     assert len(fields) == len(results)
     return fields
@@ -180,6 +181,31 @@ def test_fields_that_do_not_fit_together_are_prepared_in_halves(
     preparer = BatchPreparer(configuration, device="cpu", threads=1, decode_side=classifier.decode_side)
     assert len(prepared(preparer.prepare(files[:4], max_pixels=LIMIT))) == 4
     assert sizes == [4, 2, 2]
+
+
+def test_a_field_that_fails_in_an_unforeseen_way_costs_no_other(
+    classifier: Classifier, files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = classifier.model.configuration
+    preparer = BatchPreparer(configuration, device="cpu", threads=1, decode_side=classifier.decode_side)
+    segmented = batched.segmented
+    seen: list[Any] = []
+
+    def noting(field: Any, *arguments: Any) -> Any:
+        seen.append(field.green)
+        return segmented(field, *arguments)
+
+    def failing(field: Any, *arguments: Any) -> Any:
+        if np.array_equal(field.green, seen[0]):
+            raise ValueError("nobody foresaw it")
+        return segmented(field, *arguments)
+
+    monkeypatch.setattr(batched, "segmented", noting)
+    prepared(preparer.prepare(files[2:3], max_pixels=LIMIT))
+    monkeypatch.setattr(batched, "segmented", failing)
+    found = preparer.prepare(files[:6], max_pixels=LIMIT)
+    assert [place for place, field in enumerate(found) if isinstance(field, ValueError)] == [2]
+    prepared([*found[:2], *found[3:]])
 
 
 def test_only_the_field_that_the_card_has_no_room_for_is_left_to_the_host(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,28 @@ def test_the_whole_network_compiles_into_one_graph(views: tuple[torch.Tensor, ..
     compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
     with torch.inference_mode():
         assert torch.equal(compiled(*views).logits, network(*views).logits)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler here")
+def test_what_the_engine_compiles_is_rounded_where_it_is_meant_to_be(
+    views: tuple[torch.Tensor, ...], untrained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused, two operations would be rounded once: a hundredth of a level after two blocks, and more after each."""
+    with monkeypatch.context() as patch:  # the engine says how to compile: of the whole network that takes long
+        patch.setattr(torch, "compile", lambda function, **_: function)
+        TorchEngine(untrained, batch=1, threads=1, compiled=True)
+    network = halve(screening(3))
+    first, second, *_ = network.described.blocks
+    blocks = network.cells.blocks
+
+    def begin(pixels: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = blocks[second.name](blocks[first.name](pixels))
+        return result
+
+    with torch.inference_mode():
+        pixels = views[0][:1]
+        compiled = torch.compile(begin, fullgraph=True, dynamic=False)
+        assert torch.equal(compiled(pixels), begin(pixels))
 
 
 @pytest.mark.gpu

@@ -20,6 +20,9 @@ class Narrow:
 
     name = "narrow"
 
+    def fewer(self, count):
+        return count // 2
+
     def run(self, cells, fields):
         self.asked.append(len(cells))
         if len(cells) > self.room:
@@ -52,10 +55,16 @@ def test_the_batch_shrinks_until_it_fits_and_the_assessments_are_the_same(loaded
     wanted = loaded.classify(prepared)
     assert [each.call for each in found] == [each.call for each in wanted]
     assert np.allclose([each.probabilities for each in found], [each.probabilities for each in wanted], atol=1e-5)
-    # What doesn't fit is not tried again.
+    # What doesn't fit is not tried again,
     engine.asked.clear()
     classifier.classify(prepared)
     assert max(engine.asked) <= room and sum(engine.asked) == len(prepared)
+    # for a while.
+    engine.room = 8
+    for _ in range(64):
+        engine.asked.clear()
+        classifier.classify(prepared)
+    assert engine.asked == [8]
 
 
 def test_one_field_that_does_not_fit_and_any_other_error_are_raised(loaded, prepared):
@@ -67,3 +76,8 @@ def test_one_field_that_does_not_fit_and_any_other_error_are_raised(loaded, prep
     with pytest.raises(RuntimeError, match="shape"):
         Classifier(loaded.model, broken).classify(prepared)
     assert broken.asked == [8]
+
+
+def test_a_batch_is_made_smaller_only_where_that_takes_less_memory(loaded):
+    """OpenVINO has networks for 4 and for 8 fields, and fills up what has fewer."""
+    assert [loaded._engine.fewer(count) for count in (8, 5, 4, 1)] == [4, 4, 0, 0]

@@ -476,6 +476,22 @@ def test_a_file_that_grew_since_it_was_submitted_is_read_alone(settings, threads
     assert asked[2:] == [("grown.png", settings.max_file_bytes)]
 
 
+def test_a_file_that_grew_and_is_known_is_linked(settings, threads, tmp_path):
+    wide(tmp_path / "grown.png", 80)
+    with (tmp_path / "grown.png").open("ab") as file:
+        file.write(bytes(2 << 20))
+    asked = []
+
+    def known(digests):
+        asked.extend(digests)
+        return digests
+
+    claim = claim_of(tmp_path, ["grown.png"])
+    (outcome,) = Pipeline(Counting(), settings, threads).screen(claim, known=known, checkpoint=lambda: None)
+    assert (outcome.finding, outcome.failure) == (None, None)
+    assert asked == [outcome.sha256]
+
+
 def test_what_waits_for_its_twin_holds_no_bytes(settings, threads, tmp_path):
     names = [f"{number}.png" for number in range(12)]
     for name in names:
