@@ -11,7 +11,7 @@ from typing import Final
 
 _FINDINGS: Final = frozenset({"finding", "finding_leukocytes", "field", "chunk", "slide", "model"})
 _CALLS: Final = frozenset({"slide_call", "slide"})
-_SHOWN: Final = frozenset({"slide", "slide_call", "batch", "model"})
+_SHOWN: Final = frozenset({"slide", "slide_call", "batch", "model", "review"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Lost:
 
     @property
     def shown(self) -> bool:
-        """Whether what slides and batches show can't be compared."""
+        """Whether what slides, batches and reviews show can't be compared."""
         return not self.tables.isdisjoint(_SHOWN)
 
     def rows_of(self, table: str) -> bool:

@@ -1,8 +1,9 @@
 """What moves, where it repeats what the ledger tells: people are shown it, so it must be what was told.
 
 Slides and batches move on by design, and no event has a digest of their rows. But a slide shows its newest call and
-that call's suspicion; the event that began a batch has its folder, queue, note, model, settings and operator. (That a
-slide has the name which the events of its calls have, `db.rows_told` sees beside the calls.)
+that call's suspicion; the event that began a batch has its folder, queue, note, model, settings and operator. A review
+says when its reviewer was shown the slide, as the event of that does, whose time nobody chooses. (That a slide has the
+name which the events of its calls have, `db.rows_told` sees beside the calls.)
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ _GONE: Final = """
     SELECT DISTINCT c.slide_id FROM slide_call c
     WHERE NOT EXISTS (SELECT 1 FROM slide s WHERE s.id = c.slide_id) ORDER BY c.slide_id
 """
+_NEVER_LOOKED: Final = """
+    SELECT r.id FROM review r {not_indexed}
+    WHERE NOT EXISTS (
+        SELECT 1 FROM event_slide s JOIN event e ON e.id = s.event_id
+        WHERE s.slide_id = r.slide_id AND e.kind = 'slide-looked-at' AND e.actor = r.reviewer AND e.at = r.looked_at
+    )
+    ORDER BY r.id
+"""
 _BATCHES: Final = """
     SELECT e.id, e.batch_id, e.actor, e.body, b.id, b.operator, b.root, b.queue, b.note, m.sha256, b.settings
     FROM event e {not_indexed} LEFT JOIN batch b ON b.id = e.batch_id LEFT JOIN model m ON m.id = b.model_id
@@ -36,11 +45,14 @@ _TOLD_OF_A_BATCH: Final = ("root", "queue", "note", "model", "settings")
 
 
 def compare(conn: Connection, report: Report) -> None:
-    """Name the slides and batches that show something else than the ledger tells."""
+    """Name the slides, reviews and batches that show something else than the ledger tells."""
     for (slide,) in _all(conn, _CALLS):
         report(Problem(table="slide", row=str(slide), what="does not show its newest call and that call's suspicion"))
     for (slide,) in _all(conn, _GONE):
         report(Problem(table="slide", row=str(slide), what="is gone; there are calls of it"))
+    for (review,) in _all(conn, _NEVER_LOOKED):
+        what = "says that its reviewer was shown the slide at a time of which no event tells that"
+        report(Problem(table="review", row=str(review), what=what))
     with without_indexes(conn):
         _compare_batches(conn, report)
 

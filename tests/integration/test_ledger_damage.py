@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +376,20 @@ def test_what_slides_and_batches_show_is_what_the_ledger_tells(
             with attempt(conn):
                 assert conn.exec_driver_sql(change).rowcount
                 assert_named(check(), table, change)
+
+
+def test_a_review_that_says_another_time_of_looking_than_the_ledger_is_named(
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reviewer's login writes both the review and its event, which then agree."""
+    when = datetime(2020, 1, 5, 8, 30, 0, 250_000, UTC)
+    text_of_it = f"{when:%Y-%m-%d %H:%M:%S}.250"
+    with monkeypatch.context() as patched:
+        patched.setattr(reviews, "_looked_at", lambda *_: text_of_it if ledger.dialect == "sqlite" else when)
+        number = store.review(ledger, "B", "insufficient", "too few leukocytes still")
+    (told,) = verify(ledger, settings).problems
+    assert (told.table, told.row) == ("review", str(number))
+    assert "of which no event tells" in told.what
 
 
 def test_a_file_that_is_kept_busy_is_not_taken_for_a_damaged_one(

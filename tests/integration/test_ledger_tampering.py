@@ -374,7 +374,7 @@ def test_an_index_on_sqlite_that_leaves_rows_out_beneath_the_text_of_allqs_is_na
 PUT_IN_UNSEEN = {
     "review": """
         INSERT INTO review (slide_id, slide_call_id, reviewer, call, reason, looked_at)
-        SELECT slide_id, slide_call_id, 'Dr Nobody', call, reason, looked_at FROM review LIMIT 1
+        SELECT slide_id, slide_call_id, reviewer, call, 'for no reason', looked_at FROM review LIMIT 1
     """,
     "model": """
         INSERT INTO model (sha256, name, architecture, code_version, synthetic, configuration, added_at)
