@@ -490,7 +490,8 @@ def commit() -> str:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":(exclude)../docs")
+        results = [":(exclude)../docs", ":(exclude)scaling/constants.json"]
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", *results)
         return f"commit {git('rev-parse', '--short=10', 'HEAD')}{' with changes' if changed else ''}"
     except (OSError, subprocess.CalledProcessError):
         return ""
