@@ -78,7 +78,7 @@ def export(
     """Write a bundle of the events of a slide (by its name), of a batch, or of all. The file appears when it is whole.
 
     Events that are not sealed yet are left out. LedgerError when nothing is sealed, or the leaves do not give the
-    newest checkpoint's root, or an event has bytes that are no text; NotFound when there are no such events.
+    newest checkpoint's root, or an event or a row holds what can't be read; NotFound when there are no such events.
     """
     found = checkpoints.last(conn)
     if found is None:
@@ -141,16 +141,36 @@ def _rows(conn: Connection, told: list[Any]) -> Iterator[dict[str, Any]]:
         if kind in KEYS and '"row":"' in body:
             table, pattern = KEYS[kind]
             key = pattern.search(body)
-            columns = ", ".join(lines.COLUMNS[table])
-            row = run(conn, f"SELECT {columns} FROM {table} WHERE id = :id", {"id": int(key[1]) if key else 0}).first()
+            row = despite_damage(conn, partial(_row, conn, table, int(key[1]) if key else 0))
             if row is not None:
-                yield {"table": table, "event": event_id, "lines": [lines.line(table, row)]}
+                yield {"table": table, "event": event_id, "lines": [_line(table, row)]}
     chunks = {chunk: event_id for event_id, kind, chunk, _ in told if kind == "chunk-recorded"}
     ordered = sorted(chunks)
     for start in range(0, len(ordered), 16):
         part = ordered[start : start + 16]
-        for chunk, group in groupby(findings.covered(conn, part), lambda one: one.chunk_id):
+        rows = despite_damage(conn, partial(_covered, conn, part))
+        for chunk, group in groupby(rows, lambda one: one.chunk_id):
             yield {"table": "finding", "event": chunks[chunk], "lines": [one.line for one in group]}
+
+
+def _row(conn: Connection, table: str, number: int) -> Any:
+    columns = ", ".join(lines.COLUMNS[table])
+    return run(conn, f"SELECT {columns} FROM {table} WHERE id = :id", {"id": number}).first()
+
+
+def _line(table: str, row: Any) -> str:
+    """What it says now, whatever that is: `verify.py` tells whether it is what the event has the digest of."""
+    try:
+        return lines.line(table, row)
+    except (TypeError, ValueError):
+        raise LedgerError(
+            f"Row {row[0]} of {table} holds a value that can't be read. Run `allq audit verify`; other slides can be "
+            "exported."
+        ) from None
+
+
+def _covered(conn: Connection, chunks: Sequence[int]) -> list[findings.Covered]:
+    return list(findings.covered(conn, chunks))
 
 
 def _write(file: IO[bytes], record: dict[str, Any]) -> int:

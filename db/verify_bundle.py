@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Verifies a bundle of `allq audit export`, offline. Needs Python 3.9 or later and the package `cryptography`.
 
-    python verify.py BUNDLE [--origin allq-ledger-…] [--checkpoint FILE]
+    python verify.py BUNDLE [--origin allq-ledger-…] [--checkpoint FILE] [--complete]
 
 BUNDLE is the zip file. `--origin` is the ledger's name as you know it from elsewhere: it is made of the first key.
 `--checkpoint` is a checkpoint that you have kept (a line of the exported file): the bundle must have the very same.
+`--complete`: it must have every event of the ledger; without it, how many it lacks is said.
 Exit code 0: everything fits; 1: the first thing that doesn't is said. This file uses nothing of allq; the format is
 described in docs/ledger.md.
 """
@@ -23,6 +24,15 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+TABLES = {
+    "chunk-recorded": "finding",
+    "model-remembered": "model",
+    "model-activated": "activation",
+    "slide-called": "slide_call",
+    "slide-reviewed": "review",
+}
+"""The kinds of events that tell of rows, and of which table's."""
 
 
 class Wrong(Exception):
@@ -100,16 +110,22 @@ def root_from_proof(leaf: bytes, index: int, size: int, proof: list[str]) -> byt
 
 
 def verify_events(bundle: zipfile.ZipFile, newest: dict[str, str]) -> dict[int, Any]:
-    """Every event is a leaf of the tree that the newest checkpoint signs."""
-    found = {}
+    """Every event is a leaf of its own in the tree that the newest checkpoint signs."""
+    found: dict[int, Any] = {}
+    leaves: set[int] = set()
     root, size = base64.b64decode(newest["root"]), int(newest["size"])
     for record in lines_of(bundle, "events.jsonl"):
         text, leaf = record["event"], record["leaf"]
+        if type(leaf) is not int or not 0 <= leaf < size or leaf in leaves:
+            raise Wrong(f"There is no leaf {leaf} in the tree of checkpoint {newest['number']}, or it came before.")
+        leaves.add(leaf)
         if root_from_proof(sha256(b"\x00" + text.encode()), leaf, size, record["proof"]) != root:
             raise Wrong(f"The event at leaf {leaf} is not in the tree of checkpoint {newest['number']}.")
         event = json.loads(text)
         if json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) != text:
             raise Wrong(f"The event at leaf {leaf} is not in canonical JSON: it may be read in more than one way.")
+        if event["id"] in found:
+            raise Wrong(f"Event {event['id']} stands at two leaves.")
         found[event["id"]] = event
     return found
 
@@ -121,6 +137,8 @@ def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any]) -> int:
         event = events.get(record["event"])
         if event is None:
             raise Wrong(f"Event {record['event']}, which tells of rows of {record['table']}, is not in the bundle.")
+        if TABLES.get(event["kind"]) != record["table"] or event["id"] in seen:
+            raise Wrong(f"Event {event['id']} tells of no rows of {record['table']}, or they came before.")
         lines = record["lines"]
         body = event["body"]
         seen.add(event["id"])
@@ -144,6 +162,7 @@ def main() -> int:
     parser.add_argument("bundle")
     parser.add_argument("--origin")
     parser.add_argument("--checkpoint")
+    parser.add_argument("--complete", action="store_true")
     given = parser.parse_args()
     try:
         with zipfile.ZipFile(given.bundle) as bundle:
@@ -159,6 +178,9 @@ def main() -> int:
             newest = checkpoints[-1]
             events = verify_events(bundle, newest)
             rows = verify_rows(bundle, events)
+            lacking = int(newest["size"]) - len(events)
+            if lacking and given.complete:
+                raise Wrong(f"{lacking} of {newest['size']} events of the ledger are not in this bundle.")
     except Wrong as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 1
@@ -168,7 +190,7 @@ def main() -> int:
     sys.stdout.write(
         f"Everything fits: {len(events)} events and {rows} rows, under {len(checkpoints)} checkpoints of "
         f"{newest['origin']}; the newest is {newest['number']}, "
-        f"sealed {newest['sealed']}, over {newest['size']} events.\n"
+        f"sealed {newest['sealed']}, over {newest['size']} events, of which {lacking} are not in this bundle.\n"
     )
     return 0
 

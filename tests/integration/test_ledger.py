@@ -783,12 +783,59 @@ def test_a_bundle_is_verified_without_allq_and_a_changed_one_is_refused(
         ("rows.jsonl", b"0.25", b"0.26", "are not those of event|is not the one of event"),
         ("events.jsonl", b"smudged", b"bright!", "is not in the tree of checkpoint 4"),
         ("events.jsonl", b'"leaf":0', b'"leaf":1', "is not in the tree of checkpoint 4"),
+        ("events.jsonl", b'"leaf":0,', b'"leaf":256,', "There is no leaf 256"),
+        ("events.jsonl", b'"leaf":0,', b'"leaf":false,', "There is no leaf False"),
+        ("rows.jsonl", b'"table":"review"', b'"table":"slide_call"', "tells of no rows of slide_call"),
         ("checkpoints.jsonl", b"number 2", b"number 7", "Checkpoint|signature"),
     ):
         bad = verify_bundle(changed(path, member, old, new))
         assert bad.returncode == 1
         assert bad.stdout == ""
         assert any(part in bad.stderr for part in sentence.split("|")), bad.stderr
+
+
+def test_a_bundle_with_an_event_twice_is_refused_and_one_that_lacks_some_says_how_many(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    screen(database, "A")
+    store.review(database, "A", "insufficient", "smudged")
+    sealing.seal(database, settings)
+    path = tmp_path / "evidence.zip"
+    with database.read() as conn:
+        done = bundle.export(conn, path)
+    assert f"over {done.events} events, of which 0 are not in this bundle" in verify_bundle(path, "--complete").stdout
+    with zipfile.ZipFile(path) as whole:
+        events, rows = (whole.read(f"{name}.jsonl").splitlines(keepends=True) for name in ("events", "rows"))
+    assert "came before" in verify_bundle(changed(path, "events.jsonl", events[0], 2 * events[0])).stderr
+    assert "came before" in verify_bundle(changed(path, "rows.jsonl", rows[0], 2 * rows[0])).stderr
+    (review,) = (line for line in events if b"slide-reviewed" in line)
+    (of_review,) = (line for line in rows if b'"table":"review"' in line)
+    thinned = changed(path, "events.jsonl", review, b"").rename(tmp_path / "thinned.zip")
+    thinned = changed(thinned, "rows.jsonl", of_review, b"")
+    assert "of which 1 are not in this bundle" in verify_bundle(thinned).stdout
+    refused = verify_bundle(thinned, "--complete")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"1 of {done.events} events of the ledger are not in this bundle" in refused.stderr
+
+
+def test_a_time_that_no_driver_reads_keeps_nobody_from_an_export_and_is_refused_in_it(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    for name in "AB":
+        screen(database, name)
+        store.review(database, name, "insufficient", "smudged")
+    sealing.seal(database, settings)
+    with database.begin() as conn:
+        if database.dialect == "sqlite":
+            conn.exec_driver_sql("DROP TRIGGER review_no_update")
+        else:
+            conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        conn.exec_driver_sql("UPDATE review SET looked_at = 'infinity' WHERE id = 1")
+    for name, slide, sentence in (("all", None, "The row of review is not the one of event"), ("b", "B", "")):
+        with database.read() as conn:
+            bundle.export(conn, tmp_path / f"{name}.zip", slide=slide)
+        assert sentence in verify_bundle(tmp_path / f"{name}.zip").stderr
+    assert verify_bundle(tmp_path / "b.zip").returncode == 0
 
 
 def test_a_bundle_from_which_rows_were_left_out_is_refused(
