@@ -170,6 +170,9 @@ class RowsTold:
             for table in (*lines.COLUMNS, "finding"):
                 if not self.lost.rows_of(table):
                     self._name_untold(table, "id", self._seen_of(table))
+            if not self.lost.findings:
+                for table, statement, what in _MISPLACED:
+                    _name(self.report, table, (row[0] for row in run(self.conn, statement)), what)
         if self.lost.findings:
             return
         _name(
@@ -377,6 +380,41 @@ class RowsTold:
 
 _COUNT: Final = "SELECT count(*) FROM {table} {{not_indexed}}"
 """Of the rows themselves: databases count by the smallest index, which may have been made to leave some out."""
+
+_CHUNKS_TOLD: Final = """
+    WITH told AS MATERIALIZED (
+        SELECT chunk_id, min(batch_id) AS batch_id FROM event {not_indexed} WHERE kind = 'chunk-recorded'
+        GROUP BY chunk_id
+    )
+"""
+_MISPLACED: Final = (
+    (
+        "field",
+        f"""
+        {_CHUNKS_TOLD} SELECT f.id FROM field f {{not_indexed}} LEFT JOIN told t ON t.chunk_id = f.chunk_id
+        WHERE f.state = 'screened' AND t.chunk_id IS NULL ORDER BY f.id
+        """,
+        "shows a finding, and no event of the ledger tells of its chunk",
+    ),
+    (
+        "chunk",
+        f"""
+        {_CHUNKS_TOLD} SELECT c.id FROM chunk c {{not_indexed}} JOIN told t ON t.chunk_id = c.id
+        WHERE t.batch_id <> c.batch_id ORDER BY c.id
+        """,
+        "is of another batch than its event says",
+    ),
+    (
+        "slide",
+        """
+        SELECT DISTINCT s.id FROM field f {not_indexed}
+        JOIN chunk c ON c.id = f.chunk_id JOIN slide s ON s.id = f.slide_id
+        WHERE c.batch_id <> s.batch_id ORDER BY s.id
+        """,
+        "is of another batch than the chunks of its fields",
+    ),
+)
+"""Of which table, where they are, and what is wrong: fields without an event, and who submitted them made another."""
 
 _STRAY_LEUKOCYTES: Final = """
     SELECT l.finding_id FROM finding_leukocytes l

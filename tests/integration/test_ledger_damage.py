@@ -438,3 +438,52 @@ def test_verify_is_interrupted_while_sqlite_looks_at_its_indexes(
     assert not found.finished
     assert [(one.table, one.row) for one in found.problems] == [("view", "turnaround")]
     assert verify(ledger, settings).finished
+
+
+_A_CHUNK_OF_NOBODY = (
+    "INSERT INTO chunk (id, batch_id, state, fields, waiting, screened, linked) VALUES (900, 1, 'done', 1, 0, 1, 1)"
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "named"),
+    [
+        (
+            (
+                _A_CHUNK_OF_NOBODY,
+                "INSERT INTO field (id, slide_id, chunk_id, state, linked, finding_id, size, modified_ns, path) "
+                "VALUES (900, 1, 900, 'screened', true, 1, 1, 1, 'A/zz.png')",
+            ),
+            "field 900: shows a finding, and no event of the ledger tells of its chunk",
+        ),
+        (
+            (
+                _A_CHUNK_OF_NOBODY,
+                "UPDATE field SET chunk_id = 900, state = 'screened', linked = true, finding_id = 1, failure = NULL, "
+                "failure_sentence = NULL, sha256 = NULL WHERE path = 'A/001.png'",
+            ),
+            "field 2: shows a finding, and no event of the ledger tells of its chunk",
+        ),
+        (("UPDATE slide SET batch_id = 2 WHERE id = 1",), "slide 1: is of another batch than the chunks of its fields"),
+        (("UPDATE chunk SET batch_id = 2 WHERE id = 1",), "chunk 1: is of another batch than its event says"),
+    ],
+    ids=["a field added", "a failed field", "a slide", "a chunk"],
+)
+def test_a_field_that_no_event_tells_of_and_another_batch_are_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, statements: tuple[str, ...], named: str
+) -> None:
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 2)])
+        store.submit(conn, [store.new_slide("B", 2)])
+    store.work(
+        database, chunk_ids, lambda field: (store.failed if field.path == "A/001.png" else store.screened)(field)
+    )
+    sealing.seal(database, settings)
+    assert not verify(database, settings).problems
+    with database.begin() as conn:
+        for statement in statements:
+            conn.exec_driver_sql(statement)
+    assert named in [str(one) for one in verify(database, settings).problems]
+    monkeypatch.setattr(verifying, "WORTH_IT", 1)
+    monkeypatch.setattr(verifying_parts, "PART", 1)
+    assert named in [str(one) for one in verify(database, settings).problems]

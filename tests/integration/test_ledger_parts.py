@@ -116,7 +116,8 @@ def test_several_processes_read_the_schema_that_the_options_of_the_url_name(
     with database.begin() as conn, unprotected(conn):
         conn.exec_driver_sql("UPDATE review SET reviewer = 'Dr Elsewhere' WHERE id = 2")
     assert [str(one) for one in verify(database, settings).problems] == [
-        "review 2: differs from what event 13 tells of it"
+        "review 2: differs from what event 13 tells of it",
+        "review 2: says that its reviewer was shown the slide at a time of which no event tells that",
     ]
 
 
