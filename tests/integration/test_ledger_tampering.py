@@ -310,7 +310,7 @@ def test_a_ledger_that_is_cut_back_to_an_earlier_state_is_named(
         conn.exec_driver_sql(f"DELETE FROM event_slide WHERE event_id > {last}")
         conn.exec_driver_sql(f"DELETE FROM event WHERE id > {last}")
         for problem in (problems := check().problems):
-            assert problem.table in {*STATED, "checkpoint", "finding", "slide", "batch"}
+            assert problem.table in {*STATED, "checkpoint", "finding", "field", "slide", "batch"}
         gone = [one.row for one in problems if one.table == "checkpoint" and "was exported and is gone" in one.what]
         assert gone == [str(number) for number in range(checkpoints_left + 1, 5)]
 
