@@ -98,7 +98,7 @@ def export(
             with bundle.open("events.jsonl", "w", force_zip64=True) as file:
                 for leaf, row in _events(conn, newest.size, slide, batch):
                     proof = [node.hex() for node in tree.proof(leaf)]
-                    if not is_utf8(text := event_text(row)):
+                    if not (isinstance(row[7], str) and is_utf8(text := event_text(row))):
                         raise LedgerError(f"Event {row[0]} holds what is no text. Run `allq audit verify`.")
                     _write(file, {"leaf": leaf, "event": text, "proof": proof})
                     told.append((row[0], row[2], row[5], row[7]))
@@ -144,13 +144,23 @@ def _rows(conn: Connection, told: list[Any]) -> Iterator[dict[str, Any]]:
             row = despite_damage(conn, partial(_row, conn, table, int(key[1]) if key else 0))
             if row is not None:
                 yield {"table": table, "event": event_id, "lines": [_line(table, row)]}
-    chunks = {chunk: event_id for event_id, kind, chunk, _ in told if kind == "chunk-recorded"}
+    chunks: dict[int, list[int]] = {}  # of a false event beside a chunk's own the script says that it does not fit
+    for event_id, kind, chunk, _ in told:
+        if kind == "chunk-recorded" and isinstance(chunk, int):
+            chunks.setdefault(chunk, []).append(event_id)
     ordered = sorted(chunks)
     for start in range(0, len(ordered), 16):
         part = ordered[start : start + 16]
         rows = despite_damage(conn, partial(_covered, conn, part))
         for chunk, group in groupby(rows, lambda one: one.chunk_id):
-            yield {"table": "finding", "event": chunks[chunk], "lines": [one.line for one in group]}
+            texts = [one.line for one in group]
+            if not all(map(is_utf8, texts)):
+                raise LedgerError(
+                    f"A finding of chunk {chunk} holds what is no text. Run `allq audit verify`; other slides can be "
+                    "exported."
+                )
+            for event_id in chunks[chunk]:
+                yield {"table": "finding", "event": event_id, "lines": texts}
 
 
 def _row(conn: Connection, table: str, number: int) -> Any:
@@ -161,12 +171,15 @@ def _row(conn: Connection, table: str, number: int) -> Any:
 def _line(table: str, row: Any) -> str:
     """What it says now, whatever that is: `verify.py` tells whether it is what the event has the digest of."""
     try:
-        return lines.line(table, row)
+        text = lines.line(table, row)
     except (TypeError, ValueError):
+        text = None
+    if text is None or not is_utf8(text):
         raise LedgerError(
             f"Row {row[0]} of {table} holds a value that can't be read. Run `allq audit verify`; other slides can be "
             "exported."
-        ) from None
+        )
+    return text
 
 
 def _covered(conn: Connection, chunks: Sequence[int]) -> list[findings.Covered]:

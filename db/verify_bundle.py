@@ -121,9 +121,15 @@ def verify_events(bundle: zipfile.ZipFile, newest: dict[str, str]) -> dict[int, 
         leaves.add(leaf)
         if root_from_proof(sha256(b"\x00" + text.encode()), leaf, size, record["proof"]) != root:
             raise Wrong(f"The event at leaf {leaf} is not in the tree of checkpoint {newest['number']}.")
-        event = json.loads(text)
-        if json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) != text:
+        try:
+            event = json.loads(text)
+            again = json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        except (ValueError, RecursionError):
+            again = ""
+        if again != text:
             raise Wrong(f"The event at leaf {leaf} is not in canonical JSON: it may be read in more than one way.")
+        if not isinstance(event["body"], dict):
+            raise Wrong(f"The body of the event at leaf {leaf} is no JSON object: allq never writes such a one.")
         if event["id"] in found:
             raise Wrong(f"Event {event['id']} stands at two leaves.")
         found[event["id"]] = event
@@ -140,13 +146,15 @@ def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any]) -> int:
         if TABLES.get(event["kind"]) != record["table"] or event["id"] in seen:
             raise Wrong(f"Event {event['id']} tells of no rows of {record['table']}, or they came before.")
         lines = record["lines"]
+        if any("\n" in line for line in lines):
+            raise Wrong(f"The lines of the rows of event {event['id']} are drawn together.")
         body = event["body"]
         seen.add(event["id"])
         if record["table"] == "finding":
             digest = sha256(b"".join(line.encode() + b"\n" for line in lines)).hex()
-            if digest != body["findings"]:
+            if digest != body.get("findings"):
                 raise Wrong(f"The findings of chunk {event['chunk']} are not those of event {event['id']}.")
-        elif [sha256(line.encode()).hex() for line in lines] != [body["row"]]:
+        elif [sha256(line.encode()).hex() for line in lines] != [body.get("row")]:
             raise Wrong(f"The row of {record['table']} is not the one of event {event['id']}.")
         count += len(lines)
     for number, event in events.items():
