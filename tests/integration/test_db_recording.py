@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pytest
 
-from db import chunks, findings, reads, slidecalls
+from db import chunks, findings, named, reads, slidecalls
 from db.records import Failure, FieldOutcome, NewField
 from tests import store
 
@@ -169,7 +169,34 @@ def test_slides_of_one_name_under_two_roots_are_twins(database):
         chunk_ids = [store.submit(conn, [store.new_slide("A", 1)], root=root)[1][0] for root in ("/ward", "/clinic")]
     store.work(database, chunk_ids)
     assert store.rows(database, "SELECT count(*) FROM field WHERE duplicate") == [(2,)]
+    assert twins(database, 1) == [("A/000.png", 2, "A/000.png")]
+    assert twins(database, 2) == [("A/000.png", 1, "A/000.png")]
     store.assert_sums_hold(database)
+
+
+def test_twins_that_two_models_judged_are_found_and_a_slide_that_comes_again_is_not_its_own(database):
+    for model_id, name in ((store.MODEL_ID, "A"), ("cd" * 32, "B"), (store.MODEL_ID, "A")):
+        with database.begin() as conn:
+            _, chunk_ids = store.submit(conn, [store.new_slide(name, 1)], model_id=model_id)
+        store.work(database, chunk_ids, lambda field: store.screened(field, of="the same"))
+    assert twins(database, 1) == [("A/000.png", 2, "B/000.png")]
+    assert twins(database, 2) == [("B/000.png", 1, "A/000.png"), ("B/000.png", 3, "A/000.png")]
+
+
+def test_a_slide_with_a_twin_is_no_twin_of_itself_under_another_name(database):
+    with database.begin() as conn:
+        _, whole = store.submit(conn, [store.new_slide("par/sl", 1), store.new_slide("B", 1)], root="/share")
+        alone = replace(store.new_slide("sl", 1), fields=[NewField("000.png", None, 1, 1)])
+        _, part = store.submit(conn, [alone], root="/share/par/sl/")
+    store.work(database, [*whole, *part], lambda field: store.screened(field, of="the same"))
+    assert twins(database, 2) == [("000.png", 1, "B/000.png")]
+
+
+def twins(database, batch):
+    with database.read() as conn:
+        columns, rows = named.run(conn, "twins", {"batch": batch})
+        found = [dict(zip(columns, row, strict=True)) for row in rows]
+    return [(row["field"], row["other_batch"], row["other_field"]) for row in found]
 
 
 def test_twins_recorded_at_the_same_moment_do_not_miss_each_other(database):
