@@ -82,7 +82,7 @@ def table(profiles: Mapping[str, Mapping[str, float]]) -> str:
 
     lines = [f"| ms a field | {' | '.join(profiles)} |", "|---|" + "---|" * len(profiles)]
     for step in (_CHECKS, *map(_scale, (8, 4, 2, 1)), _RESIZE):
-        lines.append(line(step, lambda each, step=step: f"{each[step]:.1f}"))  # type: ignore[misc]  # bound at once
+        lines.append(f"| {step} | {' | '.join(f'{each[step]:.1f}' for each in profiles.values())} |")
     lines += [
         line("**decoded at reduced scale**", lambda each: f"**{each['reduced']:.1f}**"),
         line("**decoded whole and resized**", lambda each: f"**{each['whole']:.1f}**"),

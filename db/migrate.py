@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
 
-from db import turns
+from db import chunks, turns
 
 if TYPE_CHECKING:
     from db.database import Database
@@ -70,8 +70,6 @@ def upgrade(database: Database, progress: Callable[[str], None] | None = None) -
     # imported here: `allq status` on a schema that is up to date must not pay for Alembic
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
-
-    from db import chunks  # noqa: PLC0415
 
     applied: list[str] = []
 

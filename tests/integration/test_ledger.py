@@ -794,15 +794,20 @@ def test_a_bundle_is_verified_without_allq_and_a_changed_one_is_refused(
         assert any(part in bad.stderr for part in sentence.split("|")), bad.stderr
 
 
-def test_a_bundle_with_an_event_twice_is_refused_and_one_that_lacks_some_says_how_many(
-    database: Database, settings: Settings, tmp_path: Path
-) -> None:
+def exported(database: Database, settings: Settings, folder: Path) -> bundle.Exported:
+    """A bundle of all of a ledger with one slide, screened and reviewed."""
     screen(database, "A")
     store.review(database, "A", "insufficient", "smudged")
     sealing.seal(database, settings)
-    path = tmp_path / "evidence.zip"
     with database.read() as conn:
-        done = bundle.export(conn, path)
+        return bundle.export(conn, folder / "evidence.zip")
+
+
+def test_a_bundle_with_an_event_twice_is_refused_and_one_that_lacks_some_says_how_many(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    done = exported(database, settings, tmp_path)
+    path = done.path
     assert f"over {done.events} events, of which 0 are not in this bundle" in verify_bundle(path, "--complete").stdout
     with zipfile.ZipFile(path) as whole:
         events, rows = (whole.read(f"{name}.jsonl").splitlines(keepends=True) for name in ("events", "rows"))
@@ -841,12 +846,7 @@ def test_a_time_that_no_driver_reads_keeps_nobody_from_an_export_and_is_refused_
 def test_a_bundle_from_which_rows_were_left_out_is_refused(
     database: Database, settings: Settings, tmp_path: Path
 ) -> None:
-    screen(database, "A")
-    store.review(database, "A", "insufficient", "smudged")
-    sealing.seal(database, settings)
-    path = tmp_path / "evidence.zip"
-    with database.read() as conn:
-        bundle.export(conn, path)
+    path = exported(database, settings, tmp_path).path
     with zipfile.ZipFile(path) as whole:
         rows = whole.read("rows.jsonl").splitlines(keepends=True)
     assert len(rows) == 4
