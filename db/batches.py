@@ -257,7 +257,7 @@ def registered_paths(conn: Connection, batch_id: int) -> set[str]:
 def cancel(conn: Connection, batch_id: int, operator: str) -> int:
     """Cancel every waiting field and return how many. Chunks being worked on are taken from their workers.
 
-    What is screened stays. Slides that end by this with something screened become due for a call.
+    What is screened stays. Slides that end by this are due for a call where `slidecalls.to_call` says so.
     """
     batch = _locked(conn, batch_id)
     active = "batch_id = :batch AND state IN ('pending', 'running')"
@@ -275,15 +275,9 @@ def cancel(conn: Connection, batch_id: int, operator: str) -> int:
         here,
     )
     unended = "batch_id = :batch AND (NOT complete OR screened + failed + cancelled < fields)"
-    _lock_slides(conn, unended, here)
-    run(
-        conn,
-        f"""
-        UPDATE slide SET cancelled = fields - screened - failed, complete = true, call_due = screened > 0
-        WHERE {unended}
-        """,
-        here,
-    )
+    ended = _lock_slides(conn, unended, here)
+    run(conn, f"UPDATE slide SET cancelled = fields - screened - failed, complete = true WHERE {unended}", here)
+    _mark_ended(conn, ended)
     run(
         conn,
         f"""

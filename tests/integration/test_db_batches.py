@@ -249,6 +249,34 @@ def test_a_slide_cancelled_half_way_is_called_by_what_was_screened(database):
     assert (none.call, none.cancelled) == (None, 4)
 
 
+def test_a_slide_of_which_all_known_fields_had_failed_is_called_when_the_rest_is_cancelled(database):
+    """`submit` was interrupted, and its batch cancelled: what the slide has had failed, and none was called off."""
+    slides = [store.new_slide(name, 2, complete=False) for name in "AB"]
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, slides, chunk_size=2, finish=False)
+    store.work(database, chunk_ids[:1], store.failed)
+    with database.begin() as conn:
+        assert batches.cancel(conn, batch, "tester") == 2
+        assert slidecalls.call_due(conn, lambda model, rows: store.call(rows), worker="tester") == 1
+        failed, none = reads.slide_results(conn, batch)
+    assert (failed.call, failed.failed, failed.cancelled) == ("insufficient", 2, 0)
+    assert (none.call, none.cancelled) == (None, 2)
+
+
+def test_a_slide_with_fields_cancelled_and_none_screened_is_not_called_whenever_the_others_failed(database):
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 4)], chunk_size=2)
+    store.work(database, chunk_ids[:1], store.failed)
+    with database.begin() as conn:
+        assert batches.cancel(conn, batch, "tester") == 2
+        (again,) = batches.retry(conn, batch, "tester", chunk_size=2).chunk_ids
+    store.work(database, [again], store.failed)
+    with database.begin() as conn:
+        assert slidecalls.call_due(conn, lambda model, rows: store.call(rows), worker="tester") == 0
+        (slide,) = reads.slide_results(conn, batch)
+    assert (slide.call, slide.failed, slide.cancelled) == (None, 2, 2)
+
+
 def test_retry_takes_only_failed_fields_and_calls_the_slide_anew(database):
     with database.begin() as conn:
         batch, chunk_ids = store.submit(conn, [store.new_slide("A", 8), store.new_slide("B", 2)], chunk_size=5)
