@@ -6,8 +6,8 @@
 BUNDLE is the zip file. `--origin` is the ledger's name as you know it from elsewhere: it is made of the first key.
 `--checkpoint` is a checkpoint that you have kept (a line of the exported file): the bundle must have the very same.
 `--complete`: it must have every event of the ledger; without it, how many it lacks is said.
-Exit code 0: everything fits; 1: the first thing that doesn't is said. This file uses nothing of allq; the format is
-described in docs/ledger.md.
+Exit code 0: everything fits; 1: something doesn't, and all of it is said, of each kind the first hundred. This file
+uses nothing of allq; the format is described in docs/ledger.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -34,9 +35,38 @@ TABLES = {
 }
 """The kinds of events that tell of rows, and of which table's."""
 
+MOST = 100
+"""So many problems of a kind are said one by one."""
 
-class Wrong(Exception):
-    """Something in the bundle does not fit."""
+OTHER_SHAPE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+"""What reading a line comes to that allq has not written."""
+
+NO_FILE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a file of a zip file comes to that is damaged, or lacks it."""
+
+
+class Problems:
+    """What does not fit, said as it is found; the same sentence about something else is of the same kind."""
+
+    def __init__(self) -> None:
+        self.of_kind: dict[str, int] = {}
+
+    def tell(self, sentence: str, *about: object) -> None:
+        """Say it, with control characters escaped: the bundle may be anybody's."""
+        self.of_kind[sentence] = self.of_kind.get(sentence, 0) + 1
+        if self.of_kind[sentence] <= MOST:
+            text = sentence.format(*(str(one)[:200] for one in about))
+            sys.stderr.write("".join(one if one.isprintable() else repr(one)[1:-1] for one in text) + "\n")
+
+    def end(self) -> bool:
+        """Say of what there is more, and how much there is; True when there is any."""
+        for sentence, count in self.of_kind.items():
+            if count > MOST:
+                sys.stderr.write(f"And {count - MOST} more of these: {sentence.replace('{}', '…')}\n")
+        count = sum(self.of_kind.values())
+        if count:
+            sys.stderr.write(f"{count} problem{'s' if count > 1 else ''}: the bundle does not fit.\n")
+        return count > 0
 
 
 def sha256(data: bytes) -> bytes:
@@ -44,11 +74,17 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def lines_of(bundle: zipfile.ZipFile, name: str) -> Iterator[Any]:
-    """The JSON documents of a file of the bundle, a line each."""
-    with bundle.open(name) as file:
-        for line in file:
-            yield json.loads(line)
+def each(bundle: zipfile.ZipFile, name: str, problems: Problems, verify: Callable[[Any], None]) -> None:
+    """Have every JSON document of a file of the bundle verified, a line each."""
+    try:
+        with bundle.open(name) as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    verify(json.loads(line))
+                except OTHER_SHAPE as error:
+                    problems.tell("Line {} of {} is none that allq writes: {}.", number, name, repr(error))
+    except NO_FILE as error:
+        problems.tell("The bundle's {} can't be read: {}.", name, repr(error))
 
 
 def parts_of(note: str) -> dict[str, str]:
@@ -57,38 +93,40 @@ def parts_of(note: str) -> dict[str, str]:
     return {"origin": lines[0], "size": lines[1], "root": lines[2], **dict(line.split(" ", 1) for line in lines[3:])}
 
 
-def verify_checkpoints(bundle: zipfile.ZipFile) -> list[dict[str, str]]:
+def verify_checkpoints(bundle: zipfile.ZipFile, problems: Problems) -> list[dict[str, Any]]:
     """Every checkpoint: its signature by the key that is due, its chain to the one before, its size, the origin."""
-    found: list[dict[str, str]] = []
-    expected, previous = None, "0" * 64
-    for record in lines_of(bundle, "checkpoints.jsonl"):
+    found: list[dict[str, Any]] = []
+
+    def verify(record: Any) -> None:
         note, key = record["note"], bytes.fromhex(record["public_key"])
-        parts = parts_of(note)
-        number = parts["number"]
-        if expected is None:
-            if parts["origin"] != "allq-ledger-" + sha256(key).hex()[:32]:
-                raise Wrong(f"The origin of checkpoint {number} is not that of the first key.")
-            expected = key
-        elif parts["origin"] != found[0]["origin"] or int(parts["size"]) <= int(found[-1]["size"]):
-            raise Wrong(f"Checkpoint {number} has another origin, or no more leaves than the one before.")
-        if key != expected:
-            raise Wrong(f"Checkpoint {number} is signed with a key that the one before does not name.")
-        if parts["previous"] != previous:
-            raise Wrong(f"Checkpoint {number} is not chained to the one before.")
+        parts: dict[str, Any] = parts_of(note)
+        root, size = base64.b64decode(parts["root"]), int(parts["size"])
+        number, _ = parts["number"], parts["sealed"]
+        key_after = base64.b64decode(parts["next-key"]) if "next-key" in parts else key
         text, _, signed = note.rpartition("\n\u2014 ")
         name, _, signature = signed.rstrip("\n").partition(" ")
         signature = base64.b64decode(signature)
+        before: dict[str, Any] = found[-1] if found else {"key_after": key, "digest": "0" * 64}
+        if not found and parts["origin"] != "allq-ledger-" + sha256(key).hex()[:32]:
+            problems.tell("The origin of checkpoint {} is not that of the first key.", number)
+        if found and (parts["origin"] != found[0]["origin"] or size <= before["size"]):
+            problems.tell("Checkpoint {} has another origin, or no more leaves than the one before.", number)
+        if key != before["key_after"]:
+            problems.tell("Checkpoint {} is signed with a key that the one before does not name.", number)
+        if parts["previous"] != before["digest"]:
+            problems.tell("Checkpoint {} is not chained to the one before.", number)
         if name != parts["origin"] or signature[:4] != sha256(f"{name}\n\x01".encode() + key)[:4]:
-            raise Wrong(f"The signature of checkpoint {number} names another key.")
+            problems.tell("The signature of checkpoint {} names another key.", number)
         try:
             Ed25519PublicKey.from_public_bytes(key).verify(signature[4:], text.encode())
         except InvalidSignature:
-            raise Wrong(f"The signature of checkpoint {number} is not that of its key.") from None
-        previous = sha256(note.encode()).hex()
-        expected = base64.b64decode(parts["next-key"]) if "next-key" in parts else key
-        found.append({**parts, "note": note})
+            problems.tell("The signature of checkpoint {} is not that of its key.", number)
+        digest = sha256(note.encode()).hex()
+        found.append({**parts, "note": note, "size": size, "root": root, "key_after": key_after, "digest": digest})
+
+    each(bundle, "checkpoints.jsonl", problems, verify)
     if not found:
-        raise Wrong("The bundle has no checkpoint.")
+        problems.tell("The bundle has no checkpoint.")
     return found
 
 
@@ -109,59 +147,85 @@ def root_from_proof(leaf: bytes, index: int, size: int, proof: list[str]) -> byt
     return leaf if last == 0 else b""
 
 
-def verify_events(bundle: zipfile.ZipFile, newest: dict[str, str]) -> dict[int, Any]:
+def verify_events(bundle: zipfile.ZipFile, newest: dict[str, Any], problems: Problems) -> dict[int, Any]:
     """Every event is a leaf of its own in the tree that the newest checkpoint signs."""
     found: dict[int, Any] = {}
     leaves: set[int] = set()
-    root, size = base64.b64decode(newest["root"]), int(newest["size"])
-    for record in lines_of(bundle, "events.jsonl"):
+
+    def verify(record: Any) -> None:
         text, leaf = record["event"], record["leaf"]
+        number, size = newest["number"], newest["size"]
         if type(leaf) is not int or not 0 <= leaf < size or leaf in leaves:
-            raise Wrong(f"There is no leaf {leaf} in the tree of checkpoint {newest['number']}, or it came before.")
-        leaves.add(leaf)
-        if root_from_proof(sha256(b"\x00" + text.encode()), leaf, size, record["proof"]) != root:
-            raise Wrong(f"The event at leaf {leaf} is not in the tree of checkpoint {newest['number']}.")
+            problems.tell("There is no leaf {} in the tree of checkpoint {}, or it came before.", leaf, number)
+        else:
+            leaves.add(leaf)
+            if root_from_proof(sha256(b"\x00" + text.encode()), leaf, size, record["proof"]) != newest["root"]:
+                problems.tell("The event at leaf {} is not in the tree of checkpoint {}.", leaf, number)
+        unclear = "The event at leaf {} is not in canonical JSON: it may be read in more than one way."
         try:
             event = json.loads(text)
             again = json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except (ValueError, RecursionError):
-            again = ""
+            problems.tell(unclear, leaf)
+            return
         if again != text:
-            raise Wrong(f"The event at leaf {leaf} is not in canonical JSON: it may be read in more than one way.")
-        if not isinstance(event["body"], dict):
-            raise Wrong(f"The body of the event at leaf {leaf} is no JSON object: allq never writes such a one.")
-        if event["id"] in found:
-            raise Wrong(f"Event {event['id']} stands at two leaves.")
-        found[event["id"]] = event
+            problems.tell(unclear, leaf)
+        event_id, body, _, _ = event["id"], event["body"], event["kind"], event["chunk"]
+        if not isinstance(body, dict):
+            problems.tell("The body of the event at leaf {} is no JSON object: allq never writes such a one.", leaf)
+        elif event_id in found:
+            problems.tell("Event {} stands at two leaves.", event_id)
+        else:
+            found[event_id] = event
+
+    each(bundle, "events.jsonl", problems, verify)
     return found
 
 
-def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any]) -> int:
+def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any], problems: Problems) -> int:
     """Every row is the one that its event has the digest of, and no event lacks its rows."""
-    count, seen = 0, set()
-    for record in lines_of(bundle, "rows.jsonl"):
-        event = events.get(record["event"])
+    seen: dict[int, int] = {}
+
+    def verify(record: Any) -> None:
+        number, table, lines = record["event"], record["table"], record["lines"]
+        event = events.get(number)
         if event is None:
-            raise Wrong(f"Event {record['event']}, which tells of rows of {record['table']}, is not in the bundle.")
-        if TABLES.get(event["kind"]) != record["table"] or event["id"] in seen:
-            raise Wrong(f"Event {event['id']} tells of no rows of {record['table']}, or they came before.")
-        lines = record["lines"]
+            problems.tell("Event {}, which tells of rows of {}, is not in the bundle.", number, table)
+            return
+        if TABLES.get(event["kind"]) != table or number in seen:
+            problems.tell("Event {} tells of no rows of {}, or they came before.", number, table)
+            return
+        seen[number] = len(lines)
         if any("\n" in line for line in lines):
-            raise Wrong(f"The lines of the rows of event {event['id']} are drawn together.")
-        body = event["body"]
-        seen.add(event["id"])
-        if record["table"] == "finding":
+            problems.tell("The lines of the rows of event {} are drawn together.", number)
+        elif table == "finding":
             digest = sha256(b"".join(line.encode() + b"\n" for line in lines)).hex()
-            if digest != body.get("findings"):
-                raise Wrong(f"The findings of chunk {event['chunk']} are not those of event {event['id']}.")
-        elif [sha256(line.encode()).hex() for line in lines] != [body.get("row")]:
-            raise Wrong(f"The row of {record['table']} is not the one of event {event['id']}.")
-        count += len(lines)
+            if digest != event["body"].get("findings"):
+                problems.tell("The findings of chunk {} are not those of event {}.", event["chunk"], number)
+        elif [sha256(line.encode()).hex() for line in lines] != [event["body"].get("row")]:
+            problems.tell("The row of {} is not the one of event {}.", table, number)
+
+    each(bundle, "rows.jsonl", problems, verify)
     for number, event in events.items():
         tells = event["body"].get("row") or (event["kind"] == "chunk-recorded" and event["body"].get("screened"))
         if tells and number not in seen:
-            raise Wrong(f"The rows that event {number} tells of are not in the bundle.")
-    return count
+            problems.tell("The rows that event {} tells of are not in the bundle.", number)
+    return sum(seen.values())
+
+
+def verify_kept(name: str, checkpoints: list[dict[str, Any]], problems: Problems) -> None:
+    """The bundle has the very checkpoints that somebody has kept."""
+    notes = {one["note"] for one in checkpoints}
+    try:
+        with open(name, encoding="utf-8") as file:  # noqa: PTH123 - stands alone
+            kept = [json.loads(line)["note"] for line in file if line.strip()]
+    except (OSError, *OTHER_SHAPE) as error:
+        problems.tell("{} is no file of checkpoints: {}.", name, repr(error))
+        return
+    for note in kept:
+        if note not in notes:
+            number = re.search(r"\nnumber (\d+)\n", note)
+            problems.tell("The bundle has not the checkpoint {} that you have kept.", number[1] if number else "")
 
 
 def main() -> int:
@@ -172,28 +236,28 @@ def main() -> int:
     parser.add_argument("--checkpoint")
     parser.add_argument("--complete", action="store_true")
     given = parser.parse_args()
+    problems = Problems()
     try:
         with zipfile.ZipFile(given.bundle) as bundle:
-            checkpoints = verify_checkpoints(bundle)
-            if given.origin and checkpoints[0]["origin"] != given.origin:
-                raise Wrong(f"The ledger is {checkpoints[0]['origin']}, not {given.origin}.")
-            if given.checkpoint:
-                with open(given.checkpoint, encoding="utf-8") as file:  # noqa: PTH123 - stands alone
-                    kept = [json.loads(line)["note"] for line in file if line.strip()]
-                if missing := set(kept) - {one["note"] for one in checkpoints}:
-                    number = re.search(r"\nnumber (\d+)\n", missing.pop())
-                    raise Wrong(f"The bundle has not the checkpoint {number[1] if number else ''} that you have kept.")
+            checkpoints = verify_checkpoints(bundle, problems)
+            if not checkpoints:  # no event can be held against any
+                problems.end()
+                return 1
             newest = checkpoints[-1]
-            events = verify_events(bundle, newest)
-            rows = verify_rows(bundle, events)
-            lacking = int(newest["size"]) - len(events)
-            if lacking and given.complete:
-                raise Wrong(f"{lacking} of {newest['size']} events of the ledger are not in this bundle.")
-    except Wrong as wrong:
-        sys.stderr.write(f"{wrong}\n")
+            if given.origin and newest["origin"] != given.origin:
+                problems.tell("The ledger is {}, not {}.", newest["origin"], given.origin)
+            if given.checkpoint:
+                verify_kept(given.checkpoint, checkpoints, problems)
+            events = verify_events(bundle, newest, problems)
+            rows = verify_rows(bundle, events, problems)
+    except (ValueError, *NO_FILE) as error:
+        problems.tell("This is no bundle of `allq audit export`: {}.", error)
+        problems.end()
         return 1
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
-        sys.stderr.write(f"This is no bundle of `allq audit export`: {error}\n")
+    lacking = newest["size"] - len(events)
+    if lacking and given.complete:
+        problems.tell("{} of {} events of the ledger are not in this bundle.", lacking, newest["size"])
+    if problems.end():
         return 1
     sys.stdout.write(
         f"Everything fits: {len(events)} events and {rows} rows, under {len(checkpoints)} checkpoints of "

@@ -10,7 +10,7 @@ import pytest
 
 from allq.errors import LedgerError
 from allq.settings import Settings
-from db import bundle, sealing
+from db import bundle, events, sealing
 from db.database import Database
 from tests import store
 from tests.integration.test_ledger import changed, screen, verify_bundle
@@ -79,3 +79,84 @@ def test_lines_drawn_together_are_refused(database: Database, settings: Settings
     record = json.loads(row)
     drawn = json.dumps({**record, "lines": ["\n".join(record["lines"])]}).encode()
     assert "drawn together" in verify_bundle(changed(path, "rows.jsonl", row, drawn)).stderr
+
+
+def test_all_that_does_not_fit_in_a_bundle_is_said(database: Database, settings: Settings, tmp_path: Path) -> None:
+    for name in "AB":
+        screen(database, name)
+        store.review(database, name, "insufficient", "smudged")
+        sealing.seal(database, settings)
+    path = tmp_path / "all.zip"
+    with database.read() as conn:
+        bundle.export(conn, path)
+    with zipfile.ZipFile(path) as whole:
+        checkpoints, told = (whole.read(f"{name}.jsonl").splitlines(True) for name in ("checkpoints", "events"))
+    path = changed(path, "rows.jsonl", b"smudged", b"bright!").rename(tmp_path / "rows.zip")
+    path = changed(path, "events.jsonl", told[1], b"{}\n").rename(tmp_path / "events.zip")
+    path = changed(path, "events.jsonl", b"slide-looked-at", b"slide-locked-at").rename(tmp_path / "more.zip")
+    path = changed(path, "checkpoints.jsonl", b"number 1", b"number 7")
+    kept = tmp_path / "kept.jsonl"
+    kept.write_bytes(checkpoints[0])
+    done = verify_bundle(path, "--origin", "allq-ledger-0", "--checkpoint", str(kept), "--complete")
+    assert (done.returncode, done.stdout) == (1, "")
+    *said, last = done.stderr.splitlines()
+    for sentence in (
+        "The signature of checkpoint 7 is not that of its key.",
+        "Checkpoint 2 is not chained to the one before.",
+        "not allq-ledger-0.",
+        "The bundle has not the checkpoint 1 that you have kept.",
+        "Line 2 of events.jsonl is none that allq writes",
+        f"1 of {len(told)} events of the ledger are not in this bundle.",
+    ):
+        assert sum(sentence in one for one in said) == 1, done.stderr
+    assert sum("is not in the tree of checkpoint 2" in one for one in said) == 2
+    assert sum("The row of review is not the one of event" in one for one in said) == 2
+    assert last == f"{len(said)} problems: the bundle does not fit."
+
+
+def test_of_each_kind_of_what_does_not_fit_a_hundred_are_said_and_how_many_more(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    with database.begin() as conn:
+        for number in range(130):
+            events.append(conn, "tested", {"number": number}, actor="tester")
+    sealing.seal(database, settings)
+    with database.read() as conn:
+        bundle.export(conn, tmp_path / "all.zip")
+    changed_events = changed(tmp_path / "all.zip", "events.jsonl", b"tester", b"\\u001b[31mtester")
+    done = verify_bundle(changed_events)
+    assert done.stderr.count("is not in the tree of checkpoint 1.\n") == 100
+    assert "And 30 more of these: The event at leaf … is not in the tree of checkpoint …." in done.stderr
+
+
+@pytest.mark.parametrize("member", ["checkpoints.jsonl", "events.jsonl", "rows.jsonl"])
+def test_a_bundle_that_lacks_a_file_or_has_another_for_it_is_refused_in_a_sentence(
+    database: Database, settings: Settings, tmp_path: Path, member: str
+) -> None:
+    screen(database, "A")
+    sealing.seal(database, settings)
+    path = tmp_path / "all.zip"
+    with database.read() as conn:
+        bundle.export(conn, path)
+    with zipfile.ZipFile(path) as whole:
+        names = [name for name in whole.namelist() if name != member]
+        sound = {name: whole.read(name) for name in whole.namelist()}
+    lines = [b"null\n", b"[]\n", b"7\n", b"{\n", b"\xff\n", b"[" * 100_000 + b"\n"]
+    lines += [json.dumps(dict.fromkeys(json.loads(sound[member].splitlines()[0]))).encode() + b"\n"]
+    lines += [b'{"event":"null","leaf":0,"proof":[],"table":"\\u001b[31m","lines":[7]}\n']
+    for data in (None, *lines):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as other:
+            for name in names:
+                other.writestr(name, sound[name])
+            if data is not None:
+                other.writestr(member, data + sound[member])
+        done = verify_bundle(path)
+        assert done.returncode == 1, data
+        assert "Traceback" not in done.stderr
+        assert "\x1b" not in done.stderr
+        assert member in done.stderr or "table" in str(data), done.stderr
+    data = bytearray(path.read_bytes())
+    at = data.index(member.encode()) + len(member) + 2
+    data[at : at + 20] = bytes(20)
+    path.write_bytes(data)
+    assert f"The bundle's {member} can't be read" in verify_bundle(path).stderr
