@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import FailureCode
-from db import bulk, events, slidecalls
+from db import bulk, events, findings, slidecalls
 from db.recording import record
 from db.records import Claim, ClaimedField, Failure
 from db.statements import run
@@ -325,7 +325,8 @@ def _fail_alone(conn: Connection, chunks: Iterable[Any], failure: Failure, *, ac
         )
         changes = failures.setdefault(row.slide_id, {"failed": 0})
         changes["failed"] += 1
-        body = {"attempt": chunk.attempt, "field": row.id, "code": failure.code}
+        shown = findings.failure_digest(row.id, row.slide_id, row.path, failure.sentence)
+        body = {"attempt": chunk.attempt, "field": row.id, "code": failure.code, "shown": shown}
         at = {"batch_id": chunk.batch_id, "chunk_id": chunk.id}
         events.append(conn, kind, body, actor=actor, **at, slide_ids=(row.slide_id,))
     slidecalls.count(conn, failures)

@@ -97,6 +97,11 @@ def place_line(field_id: int, slide_id: int, path: str) -> str:
     return canonical({"field": field_id, "path": path, "slide": slide_id})
 
 
+def failure_digest(field_id: int, slide_id: int, path: str, sentence: str) -> str:
+    """The digest that the ledger has of a field that failed: of the same, and of the reason in words."""
+    return digest([canonical({"field": field_id, "path": path, "sentence": sentence, "slide": slide_id})])
+
+
 def write_missing(
     conn: Connection, rows: Mapping[bytes, tuple[Any, ...]], leukocytes: Mapping[bytes, tuple[int, bytes]]
 ) -> dict[bytes, int]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from allq import faults
 from db import artefacts, bulk, events, findings, lines, slidecalls
-from db.records import CallSlide, Claim, FieldOutcome, RecordResult
+from db.records import CallSlide, Claim, Failure, FieldOutcome, RecordResult
 from db.statements import run
 
 _FENCE = """
@@ -200,11 +200,7 @@ def _tell(
         else:
             data = leukocyte_data[sha]
             told.append(findings.content_line(field_id, finding_id, work.rows[sha], claim.model_id, data))
-    failures = [
-        {"field": outcome.field_id, "code": outcome.failure.code, "sha256": outcome.sha256 and outcome.sha256.hex()}
-        for outcome in work.outcomes
-        if outcome.failure is not None
-    ]
+    failures = [_failure_told(work, outcome, outcome.failure) for outcome in work.outcomes if outcome.failure]
     body = {
         "owner": claim.owner,
         "attempt": claim.attempt,
@@ -222,6 +218,16 @@ def _tell(
         slides = {slide for _, slide in marked} | {work.slide_of[field_id] for field_id in ours}
         twins = {"fields": sorted({*ours, *(field_id for field_id, _ in marked)})}
         append("twins-found", twins, slide_ids=slides)
+
+
+def _failure_told(work: _Work, outcome: FieldOutcome, failure: Failure) -> dict[str, Any]:
+    field_id = outcome.field_id
+    return {
+        "field": field_id,
+        "code": failure.code,
+        "sha256": outcome.sha256 and outcome.sha256.hex(),
+        "shown": findings.failure_digest(field_id, work.slide_of[field_id], work.path_of[field_id], failure.sentence),
+    }
 
 
 def _call_slides(conn: Connection, work: _Work, call_slide: CallSlide, worker: str) -> tuple[int, ...]:

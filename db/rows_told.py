@@ -172,10 +172,10 @@ class RowsTold:
                     self._name_untold(table, "id", self._seen_of(table))
             if not self.lost.findings:
                 for table, statement, what in _MISPLACED:
-                    _name(self.report, table, (row[0] for row in run(self.conn, statement)), what)
+                    name_rows(self.report, table, (row[0] for row in run(self.conn, statement)), what)
         if self.lost.findings:
             return
-        _name(
+        name_rows(
             self.report,
             "finding_leukocytes",
             (row[0] for row in run(self.conn, _STRAY_LEUKOCYTES)),
@@ -214,9 +214,9 @@ class RowsTold:
         of_table = f"FROM {table} {{not_indexed}}"
         ids = (row[0] for row in run(self.conn, f"SELECT {key} {of_table} ORDER BY {key}"))
         untold = (number for number in ids if number not in seen)
-        if _name(self.report, table, untold, "no event of the ledger tells of it") != over:
+        if name_rows(self.report, table, untold, "no event of the ledger tells of it") != over:
             twice = f"SELECT {key} {of_table} GROUP BY {key} HAVING count(*) > 1 ORDER BY {key}"
-            _name(self.report, table, (row[0] for row in run(self.conn, twice)), _TWICE)
+            name_rows(self.report, table, (row[0] for row in run(self.conn, twice)), _TWICE)
 
     def _compare_digests(self, table: str, told: dict[int, tuple[int, str, str]]) -> None:
         wanted = sorted(told)
@@ -227,7 +227,7 @@ class RowsTold:
         if named := table == "slide_call":
             statement = f"SELECT {columns}, s.id, s.name FROM {table} r LEFT JOIN slide s ON s.id = r.slide_id"
         left = told.copy()
-        for row in self._in_parts(f"{statement} WHERE r.id", wanted):
+        for row in rows_of(self.conn, f"{statement} WHERE r.id", wanted):
             if (of_row := left.pop(row[0], None)) is None:
                 if row[0] in told:  # its key was taken away, or another table laid beneath it
                     self._gone[table] = self._gone.get(table, 0) - 1
@@ -256,18 +256,6 @@ class RowsTold:
     def _renamed(self, slide: Any, event_id: int) -> None:
         self.report(Problem(table="slide", row=str(slide), what=f"has another name than in event {event_id}"))
 
-    def _in_parts(self, statement: str, ids: Sequence[int], size: int = 5_000) -> Iterator[tuple[Any, ...]]:
-        """The rows of a statement that ends with the name of a number, for these ascending numbers."""
-        for start in range(0, len(ids), size):
-            part = ids[start : start + size]
-            if part[-1] - part[0] < 2 * len(part):  # nearly all between: a range costs less than a list
-                yield from self._plain(f"{statement} BETWEEN :first AND :last", {"first": part[0], "last": part[-1]})
-            else:
-                yield from self._plain(f"{statement} IN :ids", {"ids": part}, lists=("ids",))
-
-    def _plain(self, statement: str, values: Mapping[str, Any], lists: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
-        return despite_damage(self.conn, lambda: plain_rows(self.conn, statement, values, lists=lists))
-
     def _all(self, statement: str, values: Mapping[str, Any], lists: tuple[str, ...] = ()) -> Sequence[Any]:
         return despite_damage(self.conn, lambda: run(self.conn, statement, values, lists=lists).all())
 
@@ -282,7 +270,7 @@ class RowsTold:
             self._differs(table, key, event_id)
         elif table == "slide_call":
             statement = "SELECT s.id, s.name FROM slide_call r JOIN slide s ON s.id = r.slide_id WHERE r.id = :id"
-            for slide, name in self._plain(statement, {"id": key}):
+            for slide, name in _plain(self.conn, statement, {"id": key}):
                 if not _names_slide(body, name):
                     self._renamed(slide, event_id)
 
@@ -422,6 +410,22 @@ _STRAY_LEUKOCYTES: Final = """
 """
 
 
+def rows_of(conn: Connection, statement: str, ids: Sequence[int], size: int = 5_000) -> Iterator[tuple[Any, ...]]:
+    """The rows of a statement that ends with the name of a number, for these ascending numbers, and some between."""
+    for start in range(0, len(ids), size):
+        part = ids[start : start + size]
+        if part[-1] - part[0] < 2 * len(part):  # nearly all between: a range costs less than a list
+            yield from _plain(conn, f"{statement} BETWEEN :first AND :last", {"first": part[0], "last": part[-1]})
+        else:
+            yield from _plain(conn, f"{statement} IN :ids", {"ids": part}, lists=("ids",))
+
+
+def _plain(
+    conn: Connection, statement: str, values: Mapping[str, Any], lists: tuple[str, ...] = ()
+) -> list[tuple[Any, ...]]:
+    return despite_damage(conn, lambda: plain_rows(conn, statement, values, lists=lists))
+
+
 def object_of(body: str) -> dict[str, Any]:
     """An event's body; empty where it is no JSON object, whoever has written it."""
     try:
@@ -451,8 +455,8 @@ def _is_range(told: Any) -> bool:
     return isinstance(told, dict) and type(told.get("through")) is int and 0 <= told["through"] < 1 << 63
 
 
-def _name(report: Report, table: str, keys: Iterable[Any], what: str) -> int:
-    """Report rows, the first hundred by name; return how many there are."""
+def name_rows(report: Report, table: str, keys: Iterable[Any], what: str) -> int:
+    """Report rows, the first hundred of them by name; return how many there are."""
     count = 0
     for count, key in enumerate(keys, start=1):
         if count <= NAMED:

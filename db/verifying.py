@@ -24,6 +24,7 @@ from db import checkpoints, indexes, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
+from db.fields_told import Fields
 from db.interruptible import interruptible
 from db.lines import event_text, is_time
 from db.lost import Lost
@@ -155,6 +156,7 @@ class _Verification:
         self._misshapen = False
         self._lost = Lost()
         self._rows = RowsTold(conn, self._report)
+        self._fields = Fields(conn, self._report)
         self._exported = exported
         exported.report = self._report
 
@@ -201,10 +203,11 @@ class _Verification:
             if events_there:
                 self._strays()
                 self._rows.finish()
+                self._fields.finish()
             if events_there and not self._lost.shown:
                 rows_shown.compare(self._conn, self._report)
             indexes.compare(self._conn, self._report, self._progress)
-        found.rows = self._rows.rows
+        found.rows = self._rows.rows + self._fields.rows
 
     def _report(self, problem: Problem) -> None:
         if len(self._found.problems) < MOST_PROBLEMS:
@@ -261,6 +264,7 @@ class _Verification:
             for problem in part.problems:
                 self._report(problem)
             self._rows.merge(part.told)
+            self._fields.merge(part.fields)
             self._progress("Verifying events", self._found.events, self._total - first)
             yield part
 
@@ -273,9 +277,13 @@ class _Verification:
         for rows in self._pages(statement, {"upto": upto}, BLOCK, start):
             self._found.events += len(rows)
             self._times((row[3], row[4]) for row in rows if row[3] is not None)
-            self._rows.check((row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str)
+            self._check([(row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str])
             self._progress("Verifying events", self._found.events, max(self._total, self._found.events))
             yield rows
+
+    def _check(self, told: list[tuple[int, str, int | None, str]]) -> None:
+        self._rows.check(told)
+        self._fields.check(told)
 
     def _times(self, events: Iterable[tuple[Any, Any]]) -> None:
         for event_id, at in events:
@@ -333,7 +341,7 @@ class _Verification:
         late = 0
         for rows in self._pages(statement, {"settled": settled} if part else {}, BLOCK):
             self._times((row[0], row[1]) for row in rows)
-            self._rows.check((row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str)
+            self._check([(row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str])
             for row in rows:
                 if row[0] <= settled:
                     late += 1
@@ -384,7 +392,7 @@ class _Verification:
         """What keeps the rows as they are, and what people are shown of them; how fast they are found is no matter."""
         found = schema.differences(self._conn)
         self._lost = Lost(frozenset(one.name for one in found if one.is_lost_table))
-        self._rows.lost = self._lost
+        self._rows.lost = self._fields.lost = self._lost
         for one in found:
             self._misshapen |= one.of_shape
             if not one.only_slower:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from allq.cores import cores
 from allq.errors import AllqError
 from db.database import Database
+from db.fields_told import KINDS, Fields, FieldsTold
 from db.lines import event_text, is_time, number_text
 from db.merkle import SIZE
 from db.rows_told import Problem, RowsTold, Told
@@ -46,6 +47,7 @@ class Part:
     upto: int
     hashes: bytes | None
     told: Told
+    fields: FieldsTold
     problems: tuple[Problem, ...]
 
     def leaves(self) -> list[bytes]:
@@ -141,6 +143,7 @@ def verify_part(conn: Connection, after: int, upto: int) -> Part:
     """Verify a part by what `conn` sees."""
     problems: list[Problem] = []
     rows_told = RowsTold(conn, problems.append, part=True)
+    fields = Fields(conn, problems.append, part=True)
     of_part = {"after": after, "upto": upto}
     try:
         rows = plain_rows(conn, _EVENTS, of_part, many_rows=True)
@@ -157,13 +160,17 @@ def verify_part(conn: Connection, after: int, upto: int) -> Part:
         if not in_order or not all(map(is_time, set(map(itemgetter(2), rows)))):
             return _unread(after, upto)
         rows_told.check((number, kind, chunk, body) for _, number, _, kind, _, _, chunk, body, _ in rows)
+        fields.check((number, kind, chunk, body) for _, number, _, kind, _, _, chunk, body, _ in rows if kind in KINDS)
     except (DBAPIError, UnicodeError):
         return _unread(after, upto)
-    return Part(after=after, upto=upto, hashes=b"".join(hashes), told=rows_told.take(), problems=tuple(problems))
+    of_rows, of_fields = rows_told.take(), fields.take()
+    return Part(
+        after=after, upto=upto, hashes=b"".join(hashes), told=of_rows, fields=of_fields, problems=tuple(problems)
+    )
 
 
 def _unread(after: int, upto: int) -> Part:
-    return Part(after=after, upto=upto, hashes=None, told=Told({}, {}, 0), problems=())
+    return Part(after=after, upto=upto, hashes=None, told=Told({}, {}, 0), fields=FieldsTold.nothing(), problems=())
 
 
 _EVENTS: Final = """

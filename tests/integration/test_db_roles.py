@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from allq.errors import FailureCode, LedgerError, NoRight, StoreError
 from db import activations, batches, chunks, events, migrate, named, reviews, schema, sealing, verifying
 from db.database import Database
-from db.records import Failure
+from db.records import ClaimedField, Failure, FieldOutcome
 from db.tables import Base
 from db.witness import Witness
 from imaging.synthetic import write_slides
@@ -341,6 +341,61 @@ def test_a_worker_submits_and_screens_a_real_chunk_and_all_that_may_befall_one(
 )
 def test_a_worker_is_refused_what_would_change_the_record(written: Laboratory, statement: str) -> None:
     written.refuses("worker", statement)
+
+
+_ANOTHER_CHUNK = (
+    "INSERT INTO chunk (id, batch_id, state, fields, waiting) SELECT nextval('chunk_id_seq'), max(id), 'pending', 1, 1 "
+    "FROM batch"
+)
+_SCREENED = (
+    "UPDATE field SET chunk_id = (SELECT max(id) FROM chunk), state = 'screened', linked = true, failure = NULL, "
+    "failure_sentence = NULL, sha256 = NULL, finding_id = (SELECT max(id) FROM finding)"
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "path"),
+    [
+        (["UPDATE field SET failure = 'missing', sha256 = NULL WHERE path = 'one/000.png'"], "one/000.png"),
+        (["UPDATE field SET failure_sentence = 'it is not there' WHERE path = 'one/000.png'"], "one/000.png"),
+        ([_ANOTHER_CHUNK, f"{_SCREENED} WHERE path = 'one/000.png'"], "one/000.png"),
+        (
+            [
+                _ANOTHER_CHUNK,
+                "INSERT INTO field (slide_id, chunk_id, size, modified_ns, path) "
+                "SELECT max(slide_id), max(chunk_id), 1, 1, 'one/new.png' FROM field",
+                f"{_SCREENED} WHERE path = 'one/new.png'",
+            ],
+            "one/new.png",
+        ),
+        (["UPDATE field SET duplicate = false WHERE path = 'one/001.png'"], "one/001.png"),
+        (["UPDATE field SET duplicate = true WHERE path = 'one/002.png'"], "one/002.png"),
+    ],
+    ids=["another code", "another reason", "screened", "put in", "no twin", "a twin"],
+)
+def test_what_a_worker_may_do_to_a_field_beside_the_record_is_named(
+    written: Laboratory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, statements: list[str], path: str
+) -> None:
+    def judge(field: ClaimedField) -> FieldOutcome:
+        if field.path.endswith("000.png"):
+            return store.failed(field)
+        return store.screened(field, of="same" if field.path.endswith("001.png") else None)
+
+    with written.opened_as("worker") as database:
+        if not store.rows(database, "SELECT 1 FROM slide WHERE name = 'one'"):
+            with database.begin() as conn:
+                _, chunk_ids = store.submit(conn, [store.new_slide("one", 3), store.new_slide("two", 2)])
+            store.work(database, chunk_ids, judge)
+        with database.begin() as conn, monkeypatch.context() as patched:
+            patched.setattr(database, "read", lambda: nullcontext(conn))
+            before = verifying.verify(database, Witness(tmp_path / "none")).problems
+            for statement in statements:
+                assert conn.exec_driver_sql(statement).rowcount == 1
+            (number,) = conn.exec_driver_sql(f"SELECT id FROM field WHERE path = '{path}'").scalars()
+            found = verifying.verify(database, Witness(tmp_path / "none")).problems
+            conn.rollback()
+    assert [one for one in before if one.table == "field"] == []
+    assert ("field", str(number)) in [(one.table, one.row) for one in found]
 
 
 def test_the_one_column_of_a_finding_that_a_worker_may_hold_can_still_not_be_changed(written: Laboratory) -> None:
