@@ -2,12 +2,14 @@
 
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import batches, chunks, slidecalls
+from db import batches, chunks, slidecalls, verifying
+from db.witness import Witness
 from tests import store
 
 _WORKERS = ["claim", "claim", "record", "record", "record-late", "release", "renew", "expire", "reclaim", "dead"]
@@ -139,6 +141,17 @@ def test_submitted_is_the_sum_of_the_states_at_every_moment(database, actions):
         WHERE (c.twin AND c.least = 0) OR (NOT c.twin AND c.most = 1)
     """
     assert store.rows(database, twins) == [(0,)], "exactly the bytes that lie in several folders are marked"
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(actions=_ACTIONS)
+def test_whatever_happens_by_rights_is_no_alarm_of_verify(database, actions):
+    laboratory = Laboratory(database)
+    for action, number in [("submit", 5), *actions]:
+        laboratory.do(action, number)
+        assert verifying.verify(database, Witness(Path("nowhere"))).problems == [], action
+    laboratory.work_to_the_end()
+    assert verifying.verify(database, Witness(Path("nowhere"))).problems == []
 
 
 def test_an_impossible_count_is_refused_by_the_database_itself(database):
