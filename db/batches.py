@@ -10,9 +10,9 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import NotFound, StoreError
-from db import artefacts, bulk, events, slidecalls
+from db import artefacts, bulk, events, lines, slidecalls
 from db.records import NewSlide, Queue, RetryResult
-from db.statements import run, timed
+from db.statements import plain_rows, run, timed
 
 _RETRIED = {
     "id": "bigint",
@@ -51,17 +51,24 @@ def create_batch(
         "settings": settings_json,
     }
     column, now = timed(conn, "created_at")
-    batch_id: int = run(
+    batch_id, created_at = run(
         conn,
         f"""
         INSERT INTO batch (root, raw_root, queue, note, model_id, operator, settings{column})
-        VALUES (:root, :raw_root, :queue, :note, :model_id, :operator, :settings{now}) RETURNING id
+        VALUES (:root, :raw_root, :queue, :note, :model_id, :operator, :settings{now}) RETURNING id, created_at
         """,
         values,
-    ).scalar_one()
-    body = {"root": root, "queue": queue, "note": note, "model": model_id, "settings": settings_json}
+    ).one()
+    body = {
+        "root": root,
+        "queue": queue,
+        "note": note,
+        "model": model_id,
+        "settings": settings_json,
+        "created_at": lines.instant(created_at),
+    }
     events.append(conn, "batch-created", body, actor=operator, batch_id=batch_id)
-    return batch_id
+    return int(batch_id)
 
 
 def register(
@@ -194,11 +201,19 @@ def finish_registration(conn: Connection, batch_id: int) -> None:
     batch = _locked(conn, batch_id)
     if batch.registered_at is not None or batch.cancelled_at is not None:
         return
-    run(conn, "UPDATE batch SET registered_at = {now} WHERE id = :batch", {"batch": batch_id})
+    statement = "UPDATE batch SET registered_at = {now} WHERE id = :batch RETURNING registered_at"
+    registered_at = run(conn, statement, {"batch": batch_id}).scalar_one()
     completed = _lock_slides(conn, "batch_id = :batch AND NOT complete", {"batch": batch_id})
     run(conn, "UPDATE slide SET complete = true WHERE batch_id = :batch AND NOT complete", {"batch": batch_id})
     _mark_ended(conn, completed)
-    body = {"slides": batch.slides, "fields": batch.fields, "skipped": batch.skipped}
+    slides = plain_rows(conn, "SELECT id, name FROM slide WHERE batch_id = :batch ORDER BY id", {"batch": batch_id})
+    body = {
+        "slides": batch.slides,
+        "fields": batch.fields,
+        "skipped": batch.skipped,
+        "slide_names": lines.digest(lines.name_line(slide_id, name) for slide_id, name in slides),
+        "registered_at": lines.instant(registered_at),
+    }
     events.append(conn, "batch-submitted", body, actor=batch.operator, batch_id=batch_id)
 
 
@@ -267,7 +282,8 @@ def cancel(conn: Connection, batch_id: int, operator: str) -> int:
     )
     if waiting == 0 and (batch.cancelled_at is not None or batch.registered_at is not None):
         return 0
-    run(conn, "UPDATE batch SET cancelled_at = {now} WHERE id = :batch", here)
+    statement = "UPDATE batch SET cancelled_at = {now} WHERE id = :batch RETURNING cancelled_at"
+    cancelled_at = run(conn, statement, here).scalar_one()
     run(
         conn,
         f"UPDATE field SET state = 'cancelled' "
@@ -287,7 +303,8 @@ def cancel(conn: Connection, batch_id: int, operator: str) -> int:
         """,
         here,
     )
-    events.append(conn, "batch-cancelled", {"fields": waiting}, actor=operator, batch_id=batch_id)
+    body = {"fields": waiting, "cancelled_at": lines.instant(cancelled_at)}
+    events.append(conn, "batch-cancelled", body, actor=operator, batch_id=batch_id)
     return waiting
 
 

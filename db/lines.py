@@ -161,6 +161,11 @@ def row_digest(table: str, row: Sequence[Any]) -> str:
     return hashlib.sha256(line(table, row).encode()).hexdigest()
 
 
+def name_line(slide_id: int, name: str) -> str:
+    """The line of a slide in the event that closes its batch: its number and its name."""
+    return f'{{"name":{encode_basestring(name)},"slide":{slide_id}}}'
+
+
 def digest(lines: Iterable[str]) -> str:
     """SHA-256 over the lines, each ended by a line feed, in hexadecimal."""
     total = hashlib.sha256()

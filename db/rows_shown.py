@@ -1,9 +1,9 @@
 """What moves, where it repeats what the ledger tells: people are shown it, so it must be what was told.
 
-Slides and batches move on by design, and no event has a digest of their rows. But a slide shows its newest call and
-that call's suspicion; the event that began a batch has its folder, queue, note, model, settings and operator. A review
-says when its reviewer was shown the slide, as the event of that does, whose time nobody chooses. (That a slide has the
-name which the events of its calls have, `db.rows_told` sees beside the calls.)
+Slides move on by design, and no event has a digest of their rows. But a slide shows its newest call and that call's
+suspicion. A review says when its reviewer was shown the slide, as the event of that does, whose time nobody chooses.
+(That a slide has the name which the events of its calls have, `db.rows_told` sees beside the calls; whose it is and
+what it counts, `db.batches_told`.)
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from db.damaged import despite_damage
-from db.rows_told import Problem, Report, object_of
-from db.statements import run, without_indexes
+from db.rows_told import Problem, Report
+from db.statements import run
 
 _CALLS: Final = """
     SELECT s.id FROM slide s {not_indexed} LEFT JOIN slide_call c ON c.id = s.slide_call_id
@@ -35,17 +35,10 @@ _NEVER_LOOKED: Final = """
     )
     ORDER BY r.id
 """
-_BATCHES: Final = """
-    SELECT e.id, e.batch_id, e.actor, e.body, b.id, b.operator, b.root, b.queue, b.note, m.sha256, b.settings
-    FROM event e {not_indexed} LEFT JOIN batch b ON b.id = e.batch_id LEFT JOIN model m ON m.id = b.model_id
-    WHERE e.kind = 'batch-created' ORDER BY e.id
-"""
-_ALL_BATCHES: Final = "SELECT id FROM batch {not_indexed} ORDER BY id"
-_TOLD_OF_A_BATCH: Final = ("root", "queue", "note", "model", "settings")
 
 
 def compare(conn: Connection, report: Report) -> None:
-    """Name the slides, reviews and batches that show something else than the ledger tells."""
+    """Name the slides and reviews that show something else than the ledger tells."""
     for (slide,) in _all(conn, _CALLS):
         report(Problem(table="slide", row=str(slide), what="does not show its newest call and that call's suspicion"))
     for (slide,) in _all(conn, _GONE):
@@ -53,26 +46,6 @@ def compare(conn: Connection, report: Report) -> None:
     for (review,) in _all(conn, _NEVER_LOOKED):
         what = "says that its reviewer was shown the slide at a time of which no event tells that"
         report(Problem(table="review", row=str(review), what=what))
-    with without_indexes(conn):
-        _compare_batches(conn, report)
-
-
-def _compare_batches(conn: Connection, report: Report) -> None:
-    begun: set[Any] = set()
-    for event, told_of, actor, body, batch, operator, *values in _all(conn, _BATCHES):
-        if told_of in begun:
-            report(Problem(table="event", row=str(event), what=f"begins batch {told_of}, as another event does"))
-            continue
-        begun.add(told_of)
-        told = object_of(body)
-        shown = dict(zip(_TOLD_OF_A_BATCH, values, strict=True))
-        if batch is None:
-            report(Problem(table="batch", row=str(told_of), what=f"is gone; event {event} tells of it"))
-        elif actor != operator or any(told.get(name) != value for name, value in shown.items()):
-            report(Problem(table="batch", row=str(batch), what=f"differs from what event {event} tells of it"))
-    for (batch,) in _all(conn, _ALL_BATCHES):
-        if batch not in begun:
-            report(Problem(table="batch", row=str(batch), what="no event of the ledger tells of it"))
 
 
 def _all(conn: Connection, statement: str) -> Sequence[Any]:

@@ -384,23 +384,6 @@ _MISPLACED: Final = (
         """,
         "shows a finding, and no event of the ledger tells of its chunk",
     ),
-    (
-        "chunk",
-        f"""
-        {_CHUNKS_TOLD} SELECT c.id FROM chunk c {{not_indexed}} JOIN told t ON t.chunk_id = c.id
-        WHERE t.batch_id <> c.batch_id ORDER BY c.id
-        """,
-        "is of another batch than its event says",
-    ),
-    (
-        "slide",
-        """
-        SELECT DISTINCT s.id FROM field f {not_indexed}
-        JOIN chunk c ON c.id = f.chunk_id JOIN slide s ON s.id = f.slide_id
-        WHERE c.batch_id <> s.batch_id ORDER BY s.id
-        """,
-        "is of another batch than the chunks of its fields",
-    ),
 )
 """Of which table, where they are, and what is wrong: fields without an event, and who submitted them made another."""
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
-from db import checkpoints, indexes, merkle, rows_shown, schema
+from db import batches_told, checkpoints, indexes, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -206,6 +206,8 @@ class _Verification:
                 self._fields.finish()
             if events_there and not self._lost.shown:
                 rows_shown.compare(self._conn, self._report)
+            if events_there:
+                batches_told.compare(self._conn, self._report, self._lost.tables)
             indexes.compare(self._conn, self._report, self._progress)
         found.rows = self._rows.rows + self._fields.rows
 

@@ -1,4 +1,4 @@
-"""Submitted = sum of the states, whatever happens in whatever order."""
+"""Submitted = sum of the states, and all is as the ledger tells, whatever happens in whatever order."""
 
 from contextlib import suppress
 from itertools import count
@@ -8,12 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from allq.errors import StoreError
 from db import batches, chunks, slidecalls, verifying
 from db.witness import Witness
 from tests import store
 
 _WORKERS = ["claim", "claim", "record", "record", "record-late", "release", "renew", "expire", "reclaim", "dead"]
-_OPERATORS = ["submit", "finish", "cancel", "retry", "call-due"]
+_OPERATORS = ["submit", "finish", "resume", "cancel", "retry", "call-due"]
 _STEPS = st.tuples(st.sampled_from([*_WORKERS, *_OPERATORS]), st.integers(0, 1_000))
 _ACTIONS = st.lists(_STEPS, min_size=4, max_size=24)
 
@@ -39,6 +40,19 @@ class Laboratory:
     def finish(self, conn, number):
         if self.batches:
             batches.finish_registration(conn, self.batches[number % len(self.batches)])
+
+    def resume(self, conn, number):
+        """Fields come in that were not there, or the submission had been cut off; it may be cut off again."""
+        if not self.batches:
+            return
+        batch = self.batches[number % len(self.batches)]
+        with suppress(StoreError):  # cancelled
+            batches.reopen(conn, batch, "tester")
+            slides = [store.new_slide(f"S{number % 4}", 1 + number % 3, first=10_000 + 10 * next(self.names))]
+            batches.register(conn, batch, slides, chunk_size=2)
+            batches.skip(conn, batch, [("notes.txt", "no image")])
+            if number % 2:
+                batches.finish_registration(conn, batch)
 
     def claim(self, conn, number):
         pending = chunks.unpublished(conn, queue="routine", older_than_seconds=0, limit=100)

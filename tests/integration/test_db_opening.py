@@ -149,7 +149,7 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
     assert verifying.verify(database, witness, complete=True).problems == []
     with database.begin() as conn:
         conn.execute(text("UPDATE slide SET name = 'B'"))
-    assert [problem.table for problem in verifying.verify(database, witness).problems] == ["slide"]
+    assert {problem.table for problem in verifying.verify(database, witness).problems} == {"slide"}
     with database.begin() as conn:
         conn.execute(text("UPDATE slide SET name = 'A'"))
         if database.dialect == "sqlite":

@@ -705,8 +705,9 @@ def cut_back(database: Database, number: int) -> None:
         for table, column in (("event_slide", "event_id"), ("event", "id"), ("review", "id"), ("slide_call", "id")):
             bound = last if "event" in table else 0
             conn.exec_driver_sql(f"DELETE FROM {table} WHERE {column} > {bound}")
-        conn.exec_driver_sql("UPDATE field SET state = 'waiting', finding_id = NULL")
-        conn.exec_driver_sql("UPDATE slide SET slide_call_id = NULL, suspicion = NULL")
+        conn.exec_driver_sql("UPDATE field SET state = 'waiting', finding_id = NULL, linked = false")
+        conn.exec_driver_sql("UPDATE slide SET slide_call_id = NULL, suspicion = NULL, screened = 0")
+        conn.exec_driver_sql("UPDATE chunk SET state = 'pending', waiting = fields, screened = 0, linked = 0")
         for table in ("finding_leukocytes", "finding"):
             conn.exec_driver_sql(f"DELETE FROM {table}")
 

@@ -159,7 +159,7 @@ def test_a_failed_field_that_is_put_in_is_named(
             "INSERT INTO field (id, slide_id, chunk_id, state, linked, size, modified_ns, path, failure) "
             "VALUES (900, 1, 1, 'failed', false, 1, 1, 'A/900.png', 'corrupt')"
         )
-        assert [str(one) for one in check().problems] == [f"field 900: {UNTOLD}"]
+        assert f"field 900: {UNTOLD}" in [str(one) for one in check().problems]
 
 
 @pytest.mark.parametrize("counted", [0, 3])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -192,10 +192,11 @@ def delete(conn: Connection, table: str, row: dict[str, Any]) -> None:
     conn.execute(text(f"DELETE FROM {table} WHERE {where}"), {key: row[key] for key in keys_of(table)})
 
 
-def assert_named(found: Verified, table: str, what: object) -> None:
+def assert_named(found: Verified, table: str, what: object, said_of: Collection[str] | None = None) -> None:
     assert found.problems, f"not detected: {what}"
     said = {problem.table for problem in found.problems}
-    assert said & (SAID_OF.get(table, {table}) | {table}), f"{what}: named as {[str(one) for one in found.problems]}"
+    of = SAID_OF.get(table, set()) if said_of is None else set(said_of)
+    assert said & (of | {table}), f"{what}: named as {[str(one) for one in found.problems]}"
 
 
 def other_values(old: Any, table: str, column: str, dialect: str) -> st.SearchStrategy[Any]:
@@ -218,7 +219,8 @@ def other_values(old: Any, table: str, column: str, dialect: str) -> st.SearchSt
                 st.sampled_from([f"{old}0", f" {old}", f"{old}".replace(" ", "T"), f"{old}"[:-1], f"1{old}"]) | texts
             )
         else:
-            found = found.map(lambda shift: old + shift) | st.just(datetime(1, 1, 1, tzinfo=UTC))
+            since = old or datetime(2026, 1, 5, tzinfo=UTC)
+            found = found.map(lambda shift: since + shift) | st.just(datetime(1, 1, 1, tzinfo=UTC))
     elif kind == "LargeBinary" and old is not None:
         found |= (
             st.just(bytes(old)[:-1])
@@ -238,20 +240,28 @@ def same(conn: Connection, table: str, before: list[dict[str, Any]]) -> bool:
 
 
 def attacks(
-    conn: Connection, check: Callable[[], Verified], table: str, name: str, before: list[dict[str, Any]], dialect: str
+    conn: Connection,
+    check: Callable[[], Verified],
+    table: str,
+    name: str,
+    before: list[dict[str, Any]],
+    dialect: str,
+    *,
+    rows: list[dict[str, Any]] | None = None,
+    said_of: Collection[str] | None = None,
 ) -> Callable[[], None]:
-    """Set a column of some row to other values, one after the other."""
+    """Set a column of some row, of `rows` only if given, to other values, one after the other."""
 
     @seed(20260105)
     @examples
     @given(st.data())
     def attack(data: st.DataObject) -> None:
-        row = data.draw(st.sampled_from(before))
+        row = data.draw(st.sampled_from(before if rows is None else rows))
         value = data.draw(other_values(row[name], table, name, dialect))
         with attempt(conn):
             update(conn, table, row, name, value)
             if not same(conn, table, before):
-                assert_named(check(), table, (table, name, row[name], value))
+                assert_named(check(), table, (table, name, row[name], value), said_of)
 
     return attack
 
@@ -310,7 +320,7 @@ def test_a_ledger_that_is_cut_back_to_an_earlier_state_is_named(
         conn.exec_driver_sql(f"DELETE FROM event_slide WHERE event_id > {last}")
         conn.exec_driver_sql(f"DELETE FROM event WHERE id > {last}")
         for problem in (problems := check().problems):
-            assert problem.table in {*STATED, "checkpoint", "finding", "field", "slide", "batch"}
+            assert problem.table in {*STATED, "checkpoint", "finding", "field", "slide", "chunk", "batch"}
         gone = [one.row for one in problems if one.table == "checkpoint" and "was exported and is gone" in one.what]
         assert gone == [str(number) for number in range(checkpoints_left + 1, 5)]
 

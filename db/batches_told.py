@@ -1,0 +1,369 @@
+"""Batches, slides and chunks against what the ledger's events tell of them, and their counters against what they count.
+
+No event has a digest of these rows, which move on by design. But who submitted what, when and from where stays as the
+event that began the batch has it; the events that closed and cancelled it have its times, its sums and its slides; the
+event of a chunk's work has its batch. What they count lies in the database: submitted is the sum of the states. (Which
+fields failed and have twins, and how many of these a slide counts, `db.fields_told` sees.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from allq.text import storable
+from db.damaged import despite_damage, readable_moment
+from db.lines import blob, instant, name_line
+from db.rows_told import NAMED, Problem, Report, object_of
+from db.statements import plain_rows, run, without_indexes
+
+NEAR: Final = timedelta(hours=1)
+"""How far a time may lie from that of its event, where the event is from before events had it: of one transaction."""
+
+SLIDES_AT_ONCE: Final = 10_000
+
+_TOLD_OF_A_BATCH: Final = ("root", "queue", "note", "model", "settings")
+_COUNTED: Final = ("slides", "fields", "skipped")
+_COLUMNS: Final = ("operator", *_TOLD_OF_A_BATCH, "raw_root", *_COUNTED, "created_at", "registered_at", "cancelled_at")
+
+_EVENTS: Final = """
+    SELECT e.id, e.batch_id, e.kind, e.at, e.actor, e.body FROM event e {not_indexed}
+    WHERE e.kind IN ('batch-created', 'batch-submitted', 'batch-reopened', 'batch-cancelled') ORDER BY e.id
+"""
+_BATCHES: Final = """
+    SELECT b.id, b.operator, b.root, b.queue, b.note, m.sha256, b.settings, b.raw_root, b.slides, b.fields, b.skipped,
+           b.created_at, b.registered_at, b.cancelled_at
+    FROM batch b {not_indexed} LEFT JOIN model m ON m.id = b.model_id ORDER BY b.id
+"""
+# A number that somebody wrote by hand must not make the sum overflow.
+_SUMS: Final = """
+    WITH slides AS (
+        SELECT batch_id, count(*) AS slides,
+               sum(CASE WHEN fields BETWEEN 0 AND 2147483647 THEN fields ELSE 0 END) AS fields,
+               sum(CASE WHEN cancelled BETWEEN 0 AND 2147483647 THEN cancelled ELSE 0 END) AS cancelled
+        FROM slide {not_indexed} GROUP BY batch_id
+    ), left_out AS (
+        SELECT batch_id, count(*) AS skipped FROM skipped {not_indexed} GROUP BY batch_id
+    )
+    SELECT b.id, coalesce(s.slides, 0), coalesce(s.fields, 0), coalesce(o.skipped, 0), coalesce(s.cancelled, 0)
+    FROM batch b {not_indexed} LEFT JOIN slides s ON s.batch_id = b.id LEFT JOIN left_out o ON o.batch_id = b.id
+"""
+_SLIDES: Final = """
+    SELECT id, batch_id, name, raw_name, complete FROM slide WHERE id > :after ORDER BY id LIMIT :size
+"""
+_EMPTY: Final = """
+    SELECT s.id FROM slide s {not_indexed}
+    WHERE s.batch_id = :batch AND NOT EXISTS (SELECT 1 FROM field f WHERE f.slide_id = s.id)
+      AND NOT EXISTS (SELECT 1 FROM event_slide x WHERE x.slide_id = s.id)
+    ORDER BY s.id
+"""
+_NO_BATCH: Final = """
+    SELECT s.id FROM slide s {not_indexed} WHERE NOT EXISTS (SELECT 1 FROM batch b WHERE b.id = s.batch_id)
+    ORDER BY s.id
+"""
+_OF_CHUNKS: Final = """
+    WITH told AS (
+        SELECT chunk_id, min(batch_id) AS first_batch, max(batch_id) AS last_batch FROM event {not_indexed}
+        WHERE kind IN ('chunk-recorded', 'field-crashed-worker', 'field-failed') AND chunk_id IS NOT NULL
+        GROUP BY chunk_id
+    )
+    SELECT t.chunk_id, CASE WHEN c.id IS NULL THEN 'is gone; there are events of it'
+                            ELSE 'is of another batch than its event says' END
+    FROM told t LEFT JOIN chunk c ON c.id = t.chunk_id
+    WHERE c.id IS NULL OR t.first_batch <> c.batch_id OR t.last_batch <> c.batch_id
+    ORDER BY t.chunk_id
+"""
+# The fields are read once, and summed by chunk and slide: what follows goes by these few.
+_COUNTERS: Final = """
+    WITH pair AS MATERIALIZED (
+        SELECT slide_id, chunk_id, count(*) AS fields,
+               sum(CASE WHEN state = 'waiting' THEN 1 ELSE 0 END) AS waiting,
+               sum(CASE WHEN state = 'screened' THEN 1 ELSE 0 END) AS screened,
+               sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS failed,
+               sum(CASE WHEN state = 'cancelled' THEN 1 ELSE 0 END) AS cancelled,
+               sum(CASE WHEN linked = false THEN 0 ELSE 1 END) AS linked
+        FROM field {not_indexed} GROUP BY slide_id, chunk_id
+    ), of_slide AS MATERIALIZED (
+        SELECT slide_id, sum(fields) AS fields, sum(screened) AS screened, sum(failed) AS failed,
+               sum(cancelled) AS cancelled
+        FROM pair GROUP BY slide_id
+    ), of_chunk AS MATERIALIZED (
+        SELECT chunk_id, sum(fields) AS fields, sum(waiting) AS waiting, sum(screened) AS screened,
+               sum(failed) AS failed, sum(cancelled) AS cancelled, sum(linked) AS linked
+        FROM pair GROUP BY chunk_id
+    ), found AS (
+        SELECT 'slide' AS of_table, s.id AS number, 'counts other fields than it has' AS what
+        FROM slide s {not_indexed} LEFT JOIN of_slide p ON p.slide_id = s.id
+        WHERE coalesce(s.fields, -1) <> coalesce(p.fields, 0) OR coalesce(s.screened, -1) <> coalesce(p.screened, 0)
+           OR coalesce(s.failed, -1) <> coalesce(p.failed, 0) OR coalesce(s.cancelled, -1) <> coalesce(p.cancelled, 0)
+        UNION ALL
+        SELECT 'chunk', c.id, 'counts other fields than it has'
+        FROM chunk c {not_indexed} LEFT JOIN of_chunk p ON p.chunk_id = c.id
+        WHERE coalesce(c.fields, -1) <> coalesce(p.fields, 0) OR coalesce(c.screened, -1) <> coalesce(p.screened, 0)
+           OR coalesce(c.failed, -1) <> coalesce(p.failed, 0) OR coalesce(c.cancelled, -1) <> coalesce(p.cancelled, 0)
+           OR coalesce(c.waiting, -1) <> coalesce(p.waiting, 0) OR coalesce(c.linked, -1) <> coalesce(p.linked, 0)
+        UNION ALL
+        SELECT 'chunk', c.id, 'has no fields, and no event of the ledger tells of it'
+        FROM chunk c {not_indexed} LEFT JOIN of_chunk p ON p.chunk_id = c.id
+        WHERE p.chunk_id IS NULL AND NOT EXISTS (SELECT 1 FROM event e WHERE e.chunk_id = c.id)
+        UNION ALL
+        SELECT DISTINCT 'slide', s.id, 'is of another batch than the chunks of its fields'
+        FROM pair p JOIN chunk c ON c.id = p.chunk_id JOIN slide s ON s.id = p.slide_id WHERE c.batch_id <> s.batch_id
+        UNION ALL
+        SELECT 'slide', p.slide_id, 'is gone; there are fields of it'
+        FROM of_slide p LEFT JOIN slide s ON s.id = p.slide_id WHERE s.id IS NULL
+        UNION ALL
+        SELECT 'chunk', p.chunk_id, 'is gone; there are fields of it'
+        FROM of_chunk p LEFT JOIN chunk c ON c.id = p.chunk_id WHERE c.id IS NULL
+    )
+    SELECT of_table, number, what FROM found ORDER BY of_table, number, what
+"""
+_ODD_FIELDS: Final = r"""
+    SELECT id, path, raw_path, odd FROM (
+        SELECT id, path, raw_path,
+               (state <> 'failed' AND (sha256 IS NOT NULL OR failure_sentence IS NOT NULL))
+               OR (state = 'screened') <> (finding_id IS NOT NULL) OR (state = 'failed') <> (failure IS NOT NULL)
+               OR (state <> 'screened' AND (linked OR duplicate))
+               OR linked NOT IN (true, false) OR duplicate NOT IN (true, false)
+               OR state NOT IN ('waiting', 'screened', 'failed', 'cancelled') AS odd
+        FROM field {not_indexed}
+    ) AS looked_at
+    WHERE odd OR raw_path IS NOT NULL OR path LIKE '%\x%' ESCAPE '!' ORDER BY id
+"""
+"""Fields that have what no field of their state has, and those whose name's bytes are to be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    id: int
+    at: Any
+    actor: Any
+    body: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the events tell of one batch: which began it, closed it (if none reopened it since), and cancelled it.
+
+    `waiting`: the fields that were waiting when it was cancelled, each time.
+    """
+
+    begun: _Event | None = None
+    closed: _Event | None = None
+    cancelled: _Event | None = None
+    waiting: int = 0
+
+
+class _Names:
+    """The digest of a batch's slides, as the event that closes it has it."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, slide_id: int, name: Any) -> None:
+        line = name_line(slide_id, name) if isinstance(name, str) else f"no text: {name!r}"
+        self._digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def compare(conn: Connection, report: Report, lost: Collection[str] = ()) -> None:
+    """Name batches, slides, chunks and fields that are not as the events tell, or count other than what there is.
+
+    `lost`: tables that are not there; what goes by one of them is left out.
+    """
+
+    def there(*tables: str) -> bool:
+        return not set(tables).intersection(lost)
+
+    batches: dict[Any, Mapping[str, Any]] = {}
+    sums: dict[Any, Sequence[Any]] = {}
+    with without_indexes(conn):
+        told = _told(conn, report)
+        if there("batch", "model"):
+            batches = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in _all(conn, _BATCHES)}
+        if there("batch", "slide", "skipped"):
+            sums = {row[0]: row[1:] for row in _all(conn, _SUMS)}
+        if there("batch", "slide"):
+            _name_each(report, (("slide", row[0], "is of a batch that is not there") for row in _all(conn, _NO_BATCH)))
+        if there("chunk"):
+            _name_each(report, (("chunk", number, what) for number, what in _all(conn, _OF_CHUNKS)))
+        if there("chunk", "field", "slide"):
+            _name_each(report, (tuple(row) for row in _all(conn, _COUNTERS)))
+        if there("field"):
+            _name_each(report, (("field", number, what) for number, what in _odd_fields(conn)))
+    names = _compare_slides(conn, report, batches) if there("slide") else None
+    if there("batch", "model"):
+        _name_gone(report, told, batches)
+    for batch, row in batches.items():
+        of_batch = told.get(batch, _Told())
+        _compare_batch(report, batch, row, of_batch)
+        as_told = batch not in sums or _compare_sums(report, batch, row, of_batch, sums[batch])
+        if names is not None:
+            as_told = _compare_names(report, batch, of_batch, names.get(batch, _Names()).digest()) and as_told
+        if not as_told and there("field", "slide"):
+            _name_empty(conn, report, batch)
+
+
+def _name_gone(report: Report, told: Mapping[Any, _Told], batches: Mapping[Any, Any]) -> None:
+    for batch in sorted(told.keys() - batches.keys(), key=str):
+        begun = told[batch].begun
+        what = "is gone; there are events of it" if begun is None else f"is gone; event {begun.id} tells of it"
+        report(Problem(table="batch", row=str(batch), what=what))
+
+
+def _told(conn: Connection, report: Report) -> dict[Any, _Told]:
+    found: dict[Any, _Told] = {}
+    for event_id, batch, kind, at, actor, body in _all(conn, _EVENTS):
+        event = _Event(event_id, at, actor, object_of(body) if isinstance(body, str) else {})
+        of_batch = found.setdefault(batch, _Told())
+        if kind == "batch-created" and of_batch.begun is not None:
+            report(Problem(table="event", row=str(event_id), what=f"begins batch {batch}, as another event does"))
+        elif kind == "batch-created":
+            of_batch.begun = event
+        elif kind == "batch-cancelled":
+            of_batch.cancelled = event
+            waiting = event.body.get("fields")
+            of_batch.waiting += waiting if type(waiting) is int else 0
+        else:
+            of_batch.closed = event if kind == "batch-submitted" else None
+    return found
+
+
+def _compare_batch(report: Report, batch: Any, row: Mapping[str, Any], told: _Told) -> None:
+    """What the batch was submitted with, and when it was begun, closed and cancelled."""
+
+    def say(what: str) -> None:
+        report(Problem(table="batch", row=str(batch), what=what))
+
+    begun = told.begun
+    if begun is None:
+        say("no event of the ledger tells of it")
+    elif begun.actor != row["operator"] or any(begun.body.get(name) != row[name] for name in _TOLD_OF_A_BATCH):
+        say(f"differs from what event {begun.id} tells of it")
+    if not _is_its_text(row["root"], row["raw_root"]):
+        say("has another folder in bytes than in text")
+    for column, event, done in (
+        ("created_at", begun, "begun"),
+        ("registered_at", told.closed, "submitted"),
+        ("cancelled_at", told.cancelled, "cancelled"),
+    ):
+        if event is None and (column == "created_at" or row[column] is None):
+            continue
+        if event is None:
+            say(f"is said to be {done}, and no event of the ledger tells of it")
+        elif not _same_time(row[column], column, event):
+            say(f"is said to be {done} at another time than event {event.id} tells")
+
+
+def _compare_sums(report: Report, batch: Any, row: Mapping[str, Any], told: _Told, sums: Sequence[Any]) -> bool:
+    """Slides, fields and what was left out: as they are counted, there, and told. False where slides differ."""
+    *there, cancelled = sums
+    slides_as_told = True
+    for name, count in zip(_COUNTED, there, strict=True):
+        known = told.closed.body.get(name, count) if told.closed is not None else count
+        if row[name] == count == known:
+            continue
+        slides_as_told = slides_as_told and name != "slides"
+        said = (
+            f"there are {count}" if row[name] != count else f"event {told.closed and told.closed.id} tells of {known}"
+        )
+        report(Problem(table="batch", row=str(batch), what=f"counts {row[name]} {name}, and {said}"))
+    if cancelled != told.waiting:
+        what = f"has {cancelled} cancelled fields, and the events of the ledger tell of {told.waiting}"
+        report(Problem(table="batch", row=str(batch), what=what))
+    return slides_as_told
+
+
+def _compare_names(report: Report, batch: Any, told: _Told, digest: str) -> bool:
+    if told.closed is None or told.closed.body.get("slide_names", digest) == digest:
+        return True
+    what = f"are not those that event {told.closed.id} tells of: one was renamed, put in or taken away"
+    report(Problem(table="slide", row=f"of batch {batch}", what=what))
+    return False
+
+
+def _name_empty(conn: Connection, report: Report, batch: Any) -> None:
+    """Slides that stand for nothing, of a batch that has other slides than told."""
+    with without_indexes(conn):
+        empty = _all(conn, _EMPTY, {"batch": batch})
+    what = "has no fields, no event of the ledger tells of it, and its batch has other slides than told"
+    _name_each(report, (("slide", row[0], what) for row in empty))
+
+
+def _compare_slides(conn: Connection, report: Report, batches: Mapping[Any, Mapping[str, Any]]) -> dict[Any, _Names]:
+    """Look at each slide's name and whether more fields may come; return the digests of their names, by batch."""
+    closed = {
+        batch for batch, row in batches.items() if row["registered_at"] is not None or row["cancelled_at"] is not None
+    }
+    names: dict[Any, _Names] = {}
+    odd: list[tuple[str, Any, str]] = []
+    for rows in _slides(conn):
+        for slide, batch, name, raw, complete in rows:
+            if batch not in names:
+                names[batch] = _Names()
+            names[batch].add(slide, name)
+            if complete != 1 and batch in closed:
+                odd.append(("slide", slide, "waits for more fields, and its batch takes none"))
+            if not _is_its_text(name, raw):
+                odd.append(("slide", slide, "has another name in bytes than in text"))
+    _name_each(report, odd)
+    return names
+
+
+def _slides(conn: Connection) -> Iterator[list[tuple[Any, ...]]]:
+    values = {"after": -(1 << 63), "size": SLIDES_AT_ONCE}
+    while rows := despite_damage(conn, lambda: plain_rows(conn, _SLIDES, values)):
+        yield rows
+        values["after"] = rows[-1][0]
+
+
+def _odd_fields(conn: Connection) -> Iterator[tuple[Any, str]]:
+    for number, path, raw, odd in despite_damage(conn, lambda: plain_rows(conn, _ODD_FIELDS)):
+        if odd:
+            yield number, "has what no field of its state has"
+        if not _is_its_text(path, raw):
+            yield number, "has another path in bytes than in text"
+
+
+def _is_its_text(text: Any, raw: Any) -> bool:
+    """Whether a name's text and bytes are of one name, as `storable` gives them."""
+    if not isinstance(text, str):
+        return False
+    if raw is None and "\\x" not in text:
+        return True
+    try:
+        name = text if raw is None else blob(raw).decode("utf-8", "surrogateescape")
+    except TypeError:
+        return False
+    return storable(name) == (text, None if raw is None else bytes(raw))
+
+
+def _same_time(value: Any, column: str, event: _Event) -> bool:
+    if column in event.body:
+        return bool(instant(value) == event.body[column])
+    moment, told = readable_moment(value), readable_moment(event.at)
+    return moment is not None and told is not None and abs(moment - told) <= NEAR
+
+
+def _name_each(report: Report, found: Iterable[tuple[str, Any, str]]) -> None:
+    """Report rows, of each table and kind the first hundred by name, and how many more there are."""
+    counts: dict[tuple[str, str], int] = {}
+    for table, number, what in found:
+        counts[table, what] = count = counts.get((table, what), 0) + 1
+        if count <= NAMED:
+            report(Problem(table=table, row=str(number), what=what))
+    for (table, what), count in counts.items():
+        if count > NAMED:
+            report(Problem(table=table, row=f"and {count - NAMED:,} more", what=what))
+
+
+def _all(conn: Connection, statement: str, values: Mapping[str, Any] = MappingProxyType({})) -> Sequence[Any]:
+    return despite_damage(conn, lambda: run(conn, statement, values).all())

@@ -1,0 +1,292 @@
+"""Whatever one row or column of the tables that move on is made to be without the triggers, `verify` names it.
+
+But for what docs/ledger.md lists: that list and the one here are held equal, so that neither claims what isn't so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from allq.settings import Settings
+from allq.text import storable
+from db import batches, events, sealing
+from db.database import Database
+from db.records import NewField, NewSlide
+from db.statements import known_moment
+from db.tables import Base
+from db.witness import Witness
+from tests import store
+from tests.integration.test_ledger_tampering import (
+    TABLES,
+    all_rows,
+    as_owner,
+    assert_named,
+    attacks,
+    attempt,
+    delete,
+    insert,
+    keys_of,
+    ledger,
+    same,
+)
+
+__all__ = ["ledger"]
+
+MOVING = ("batch", "slide", "chunk", "field")
+
+MAY_MOVE = {
+    ("slide", "call_due"): "all",
+    ("slide", "complete"): "of a batch that takes fields",
+    ("slide", "name"): "of a batch that takes fields",
+    **{
+        ("chunk", name): "all"
+        for name in (
+            "state",
+            "attempt",
+            "crashes",
+            "owner",
+            "lease_until",
+            "published_at",
+            "started_at",
+            "ended_at",
+        )
+    },
+    ("field", "size"): "all",
+    ("field", "modified_ns"): "all",
+    ("field", "id"): "that wait or were cancelled",
+    ("field", "path"): "that wait or were cancelled",
+}
+"""Which columns may be changed unseen, in which rows."""
+
+
+WHERE: dict[str, Callable[[dict[str, Any], int], bool]] = {
+    "all": lambda row, taking: True,
+    "of a batch that takes fields": lambda row, taking: row["batch_id"] == taking,
+    "that wait or were cancelled": lambda row, taking: row["state"] in {"waiting", "cancelled"},
+}
+"""What the list says of rows: of a row, and the number of the batch that takes fields."""
+
+LEDGER = Path(__file__).parents[2] / "docs" / "ledger.md"
+
+
+def test_what_may_move_unseen_is_what_the_page_on_the_ledger_lists() -> None:
+    _, _, after = LEDGER.read_text("utf-8").partition("| table | columns that move unseen | in rows |\n|---|---|---|\n")
+    listed = {}
+    for line in itertools.takewhile(lambda line: line.startswith("| `"), after.splitlines()):
+        table, columns, where = (cell.strip() for cell in line.strip("|").split("|"))
+        listed |= {(table.strip("`"), column): where for column in re.findall(r"`(\w+)`", columns)}
+    assert listed == MAY_MOVE
+
+
+def test_the_tables_that_move_are_those_that_are_not_append_only() -> None:
+    assert {*TABLES, *MOVING, "skipped"} == set(Base.metadata.tables)
+
+
+@pytest.fixture
+def moving(ledger: Database, settings: Settings) -> tuple[Database, int]:
+    """Beside what was screened and reviewed: fields that wait, are worked on, were cancelled, were tried again in vain;
+    names that are no text; a batch whose submission was cut off. Returns that one's number as well.
+    """
+    odd, path = storable(os.fsdecode(b"C\xff")), storable(os.fsdecode(b"C\xff/1\xff.png"))
+    root = storable(os.fsdecode(b"/old/\xfe"))
+    with ledger.begin() as conn:
+        third = batches.create_batch(conn, root=root[0], raw_root=root[1], model_id=store.MODEL_ID, operator="tester")
+        fields = [NewField(*path, 7, 8), NewField(f"{odd[0]}/2.png", b"C\xff/2.png", 7, 8)]
+        slides = [NewSlide(name=odd[0], raw_name=odd[1], fields=fields), store.new_slide("D", 5)]
+        chunk_ids = batches.register(conn, third, slides, chunk_size=1)
+        batches.skip(conn, third, [("notes.txt", "no image")])
+        batches.finish_registration(conn, third)
+    store.work(ledger, chunk_ids[:1])
+    store.work(ledger, chunk_ids[2:5], store.failed)
+    with ledger.begin() as conn:
+        retried = batches.retry(conn, third, "tester", chunk_size=1).chunk_ids
+    store.work(ledger, retried[:1])
+    store.work(ledger, retried[1:2], store.failed)
+    store.claimed(ledger, retried[2])
+    with ledger.begin() as conn:
+        fourth, chunk_ids = store.submit(conn, [store.new_slide("E", 3), store.new_slide("F", 1)], chunk_size=2)
+    store.work(ledger, chunk_ids[:1])
+    with ledger.begin() as conn:
+        batches.cancel(conn, fourth, "tester")
+        taking, _ = store.submit(conn, [store.new_slide("G", 2)], finish=False, root="/cut/off")
+    sealing.seal(ledger, settings)
+    return ledger, taking
+
+
+def excused(table: str, column: str, row: dict[str, Any], taking: int) -> bool:
+    where = MAY_MOVE.get((table, column))
+    return where is not None and WHERE[where](row, taking)
+
+
+SAID_OF = {
+    "batch": {"slide", "chunk"},
+    "slide": {"batch", "review", "slide_call", "field", "finding"},
+    "chunk": {"field", "finding", "slide"},
+    "field": {"finding", "slide", "chunk"},
+}
+"""Tables in whose name the problem may be put: whoever counts a field, or calls it its own."""
+
+
+@pytest.mark.parametrize("table", MOVING)
+def test_any_change_of_what_moves_is_named_but_for_what_is_listed(
+    moving: tuple[Database, int], settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    database, taking = moving
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        assert check().problems == []
+        before = all_rows(conn, table)
+        for name in (column.name for column in Base.metadata.tables[table].columns):
+            rows = [row for row in before if not excused(table, name, row, taking)]
+            if rows:
+                attacks(conn, check, table, name, before, database.dialect, rows=rows, said_of=SAID_OF[table])()
+
+
+@pytest.mark.parametrize("table", MOVING)
+def test_a_row_of_what_moves_taken_away_put_in_or_given_the_place_of_another_is_named(
+    moving: tuple[Database, int], settings: Settings, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    database, taking = moving
+    (key,) = keys_of(table)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        before = all_rows(conn, table)
+        counters = {
+            column.name for column in Base.metadata.tables[table].columns if str(column.server_default) != "None"
+        }
+        for row in before:
+            with attempt(conn):
+                delete(conn, table, row)
+                assert_named(check(), table, ("deletion", row), SAID_OF[table])
+            for number in (-1, 0, max(one[key] for one in before) + 1, 10**9):
+                with attempt(conn):
+                    insert(conn, table, row | {key: number})
+                    assert_named(check(), table, ("insertion", row, number), SAID_OF[table])
+            with attempt(conn):
+                empty = {name: value for name, value in row.items() if name not in counters} | {key: 10**9}
+                insert(conn, table, empty | ({"state": "done"} if table == "chunk" else {}))
+                assert_named(check(), table, ("insertion of an empty one", row), SAID_OF[table])
+        for first, second in itertools.pairwise(before):
+            both = (first, second)
+            exchanged = {name for name in first if name != key and first[name] != second[name]}
+            if any(
+                all(excused(table, name, row, taking) for name in names for row in both) for names in ({key}, exchanged)
+            ):
+                continue
+            with attempt(conn):
+                delete(conn, table, first)
+                delete(conn, table, second)
+                insert(conn, table, second | {key: first[key]})
+                insert(conn, table, first | {key: second[key]})
+                if not same(conn, table, before):
+                    assert_named(check(), table, ("exchange", first, second), SAID_OF[table])
+
+
+CONSISTENT = {
+    "an empty slide, and counted": (
+        "UPDATE batch SET slides = slides + 1 WHERE id = 3",
+        "INSERT INTO slide (id, batch_id, name, complete) VALUES (900, 3, 'FORGED', true)",
+    ),
+    "an empty slide": ("INSERT INTO slide (id, batch_id, name, complete) VALUES (900, 3, 'FORGED', true)",),
+    "a slide that waits and its chunks moved, and counted": (
+        "UPDATE slide SET batch_id = 3 WHERE name = 'G'",
+        "UPDATE chunk SET batch_id = 3 WHERE batch_id = 5",
+        "UPDATE batch SET slides = 0, fields = 0 WHERE id = 5",
+        "UPDATE batch SET slides = slides + 1, fields = fields + 2 WHERE id = 3",
+    ),
+    "a field that waits called off, and counted": (
+        "UPDATE field SET state = 'cancelled' WHERE path = 'D/004.png'",
+        "UPDATE slide SET cancelled = cancelled + 1 WHERE name = 'D'",
+        "UPDATE chunk SET state = 'cancelled', cancelled = 1, waiting = 0 "
+        "WHERE id = (SELECT chunk_id FROM field WHERE path = 'D/004.png')",
+    ),
+    "a field that waits taken away, and counted": (
+        "DELETE FROM field WHERE path = 'D/004.png'",
+        "UPDATE slide SET fields = fields - 1 WHERE name = 'D'",
+        "DELETE FROM chunk WHERE state = 'pending' AND batch_id = 3 "
+        "AND NOT EXISTS (SELECT 1 FROM field WHERE chunk_id = chunk.id)",
+        "UPDATE batch SET fields = fields - 1 WHERE id = 3",
+    ),
+    "a slide that was never called renamed": ("UPDATE slide SET name = 'Z' WHERE name = 'D'",),
+    "what was left out forgotten": (
+        "DELETE FROM skipped WHERE batch_id = 3",
+        "UPDATE batch SET skipped = 0 WHERE id = 3",
+    ),
+    "cancelled by nobody": ("UPDATE batch SET cancelled_at = created_at WHERE id = 3",),
+    "cancelled at another time": ("UPDATE batch SET cancelled_at = created_at WHERE id = 4",),
+    "submitted at another time": ("UPDATE batch SET registered_at = (SELECT created_at FROM batch WHERE id = 1)",),
+    "begun at another time": (
+        "UPDATE batch SET created_at = (SELECT created_at FROM batch WHERE id = 1) WHERE id = 3",
+    ),
+    "closed by nobody": ("UPDATE batch SET registered_at = created_at WHERE id = 5",),
+}
+EMPTY = "has no fields, no event of the ledger tells of it, and its batch has other slides than told"
+OTHER = "slide of batch 3: are not those that event {submitted} tells of: one was renamed, put in or taken away"
+NAMED = {
+    "an empty slide, and counted": f"slide 900: {EMPTY}",
+    "an empty slide": f"slide 900: {EMPTY}",
+    "a slide that waits and its chunks moved, and counted": OTHER,
+    "a field that waits called off, and counted": "batch 3: has 1 cancelled fields, and the events of the ledger tell "
+    "of 0",
+    "a field that waits taken away, and counted": "batch 3: counts 6 fields, and event {submitted} tells of 7",
+    "a slide that was never called renamed": OTHER,
+    "what was left out forgotten": "batch 3: counts 0 skipped, and event {submitted} tells of 1",
+    "cancelled by nobody": "batch 3: is said to be cancelled, and no event of the ledger tells of it",
+    "cancelled at another time": "batch 4: is said to be cancelled at another time than event {cancelled} tells",
+    "submitted at another time": "batch 3: is said to be submitted at another time than event {submitted} tells",
+    "begun at another time": "batch 3: is said to be begun at another time than event {created} tells",
+    "closed by nobody": "batch 5: is said to be submitted, and no event of the ledger tells of it",
+}
+
+
+@pytest.mark.parametrize("attack", CONSISTENT)
+def test_a_change_whose_counters_were_changed_with_it_is_named(
+    moving: tuple[Database, int], settings: Settings, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    database, _ = moving
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        told = {
+            f"{kind.removeprefix('batch-')} {batch}": number
+            for number, batch, kind in conn.exec_driver_sql("SELECT id, batch_id, kind FROM event ORDER BY id")
+        }
+        for statement in CONSISTENT[attack]:
+            assert conn.exec_driver_sql(statement).rowcount
+        named = NAMED[attack].format(
+            created=told["created 3"], submitted=told["submitted 3"], cancelled=told["cancelled 4"]
+        )
+        assert named in [str(problem) for problem in check().problems]
+
+
+def test_events_from_before_times_and_names_were_in_them_hold_times_to_the_hour(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = events.append
+    since = {"created_at", "registered_at", "cancelled_at", "slide_names"}
+
+    def as_before(conn: Connection, kind: str, body: Mapping[str, Any], **about: Any) -> int:
+        return append(conn, kind, {name: value for name, value in body.items() if name not in since}, **about)
+
+    monkeypatch.setattr(events, "append", as_before)
+    with database.begin() as conn:
+        batch, _ = store.submit(conn, [store.new_slide("A", 2)])
+        batches.cancel(conn, batch, "tester")
+    sealing.seal(database, settings)
+    witness = Witness(settings.checkpoint_file)
+    with as_owner(database, witness, monkeypatch) as (conn, check):
+        assert check().problems == []
+        for column in ("created_at", "registered_at", "cancelled_at"):
+            (at,) = conn.exec_driver_sql(f"SELECT {column} FROM batch").one()
+            for minutes, named in ((-50, False), (50, False), (-70, True), (70, True)):
+                with attempt(conn):
+                    later = known_moment(at) + timedelta(minutes=minutes)
+                    text_of_it = f"{later:%Y-%m-%d %H:%M:%S}.000"
+                    value = text_of_it if database.dialect == "sqlite" else later
+                    conn.execute(text(f"UPDATE batch SET {column} = :value"), {"value": value})
+                    assert bool(check().problems) == named, (column, minutes)
