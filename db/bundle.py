@@ -23,7 +23,7 @@ from db import checkpoints, findings, lines
 from db.checkpoints import Checkpoint
 from db.damaged import despite_damage
 from db.lines import canonical, event_text
-from db.merkle import Levels
+from db.merkle import SIZE, Levels
 from db.rows_told import KEYS
 from db.sealing import event_columns
 from db.statements import run
@@ -84,7 +84,7 @@ def export(
     if found is None:
         raise LedgerError("Nothing is sealed yet. Run `allq audit seal`, then export.")
     newest, _ = found
-    hashes = [bytes(row[0]) for row in run(conn, "SELECT hash FROM leaf WHERE seq >= 0 ORDER BY seq")][: newest.size]
+    hashes = despite_damage(conn, partial(_hashes, conn, newest.size))
     tree = Levels(hashes)
     if len(hashes) != newest.size or tree.root != newest.root:
         raise LedgerError(f"The leaves do not give the root of checkpoint {newest.number}. Run `allq audit verify`.")
@@ -115,6 +115,17 @@ def export(
     finally:
         unfinished.unlink(missing_ok=True)
     return Exported(path=path, events=len(told), rows=rows, checkpoint=newest)
+
+
+def _hashes(conn: Connection, size: int) -> list[bytes]:
+    """The leaves' hashes. LedgerError names the first that is none."""
+    statement = "SELECT seq, hash FROM leaf WHERE seq >= 0 AND seq < :size ORDER BY seq"
+    found = []
+    for seq, value in run(conn, statement, {"size": size}):
+        if not isinstance(value, bytes | memoryview) or len(value) != SIZE:
+            raise LedgerError(f"Leaf {seq} holds what is no hash. Run `allq audit verify`.")
+        found.append(bytes(value))
+    return found
 
 
 def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -> Iterator[tuple[int, Any]]:

@@ -24,6 +24,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from allq.errors import LedgerError
+from db.damaged import despite_damage
 from db.keys import SigningKey, verifies
 from db.lines import blob, instant
 from db.statements import run
@@ -161,27 +163,45 @@ _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM checkpoint"
 
 
 def last(conn: Connection) -> tuple[Checkpoint, bytes] | None:
-    """The newest checkpoint with its frontier; None before the first."""
-    row = run(conn, f"{_SELECT} ORDER BY number DESC LIMIT 1").one_or_none()
-    return None if row is None else of_row(row)
+    """The newest checkpoint with its frontier; None before the first. LedgerError as `_read` says."""
+    return next(iter(_read(conn, "ORDER BY number DESC LIMIT 1")), None)
 
 
 def by_number(conn: Connection, number: int) -> tuple[Checkpoint, bytes] | None:
-    """A checkpoint with its frontier; None when there is none of that number."""
-    row = run(conn, f"{_SELECT} WHERE number = :number", {"number": number}).one_or_none()
-    return None if row is None else of_row(row)
+    """A checkpoint with its frontier; None when there is none of that number. LedgerError as `_read` says."""
+    return next(iter(_read(conn, "WHERE number = :number", number=number)), None)
 
 
 def after(conn: Connection, number: int, *, page: int = 1_000) -> Iterator[tuple[Checkpoint, bytes]]:
-    """The checkpoints after that number with their frontiers, in their order, a page in memory."""
+    """The checkpoints after that number with their frontiers, in their order, a page in memory.
+
+    LedgerError as `_read` says.
+    """
     while True:
-        values = {"number": number, "page": page}
-        rows = run(conn, f"{_SELECT} WHERE number > :number ORDER BY number LIMIT :page", values).all()
-        for row in rows:
-            yield of_row(row)
-        if len(rows) < page:
+        found = _read(conn, "WHERE number > :number ORDER BY number LIMIT :page", number=number, page=page)
+        yield from found
+        if len(found) < page:
             return
-        number = rows[-1][0]
+        number = found[-1][0].number
+
+
+def giving_up(conn: Connection, number: int) -> list[Checkpoint]:
+    """Those after that number which give up others, lost with a restored backup. LedgerError as `_read` says."""
+    found = _read(conn, "WHERE number > :number AND given_up IS NOT NULL ORDER BY number", number=number)
+    return [checkpoint for checkpoint, _ in found]
+
+
+def _read(conn: Connection, which: str, **values: Any) -> list[tuple[Checkpoint, bytes]]:
+    """Checkpoints with their frontiers. LedgerError names the first that holds what allq never writes."""
+    found = []
+    for row in despite_damage(conn, lambda: run(conn, f"{_SELECT} {which}", values).all()):
+        try:
+            found.append(of_row(row))
+        except (TypeError, ValueError) as error:
+            raise LedgerError(
+                f"Checkpoint {row[0]} holds what allq never writes ({error}). Run `allq audit verify`."
+            ) from None
+    return found
 
 
 def of_row(row: Any) -> tuple[Checkpoint, bytes]:

@@ -224,7 +224,7 @@ def _seal_some(
         witness.agrees(conn, witness.Witness(settings.checkpoint_file))
     found = checkpoints.last(conn)
     before = found[0] if found else None
-    tree = Frontier.from_bytes(found[0].size, found[1]) if found else Frontier()
+    tree = _tree(*found) if found else Frontier()
     settled, rows = _unsealed_rows(conn, before.settled if before else 0)
     if not rows:
         return []
@@ -253,6 +253,17 @@ def _seal_some(
     )
     _write(conn, checkpoint, bytes(tree), now)
     return rows
+
+
+def _tree(checkpoint: Checkpoint, frontier: bytes) -> Frontier:
+    """The tree that the checkpoint has signed. LedgerError when its frontier is not that of so many leaves."""
+    try:
+        return Frontier.from_bytes(checkpoint.size, frontier)
+    except ValueError:
+        raise LedgerError(
+            f"The tree can't go on from checkpoint {checkpoint.number}: its size or its frontier was changed. Run "
+            "`allq audit verify`."
+        ) from None
 
 
 def _unsealed_rows(conn: Connection, settled: int) -> tuple[int, list[Any]]:

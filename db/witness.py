@@ -28,7 +28,6 @@ from db import checkpoints
 from db.checkpoints import Checkpoint
 from db.keys import sync_folder
 from db.lines import canonical
-from db.statements import run
 
 log = logger(__name__)
 
@@ -175,12 +174,8 @@ def agrees(conn: Connection, witness: Witness) -> None:
 
 def _given_up(conn: Connection, seen: Checkpoint) -> bool:
     """True when a later checkpoint says, signed, that this one was lost with a restored backup."""
-    numbers = run(
-        conn,
-        "SELECT number, given_up FROM checkpoint WHERE number > :seen AND given_up IS NOT NULL",
-        {"seen": seen.number},
-    )
-    return any(int(given_up.split(" ")[0]) >= seen.number for _, given_up in numbers)
+    later = [one.given_up or "0" for one in checkpoints.giving_up(conn, seen.number)]
+    return any(int(given_up.split(" ")[0]) >= seen.number for given_up in later)
 
 
 def catch_up(conn: Connection, settings: Settings) -> int:

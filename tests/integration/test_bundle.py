@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pytest
 
 from allq.errors import LedgerError
 from allq.settings import Settings
-from db import bundle, events, sealing
+from db import bundle, checkpoints, events, sealing
 from db.database import Database
 from tests import store
-from tests.integration.test_ledger import changed, screen, verify_bundle
+from tests.integration.test_ledger import changed, screen, verify, verify_bundle
 from tests.integration.test_provenance import by_hand
 
 NONSENSE = {
@@ -67,6 +68,48 @@ def test_what_is_no_text_is_told_in_a_sentence_and_other_slides_can_be_exported(
         assert verify_bundle(tmp_path / "b.zip").returncode == 0
 
 
+CHECKPOINT_COLUMNS = [one for one in checkpoints.COLUMNS if one != "number"]
+
+
+@pytest.mark.parametrize("column", [f"checkpoint.{one}" for one in CHECKPOINT_COLUMNS] + ["leaf.hash"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_a_leaf_or_a_checkpoint_never_holds_is_told_with_its_number(
+    database: Database, settings: Settings, tmp_path: Path, column: str
+) -> None:
+    """SQLite keeps any value in any column."""
+    screen(database, "A")
+    sealing.seal(database, settings)
+    screen(database, "B")
+    table, name = column.split(".")
+    row = "seq = 2" if table == "leaf" else "number = 1"
+    for value in ("'x'", "CAST(X'ff' AS TEXT)", "X'ff'", "7", "1 << 60"):
+        by_hand(database, f"UPDATE {table} SET {name} = {value} WHERE {row}")
+        with database.read() as conn:
+            try:
+                bundle.export(conn, tmp_path / "all.zip")
+            except LedgerError as error:
+                assert re.search(rf"(?i)\b{table} {row[-1]}\b.*Run `allq audit verify`", str(error)), error
+            else:  # it is what there might be, and the script says where that is signed
+                assert verify_bundle(tmp_path / "all.zip").returncode == (name != "frontier")
+        found = verify(database, settings)
+        assert any(str(one).startswith(f"{table} {row[-1]}: ") for one in found.problems), found.problems
+        if table == "checkpoint":
+            with pytest.raises(LedgerError, match=r"[Cc]heckpoint 1\b"):
+                sealing.seal(database, settings)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_gives_up_no_checkpoint_is_told_with_its_number(database: Database, settings: Settings) -> None:
+    for name in "ABC":
+        screen(database, name)
+        sealing.seal(database, settings)
+    screen(database, "D")
+    remove = ("DELETE FROM checkpoint WHERE number = 3", "DELETE FROM leaf WHERE seq > 11")
+    by_hand(database, *remove, "UPDATE checkpoint SET number = 9, given_up = X'ff' WHERE number = 2")
+    with pytest.raises(LedgerError, match="Checkpoint 9 holds"):
+        sealing.seal(database, settings)
+
+
 def test_lines_drawn_together_are_refused(database: Database, settings: Settings, tmp_path: Path) -> None:
     """Their digest is the same, but they would be counted as one row."""
     screen(database, "A")
@@ -90,13 +133,13 @@ def test_all_that_does_not_fit_in_a_bundle_is_said(database: Database, settings:
     with database.read() as conn:
         bundle.export(conn, path)
     with zipfile.ZipFile(path) as whole:
-        checkpoints, told = (whole.read(f"{name}.jsonl").splitlines(True) for name in ("checkpoints", "events"))
+        sealed, told = (whole.read(f"{name}.jsonl").splitlines(True) for name in ("checkpoints", "events"))
     path = changed(path, "rows.jsonl", b"smudged", b"bright!").rename(tmp_path / "rows.zip")
     path = changed(path, "events.jsonl", told[1], b"{}\n").rename(tmp_path / "events.zip")
     path = changed(path, "events.jsonl", b"slide-looked-at", b"slide-locked-at").rename(tmp_path / "more.zip")
     path = changed(path, "checkpoints.jsonl", b"number 1", b"number 7")
     kept = tmp_path / "kept.jsonl"
-    kept.write_bytes(checkpoints[0])
+    kept.write_bytes(sealed[0])
     done = verify_bundle(path, "--origin", "allq-ledger-0", "--checkpoint", str(kept), "--complete")
     assert (done.returncode, done.stdout) == (1, "")
     *said, last = done.stderr.splitlines()
