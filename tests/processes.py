@@ -49,6 +49,9 @@ _PRELOADED: Final = [
 ]
 
 
+_LONGEST_DEATH: Final = 30.0
+"""Seconds that a killed process may take to be gone, on a busy machine."""
+
 _PAUSE: Final = 1.0
 """Seconds: long enough for the lease of a test's laboratory to be renewed meanwhile."""
 
@@ -168,11 +171,15 @@ class Runner:
         return self.family()[1:]
 
     def kill(self) -> None:
-        """`kill -9` of all of it."""
-        if self.process.pid is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.join(10)
+        """`kill -9` of all of it. Raises TimeoutError when it lives on all the same."""
+        assert self.process.pid is not None
+        if self.alive():
+            self.process.kill()  # before its group: one that has just begun has not made it, and now never will
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join(_LONGEST_DEATH)
+        if self.alive():
+            raise TimeoutError(f"process {self.process.pid} lives {_LONGEST_DEATH:.0f} s after it was killed")
 
     def stop(self, seconds: float = 30) -> None:
         """SIGTERM; SIGKILL when that does not help."""
