@@ -36,7 +36,8 @@ Progress = Callable[[int, int, int], None]
 """Called with the slides, fields and skipped files found so far."""
 
 _SLICE_FIELDS: Final = 5_000
-"""Fields registered in one transaction: few enough that workers on SQLite hardly wait, many enough to be fast."""
+"""Fields registered in one transaction, about: few enough that workers on SQLite hardly wait and that little is begun
+anew after an interruption, many enough to be fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,8 @@ class Delivery:
 
 @dataclass(slots=True)
 class _Tally:
+    slide: str | None = None
+    """the one counted last: its parts follow each other"""
     slides: int = 0
     fields: int = 0
     skipped: int = 0
@@ -107,8 +110,9 @@ def submit(
 ) -> Submission:
     """Register every image below `path` as a batch and publish its chunks.
 
-    Work becomes claimable slice by slice while the folder is still being walked. A submission that was cut short is
-    completed: slides that its batch has already are left as they are. With `resume`, the newest batch of the same
+    Work becomes claimable slice by slice while the folder is still being walked; a slide is called when all of it is
+    registered and has ended. A submission that was cut short is completed: what its batch has already is left as it
+    is. With `resume`, the newest batch of the same
     folder and model that has not ended goes on, and files that came in meanwhile are added to it.
 
     Raises SubmissionError when the folder can't be used or holds no image, or when a batch to be taken up was submitted
@@ -120,7 +124,7 @@ def submit(
     with _only_one(settings, root):
         batch = _to_take_up(database, root, raw_root, options, resume=resume)
         taken_up = batch is not None
-        folders = walk(real, roots)
+        folders = walk(real, roots, at_once=_SLICE_FIELDS)
         known: Collection[str] = ()
         noted: Collection[str] = ()
         if batch is None:
@@ -186,6 +190,7 @@ def _only_new(folder: FoundFolder, known: Collection[str], noted: Collection[str
         name=folder.name,
         files=[file for file in folder.files if file.path not in known],
         skipped=[(path, reason) for path, reason in folder.skipped if storable(path)[0] not in noted],
+        complete=folder.complete,
     )
 
 
@@ -284,7 +289,7 @@ def _with_an_image(folders: Iterator[FoundFolder], path: Path) -> Iterator[Found
 
 
 def _slices(folders: Iterable[FoundFolder]) -> Iterator[list[FoundFolder]]:
-    """Group folders into slices of about `_SLICE_FIELDS` files. A folder, being a slide, is never cut."""
+    """Group folders, and parts of those with very many files, into slices of about `_SLICE_FIELDS` files."""
     piece: list[FoundFolder] = []
     size = 0
     for folder in folders:
@@ -316,7 +321,7 @@ def _register(
         fields = [_new_field(file) for file in folder.files]
         if fields:
             name, raw_name = storable(folder.name)
-            slides.append(NewSlide(name=name, raw_name=raw_name, fields=fields))
+            slides.append(NewSlide(name=name, raw_name=raw_name, fields=fields, complete=folder.complete))
     if slides:
         batches.register(connection, batch, slides, chunk_size=settings.chunk_size, last=last)
     skipped = [(storable(path)[0], reason) for folder in piece for path, reason in folder.skipped]
@@ -330,7 +335,10 @@ def _new_field(file: FoundFile) -> NewField:
 
 
 def _count(tally: _Tally, piece: Sequence[FoundFolder]) -> None:
-    tally.slides += sum(1 for folder in piece if folder.files)
+    for folder in piece:
+        if folder.files and folder.name != tally.slide:
+            tally.slide = folder.name
+            tally.slides += 1
     tally.fields += sum(len(folder.files) for folder in piece)
     tally.skipped += sum(len(folder.skipped) for folder in piece)
     tally.bytes += sum(file.size for folder in piece for file in folder.files)

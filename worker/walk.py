@@ -6,7 +6,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,16 +40,18 @@ class FoundFolder:
     """One folder with everything in it: its images in natural order, and what was left out, each with a reason.
 
     `name` is the path relative to the submitted folder, or the submitted folder's own name for images directly in it.
+    After one that is not `complete` comes another part of the same folder.
     """
 
     name: str
     files: list[FoundFile] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    complete: bool = True
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which `field-2` comes before `field-10`."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in _DIGITS.split(name) if part]
+def natural(name: str) -> tuple[int | str, ...]:
+    """Sort key under which `field-2` comes before `field-10`: text and numbers in turn, the first a text, if empty."""
+    return tuple(int(part) if part.isdecimal() else part.casefold() for part in _DIGITS.split(name))
 
 
 def check_folder(path: Path, roots: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
@@ -80,8 +84,10 @@ def check_folder(path: Path, roots: Sequence[Path]) -> tuple[Path, tuple[Path, .
     return real, tuple(roots) or (real,)
 
 
-def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
+def walk(root: Path, roots: Sequence[Path], *, at_once: int = sys.maxsize) -> Iterator[FoundFolder]:
     """Yield each folder below `root` (real path), depth first in natural order, with its images and what was left out.
+
+    One with more than `at_once` of either, as a flat archive has, comes in parts, each as soon as it is looked through.
 
     Nothing is decoded: a file is an image when its first bytes say so, whatever its name, or when its name does. A
     picture that was lost on its way from the camera must not be passed over: as a field it ends as failed. Links are
@@ -92,22 +98,23 @@ def walk(root: Path, roots: Sequence[Path]) -> Iterator[FoundFolder]:
     pending = [""]
     while pending:
         relative = pending.pop()
-        folder = FoundFolder(name=relative or root.name or "/")
+        name = relative or root.name or "/"
         absolute = root / relative
         subfolders: list[str] = []
         try:
             with _opened(absolute, _FOLDER) as descriptor:
                 status = os.fstat(descriptor)
                 if not within(real_path(descriptor), roots):
-                    folder.skipped.append((relative, _LINK_OUT))
+                    yield FoundFolder(name, skipped=[(relative, _LINK_OUT)])
                 elif (status.st_dev, status.st_ino) in visited:
-                    folder.skipped.append((relative, "the folder was already visited through another path"))
+                    reason = "the folder was already visited through another path"
+                    yield FoundFolder(name, skipped=[(relative, reason)])
                 else:
                     visited.add((status.st_dev, status.st_ino))
-                    subfolders = _list(folder, descriptor, absolute, relative, roots)
+                    outcomes = _list(descriptor, absolute, relative, roots)
+                    yield from _parts(name, outcomes, subfolders, at_once)
         except OSError as error:
-            folder.skipped.append((relative, f"the folder can't be read: {error.strerror}"))
-        yield folder
+            yield FoundFolder(name, skipped=[(relative, f"the folder can't be read: {error.strerror}")])
         pending.extend(reversed(subfolders))
 
 
@@ -120,21 +127,38 @@ def _opened(path: Path | str, flags: int, folder: int | None = None) -> Iterator
         os.close(descriptor)
 
 
-def _list(folder: FoundFolder, descriptor: int, absolute: Path, relative: str, roots: Sequence[Path]) -> list[str]:
-    """Add what lies in an open folder to `folder`; return the folders in it."""
-    with os.scandir(descriptor) as listing:
-        entries = sorted(listing, key=lambda entry: natural(entry.name))
-    subfolders = []
-    for entry in entries:
-        path = f"{relative}/{entry.name}" if relative else entry.name
-        outcome = _look(entry, descriptor, absolute, path, roots)
-        if isinstance(outcome, FoundFile):
-            folder.files.append(outcome)
-        elif outcome is None:
+def _parts(
+    name: str, outcomes: Iterable[tuple[str, FoundFile | str | None]], subfolders: list[str], at_once: int
+) -> Iterator[FoundFolder]:
+    """Gather what `_list` yields, at most `at_once` images a part, and add the folders in it to `subfolders`."""
+    files: list[FoundFile] = []
+    skipped: list[tuple[str, str]] = []
+    for path, outcome in outcomes:
+        if outcome is None:
             subfolders.append(path)
+        elif isinstance(outcome, FoundFile):
+            if len(files) == at_once:  # only now is it certain that another part with images comes
+                yield FoundFolder(name, files, skipped, complete=False)
+                files, skipped = [], []
+            files.append(outcome)
         else:
-            folder.skipped.append((path, outcome))
-    return subfolders
+            if len(skipped) == at_once:
+                yield FoundFolder(name, skipped=skipped, complete=False)
+                skipped = []
+            skipped.append((path, outcome))
+    yield FoundFolder(name, files, skipped)
+
+
+def _list(
+    descriptor: int, absolute: Path, relative: str, roots: Sequence[Path]
+) -> Iterator[tuple[str, FoundFile | str | None]]:
+    """The path of each entry of an open folder, in natural order, with what `_look` says of it."""
+    with os.scandir(descriptor) as listing:
+        entries = deque(sorted(listing, key=lambda entry: natural(entry.name)))
+    while entries:
+        entry = entries.popleft()  # an entry keeps what was asked of it: of very many files, half a kilobyte each
+        path = f"{relative}/{entry.name}" if relative else entry.name
+        yield path, _look(entry, descriptor, absolute, path, roots)
 
 
 def _look(

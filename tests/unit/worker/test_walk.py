@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from allq.errors import SubmissionError
+from worker import walk as walking
 from worker.walk import check_folder, natural, walk
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00" + bytes(32)
@@ -190,6 +191,35 @@ def test_an_unreadable_folder_is_named_and_the_rest_goes_on(tmp_path, monkeypatc
 
 def test_fields_are_in_natural_order():
     assert sorted(["f10", "f2", "F1", "f2b"], key=natural) == ["F1", "f2", "f2b", "f10"]
+    assert sorted(["a", "1a", "10", "a1b", ".a", "2", "a1"], key=natural) == ["1a", "2", "10", ".a", "a", "a1", "a1b"]
+
+
+def test_a_folder_with_very_many_files_comes_in_parts_each_before_the_next_is_looked_at(tmp_path, monkeypatch):
+    for name in ("1.jpg", "2.jpg", "3.jpg", "4.jpg", "S-1/a.jpg"):
+        image(tmp_path / name)
+    for name in ("0.txt", "5.txt", "6.txt", "7.txt"):
+        (tmp_path / name).write_text("no image")
+    looked = []
+
+    def watched(entry, *where):
+        looked.append(entry.name)
+        return look(entry, *where)
+
+    look = walking._look
+    monkeypatch.setattr(walking, "_look", watched)
+    parts = walk(tmp_path, (tmp_path,), at_once=2)
+    first = next(parts)
+    assert looked == ["0.txt", "1.jpg", "2.jpg", "3.jpg"]
+    seen = [
+        ([file.path for file in part.files], [path for path, _ in part.skipped], part.complete)
+        for part in (first, *parts)
+    ]
+    assert seen == [
+        (["1.jpg", "2.jpg"], ["0.txt"], False),
+        ([], ["5.txt", "6.txt"], False),
+        (["3.jpg", "4.jpg"], ["7.txt"], True),
+        (["S-1/a.jpg"], [], True),
+    ]
 
 
 @pytest.mark.parametrize(
