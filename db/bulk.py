@@ -56,14 +56,27 @@ def insert_missing(
 
 
 def allocate(conn: Connection, table: str, count: int) -> list[int]:
-    """Identity keys for `count` rows to come. On SQLite the caller holds the write lock until they are there."""
+    """Identity keys for `count` rows to come. On SQLite the caller holds the write lock until they are there.
+
+    On PostgreSQL keys of rows that somebody has put in ahead of the sequence are passed over.
+    """
     if count == 0:
         return []
     if on_sqlite(conn):
         last = run(conn, f"SELECT coalesce(max(id), 0) FROM {table}").scalar_one()
         return list(range(last + 1, last + 1 + count))
-    sequence = f"SELECT nextval(pg_get_serial_sequence('{table}', 'id')) FROM generate_series(1, :count)"
-    return sorted(run(conn, sequence, {"count": count}).scalars())
+    statement = f"""
+        WITH drawn AS MATERIALIZED (
+            SELECT nextval(pg_get_serial_sequence('{table}', 'id')) AS id FROM generate_series(1, :count)
+        )
+        SELECT id FROM drawn WHERE NOT EXISTS (SELECT 1 FROM {table} t WHERE t.id = drawn.id)
+    """
+    found: list[int] = []
+    more = count
+    while len(found) < count:  # doubled, so that however many were put in ahead are soon passed
+        found += run(conn, statement, {"count": more}).scalars()
+        more *= 2
+    return sorted(found)[:count]
 
 
 def _by_column(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, str]:

@@ -277,6 +277,27 @@ def test_a_slide_with_fields_cancelled_and_none_screened_is_not_called_whenever_
     assert (slide.call, slide.failed, slide.cancelled) == (None, 2, 2)
 
 
+def test_rows_put_in_ahead_of_their_numbers_keep_nobody_from_submitting_and_trying_again(database):
+    """A worker's login may: it writes slides and chunks many at a time, with numbers that were drawn beforehand."""
+    with database.begin() as conn:
+        batch, (chunk_id,) = store.submit(conn, [store.new_slide("A", 2)])
+        for n in (1, 2, 3, 5):
+            slide = f"id + {n}, batch_id, 'ahead{n}', true, 0"
+            conn.exec_driver_sql(
+                f"INSERT INTO slide (id, batch_id, name, complete, fields) SELECT {slide} FROM slide WHERE name = 'A'"
+            )
+            chunk = f"{chunk_id + n}, {batch}, 'done', 0, 0"
+            conn.exec_driver_sql(f"INSERT INTO chunk (id, batch_id, state, fields, waiting) VALUES ({chunk})")
+    with database.begin() as conn:
+        other, (chunk,) = store.submit(conn, [store.new_slide("A", 2), store.new_slide("B", 2)])
+    store.work(database, [chunk], store.failed)
+    with database.begin() as conn:
+        (again,) = batches.retry(conn, other, "tester", chunk_size=4).chunk_ids
+    store.work(database, [again])
+    with database.read() as conn:
+        assert [found.screened for found in reads.slide_results(conn, other)] == [2, 2]
+
+
 def test_retry_takes_only_failed_fields_and_calls_the_slide_anew(database):
     with database.begin() as conn:
         batch, chunk_ids = store.submit(conn, [store.new_slide("A", 8), store.new_slide("B", 2)], chunk_size=5)
