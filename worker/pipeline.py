@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from allq import faults
 from allq.errors import FailureCode, FieldError, WorkerClosing
@@ -62,6 +62,29 @@ _Later = tuple[ClaimedField, bytes | None]
 
 Lookup = Callable[[Collection[bytes]], Collection[bytes]]
 
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads that may be let go of while somebody has work for them."""
+
+    def __init__(self, threads: int, name: str, closing: Event) -> None:
+        """`closing` is set before `shutdown` is called."""
+        super().__init__(threads, thread_name_prefix=name)
+        self._closing = closing
+
+    def submit(
+        self, task: Callable[_Given, _Made], /, *arguments: _Given.args, **named: _Given.kwargs
+    ) -> Future[_Made]:
+        """Have the task done by a thread. Raises WorkerClosing when they are being let go of."""
+        try:
+            return super().submit(task, *arguments, **named)
+        except RuntimeError:
+            if self._closing.is_set():
+                raise _closing() from None
+            raise
+
 
 @dataclass(frozen=True, slots=True)
 class Threads:
@@ -71,21 +94,22 @@ class Threads:
     costs a process 5 to 10 % (docs/benchmarks.md), while a second reader hides the latency of a network's files.
     """
 
-    readers: ThreadPoolExecutor
-    preparers: ThreadPoolExecutor
+    readers: Pool
+    preparers: Pool
     closing: Event
 
     @classmethod
     def start(cls, settings: Settings) -> Threads:
         """As many as the settings say; a thread begins when it first has something to do."""
+        closing = Event()
         return cls(
-            readers=ThreadPoolExecutor(settings.readers, thread_name_prefix="reader"),
-            preparers=ThreadPoolExecutor(_preparers(settings), thread_name_prefix="preparer"),
-            closing=Event(),
+            readers=Pool(settings.readers, "reader", closing),
+            preparers=Pool(_preparers(settings), "preparer", closing),
+            closing=closing,
         )
 
     def close(self) -> None:
-        """Let them end what they are at; what waits its turn ends with WorkerClosing."""
+        """Let them end what they are at; what waits its turn, or comes later, ends with WorkerClosing."""
         self.closing.set()
         # Not by cancelling what waits: `wait` would never see it, nor a share's fields that their share was dropped.
         for pool in (self.readers, self.preparers):
@@ -94,7 +118,11 @@ class Threads:
     def require_open(self) -> None:
         """Raise WorkerClosing when they are being closed."""
         if self.closing.is_set():
-            raise WorkerClosing("This process of the worker ends: its chunk is given back and screened by another.")
+            raise _closing()
+
+
+def _closing() -> WorkerClosing:
+    return WorkerClosing("This process of the worker ends: its chunk is given back and screened by another.")
 
 
 class Pipeline:
@@ -218,6 +246,7 @@ class Pipeline:
     def _begin(self, loaded: Sequence[_Loaded]) -> list[Future[PreparedField]]:
         """Begin to make the pixels of a group ready: together on a card, else each thread its share, one by one."""
         if self._classifier.batches is not None:
+            self._threads.require_open()
             files = [entry.data for entry in loaded]
             return self._classifier.batches.submit(files, max_pixels=self._settings.max_pixels)
         futures: list[Future[PreparedField]] = [Future() for _ in loaded]

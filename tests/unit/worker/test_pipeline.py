@@ -273,6 +273,30 @@ class Together:
         return future
 
 
+@pytest.mark.parametrize("card", [False, True])
+@pytest.mark.parametrize("when", ["before the chunk", "between reading and preparing"])
+def test_a_chunk_that_comes_to_threads_that_were_let_go_of_is_told_so(settings, tmp_path, when, card):
+    picture(tmp_path / "a.png", 1)
+    classifier = Counting()
+    if card:
+        classifier.batches = Together(classifier.prepare)
+    threads = Threads.start(settings)
+    if when == "before the chunk":
+        threads.close()
+    pipeline = Pipeline(classifier, settings, threads)
+    with pytest.raises(WorkerClosing):
+        list(pipeline.screen(claim_of(tmp_path, ["a.png"]), known=lambda _: threads.close() or (), checkpoint=int))
+
+
+def test_a_machine_that_gives_no_more_threads_is_not_taken_for_a_worker_that_ends(settings, tmp_path, monkeypatch):
+    def refused(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        screen(settings, Threads.start(settings), claim_of(tmp_path, ["a.png"]))
+
+
 def test_on_a_card_groups_are_prepared_together_and_ahead_of_the_network(tmp_path, threads):
     classifier = Counting()
     classifier.batches = Together(classifier.prepare)
