@@ -163,6 +163,26 @@ def row(figure: Figure) -> list[str]:
     return [bar.what, figure.database or "", bar.shown(figure.value), bar.asked(figure.database), verdict]
 
 
+def behind(each: Mapping[str, Any]) -> str:
+    """What stands behind a figure of the record: its name, the single passes, what was noted."""
+    bar = BARS[each["bar"]]
+    database = f", {each['database']}" if each["database"] else ""
+    values = ", ".join(bar.shown(value) for value in each["values"][:5])
+    note = f"; {each['note']}" if each["note"] else ""
+    return f"`{each['bar']}`{database}: {values or bar.shown(each['value'])}{note}"
+
+
+def doubts(scale: Scale, busy: float) -> list[str]:
+    """Why figures are not to be taken for those of the whole run on a quiet machine; nothing where they may be.
+
+    `busy`: the largest share of the processors that others were seen to keep busy.
+    """
+    found = ["not at full scale"] if scale != Scale() else []
+    if busy > QUIET:
+        found.append(f"while other work kept {busy:.0%} of the processors busy: to be measured again")
+    return found
+
+
 def table(record: Mapping[str, Any]) -> str:
     """The table of docs/benchmarks.md, from what `kept` has made."""
     figures = {(each["bar"], each["database"]): each for each in record["figures"]}
@@ -179,12 +199,7 @@ def table(record: Mapping[str, Any]) -> str:
         asked = bar.asked("PostgreSQL") + (f" ({bar.asked('SQLite')} on SQLite)" if bar.on_sqlite else "")
         lines.append(f"| {bar.what} | {asked} | {' | '.join(cells)} |")
     lines += ["", "What stands behind each figure, and when it was measured:", ""]
-    for each in record["figures"]:
-        database = f", {each['database']}" if each["database"] else ""
-        note = f"; {each['note']}" if each["note"] else ""
-        bar = BARS[each["bar"]]
-        values = ", ".join(bar.shown(value) for value in each["values"][:5])
-        lines.append(f"- `{each['bar']}`{database}: {values or bar.shown(each['value'])}{note}. {each['measured']}.")
+    lines += [f"- {behind(each)}. {each['measured']}." for each in record["figures"]]
     return "\n".join(lines)
 
 
@@ -201,9 +216,7 @@ def kept(
 
     `busy`: the largest share of the processors that others were seen to keep busy.
     """
-    how = ", not at full scale" if scale != Scale() else ""
-    if busy > QUIET:
-        how += f", while other work kept {busy:.0%} of the processors busy: to be measured again"
+    how = "".join(f", {doubt}" for doubt in doubts(scale, busy))
     found = {(each["bar"], each["database"]): each for each in before.get("figures", ()) if each["bar"] in BARS}
     for figure in figures:
         found[figure.bar, figure.database] = {
@@ -293,6 +306,8 @@ def measure(
         for group in GROUPS:
             if of_group := wanted & set(group.BARS):
                 busy.append(others_busy(ours))
+                if busy[-1] > QUIET:
+                    measuring.say(f"Other work keeps {busy[-1]:.0%} of the processors busy.")
                 began = time.perf_counter()
                 try:
                     _measure_group(group, bench, of_group, figures)
@@ -374,7 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json:
         print(json.dumps(record, indent=1, ensure_ascii=False))
     else:
-        _print(figures, record["machine"])
+        print(report(figures, machine, images, scale, max(busy, default=0.0)))
     return code
 
 
@@ -388,18 +403,35 @@ def _images(folder: Path | None, scale: Scale) -> str:
     return f"at most {found:,} fields of the folder given and {scale.fields - found:,} rendered ones or more"
 
 
-def _print(figures: Sequence[Figure], machine: Mapping[str, str]) -> None:
+def report(figures: Iterable[Figure], machine: Mapping[str, str], images: str, scale: Scale, busy: float) -> str:
+    """What is printed at the end: the machine, the table, what stands behind each figure, and what is to be doubted.
+
+    The table is as wide as the terminal; where there is none, each row is one line.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=", ".join(f"{name} {value}" for name, value in machine.items()))
+    ordered = sorted(figures, key=lambda each: list(BARS).index(each.bar))
+    rows = Table()
     for name in ("bar", "database", "measured", "asked", ""):
-        shown.add_column(name, justify="right" if name in {"measured", "asked"} else "left")
-    for figure in sorted(figures, key=lambda each: list(BARS).index(each.bar)):
-        shown.add_row(*row(figure))
-    Console().print(shown)
-    missed = sum(not BARS[figure.bar].met(figure) for figure in figures)
-    print(f"{len(figures) - missed} of {len(figures)} figures meet their bar.")
+        rows.add_column(name, justify="right" if name in {"measured", "asked"} else "left")
+    for figure in ordered:
+        rows.add_row(*row(figure))
+    console = Console(width=None if sys.stdout.isatty() else 1_000, color_system=None)
+    with console.capture() as table_text:
+        console.print(rows)
+    plain = {"date", "processor", "commit"}  # say by themselves what they are
+    head = ", ".join(value if name in plain else f"{name} {value}" for name, value in machine.items() if value)
+    scaled = [(what, getattr(scale, name), getattr(Scale(), name)) for name, what in _SCALED.items()]
+    smaller = "; ".join(f"{value:,} instead of {usual:,} {what}" for what, value, usual in scaled if value != usual)
+    missed = sum(not BARS[figure.bar].met(figure) for figure in ordered)
+    doubtful = doubts(scale, busy)
+    lines = [head, f"Screened: {images}{f'; {smaller}' if smaller else ''}."]
+    lines += [f"Doubtful: {doubt}." for doubt in doubtful]
+    lines += [table_text.get().rstrip("\n"), "Behind each figure:"]
+    lines += [f"- {behind(asdict(figure))}" for figure in ordered]
+    verdict = f"{len(ordered) - missed} of {len(ordered)} figures meet their bar"
+    return "\n".join([*lines, f"{', '.join([verdict, *doubtful])}."])
 
 
 if __name__ == "__main__":

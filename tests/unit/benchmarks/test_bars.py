@@ -84,6 +84,30 @@ def test_the_commit_is_that_of_the_program_where_there_is_a_repository(monkeypat
     assert measuring.commit() == ""
 
 
+def test_what_is_printed_has_a_line_a_row_what_stands_behind_it_and_each_doubt():
+    figures = [figure("stat", 1.5, "PostgreSQL"), figure("csv", 60_000)]
+    machine = MACHINE | {"commit": "commit 1a2b3c"}
+    lines = bars.report(figures, machine, "rendered fields", QUICK, 0.34).splitlines()
+    assert lines[0] == "2026-01-05, abacus, cores 2, commit 1a2b3c"
+    assert "; 512 instead of 3,072 fields for the whole path and the bare loop" in lines[1]
+    assert lines[2:4] == [
+        "Doubtful: not at full scale.",
+        "Doubtful: while other work kept 34% of the processors busy: to be measured again.",
+    ]
+    (csv,), (stat,) = ([line for line in lines if bars.BARS[name].what in line] for name in ("csv", "stat"))
+    assert [cell.strip() for cell in csv.split("│")[3:6]] == ["60,000 rows/s", "≥ 50,000 rows/s", "met"]
+    assert "missed" in stat and lines.index(csv) < lines.index(stat)
+    assert "- `csv`, SQLite: 60,000 rows/s; as it were" in lines
+    assert lines[-1].startswith("1 of 2 figures meet their bar, not at full scale, while other work kept 34%")
+
+
+def test_what_is_printed_of_a_quiet_machine_at_full_scale_doubts_nothing():
+    lines = bars.report([figure("two", 1.9)], MACHINE, "rendered fields", Scale(), 0.02).splitlines()
+    assert lines[1] == "Screened: rendered fields."
+    assert lines[-1] == "1 of 1 figures meet their bar."
+    assert not [line for line in lines if "Doubtful" in line]
+
+
 def test_a_bar_brings_along_what_belongs_to_it_and_no_other_of_a_like_name():
     assert bars._wanted("csv,stat") == {"csv", "csv-memory", "stat"}
     assert bars._wanted("") == set(bars.BARS)
