@@ -151,7 +151,8 @@ _SCALED: Final = {
     "files": "files to register",
     "findings": "findings in the database that is asked",
     "routine": "fields of the routine batch",
-    "large": "large fields whose calls are compared",
+    "large": "large fields over which memory is watched",
+    "compared": "large fields at most whose calls are compared",
 }
 """What of `measuring.Scale` can be set."""
 
@@ -160,7 +161,16 @@ def row(figure: Figure) -> list[str]:
     """Name, database, measured, bar, verdict."""
     bar = BARS[figure.bar]
     verdict = "met" if bar.met(figure) else "missed"
-    return [bar.what, figure.database or "", bar.shown(figure.value), bar.asked(figure.database), verdict]
+    return [bar.what, figure.database or "", shown(figure), bar.asked(figure.database), verdict]
+
+
+def shown(figure: Figure) -> str:
+    """What was measured, with its interval where it has one."""
+    bar = BARS[figure.bar]
+    if figure.interval is None:
+        return bar.shown(figure.value)
+    low, high = (f"{each:,.{bar.digits}f}" for each in figure.interval)
+    return f"{bar.shown(figure.value)} ({low} to {high})"
 
 
 def behind(each: Mapping[str, Any]) -> str:
@@ -194,8 +204,14 @@ def table(record: Mapping[str, Any]) -> str:
             if found is None:
                 cells.append("–")
                 continue
-            figure = Figure(bar=name, database=found["database"], value=found["value"])
-            cells.append(bar.shown(figure.value) if bar.met(figure) else f"**{bar.shown(figure.value)}, missed**")
+            interval = found.get("interval")
+            figure = Figure(
+                bar=name,
+                database=found["database"],
+                value=found["value"],
+                interval=tuple(interval) if interval else None,
+            )
+            cells.append(shown(figure) if bar.met(figure) else f"**{shown(figure)}, missed**")
         asked = bar.asked("PostgreSQL") + (f" ({bar.asked('SQLite')} on SQLite)" if bar.on_sqlite else "")
         lines.append(f"| {bar.what} | {asked} | {' | '.join(cells)} |")
     lines += ["", "What stands behind each figure, and when it was measured:", ""]
@@ -211,18 +227,20 @@ def kept(
     before: Mapping[str, Any],
     *,
     busy: float = 0.0,
+    card: bool = False,
 ) -> dict[str, Any]:
     """The record with these figures in the places of those it had of the same bars.
 
-    `busy`: the largest share of the processors that others were seen to keep busy.
+    `busy`: the largest share of the processors that others were seen to keep busy. `card`: whether the networks ran on
+    one.
     """
-    how = "".join(f", {doubt}" for doubt in doubts(scale, busy))
+    how = (", on a card" if card else "") + "".join(f", {doubt}" for doubt in doubts(scale, busy))
     found = {(each["bar"], each["database"]): each for each in before.get("figures", ()) if each["bar"] in BARS}
     for figure in figures:
         found[figure.bar, figure.database] = {
             **asdict(figure),
             "met": BARS[figure.bar].met(figure),
-            "measured": f"{measuring.told(machine)}, {_NOT_THE_FOLDERS.get(figure.bar, images)}{how}",
+            "measured": f"{measuring.told(machine)}, {figure.images or _NOT_THE_FOLDERS.get(figure.bar, images)}{how}",
             "scale": asdict(scale),
         }
     order = list(BARS)
@@ -377,11 +395,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Not measured; again with --only {','.join(left)}", file=sys.stderr)
     if not figures:
         return code
-    images = _images(asked.folder, scale) + (", on a card" if asked.device == "cuda" else "")
+    images, card = _images(asked.folder, scale), asked.device == "cuda"
     machine, kept_before = measuring.machine(), before if asked.record else {}
     if machine["commit"] != began_at:
         machine["commit"] = f"{began_at}, at the end {machine['commit']}"
-    record = kept(figures, machine, images, scale, kept_before, busy=max(busy, default=0.0))
+    record = kept(figures, machine, images, scale, kept_before, busy=max(busy, default=0.0), card=card)
     if asked.record:
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -389,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json:
         print(json.dumps(record, indent=1, ensure_ascii=False))
     else:
-        print(report(figures, machine, images, scale, max(busy, default=0.0)))
+        print(report(figures, machine, f"{images}{', on a card' if card else ''}", scale, max(busy, default=0.0)))
     return code
 
 

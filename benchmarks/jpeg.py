@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         side = Classifier.load(find(settings, asked.model), settings).decode_side
         profiles = {}
         for name, fields in (("a camera's noise", large.camera_fields), ("smooth", large.smooth_fields)):
-            files = list(fields(asked.folder.resolve(), asked.fields))
+            files = list(fields(measuring.images(asked.folder.resolve()), asked.fields))
             weight = statistics.mean(map(len, files)) / 1e6
             profiles[f"{name}, {weight:.2f} MB"] = profile(files, side, asked.repeat)
     where = f"{asked.fields} fields of the folder given, one thread, medians of {asked.repeat}"

@@ -1,4 +1,7 @@
-"""Large JPEG fields, decoded at reduced scale, against decoding them whole and resizing."""
+"""Large JPEG fields, decoded at reduced scale, against decoding them whole and resizing.
+
+They are made of fields of the folder given; of rendered ones only where none was given.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,9 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
 
     cv2.setNumThreads(1)
     settings = measuring.settings_of(bench.place)
+    given = measuring.given(bench.folder)
+    paths = given or measuring.images(bench.folder)
+    images = "fields of the folder given" if given else ""
     classifier = Classifier.load(find(settings, bench.model), settings)
 
     def reduced(data: bytes) -> Decoded:
@@ -51,7 +57,7 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
         if bar not in wanted:
             continue
         measuring.say(f"decoding fields of {CAMERA[0]}×{CAMERA[1]}, {bar}")
-        some = list(fields(bench.folder, _TIMED))
+        some = list(fields(paths, _TIMED))
         times: dict[Callable[[bytes], object], list[float]] = {reduced: [], whole: []}
         for _ in range(bench.scale.repeat):
             for way, taken in times.items():
@@ -63,23 +69,37 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
         note = f"{each[reduced]:.1f} ms against {each[whole]:.1f} ms a field of {weight:.2f} MB"
         note += f", to {pixels[1]}×{pixels[0]}"
         rest = 1000 * seconds(lambda data: classifier.classify([classifier.prepare(reduced(data))]), some) / _TIMED
-        yield measuring.figure(bar, ratios, note=f"{note}; the whole field {rest:.1f} ms")
+        yield replace(measuring.figure(bar, ratios, note=f"{note}; the whole field {rest:.1f} ms"), images=images)
     if "reduced-calls" in wanted:
+        some_paths = measuring.evenly(paths, bench.scale.compared)
+        numbered = enumerate(some_paths)
         equal, unnoticed, total = 0, 0, 0
-        files = camera_fields(bench.folder, bench.scale.large)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            while part := list(islice(files, _AT_ONCE)):
+            while part := list(islice(numbered, _AT_ONCE)):
+                files = list(pool.map(lambda one: camera_field(one[1].read_bytes(), one[0]), part))
                 found: list[list[Assessment]] = []
                 for way in (reduced, whole):
-                    prepared = list(pool.map(lambda data, way=way: classifier.prepare(way(data)), part))
+                    prepared = list(pool.map(lambda data, way=way: classifier.prepare(way(data)), files))
                     found.append(classifier.classify(prepared))
                 differing = [(one, other) for one, other in zip(*found, strict=True) if one.call != other.call]
-                equal += len(part) - len(differing)
+                equal += len(files) - len(differing)
                 unnoticed += sum(not (one.flags and other.flags) for one, other in differing)
-                total += len(part)
-                measuring.say(f"calls of large fields: {equal:,} of {total:,} equal, of {bench.scale.large:,} in all")
-        note = f"{equal:,} of {total:,} fields; {unnoticed} of the others without a flag"
-        yield Figure(bar="reduced-calls", value=100 * equal / total, note=note)
+                total += len(files)
+                measuring.say(f"calls of large fields: {equal:,} of {total:,} equal, of {len(some_paths):,} in all")
+        yield replace(equal_calls(equal, total, unnoticed), images=images)
+
+
+def equal_calls(equal: int, total: int, unnoticed: int) -> Figure:
+    """The share of equal calls, in percent, with its interval. `unnoticed`: of the differing, those without a flag."""
+    from models.aggregate import upper_bound
+
+    # Two-sided of Clopper and Pearson: a fortieth on either side.
+    low, high = 1 - upper_bound(total - equal, total, confidence=0.975), upper_bound(equal, total, confidence=0.975)
+    note = (
+        f"{equal:,} of {total:,} fields, each made of another; {unnoticed} of the others without a flag; 95 % interval"
+    )
+    note += f" {100 * low:.2f} to {100 * high:.3f} %, as if fields were independent"
+    return Figure(bar="reduced-calls", value=100 * equal / total, interval=(100 * low, 100 * high), note=note)
 
 
 def reduced_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -96,17 +116,17 @@ def seconds(way: Callable[[bytes], object], files: Sequence[bytes]) -> float:
     return time.thread_time() - began
 
 
-def camera_fields(folder: Path, count: int) -> Iterator[bytes]:
-    """`count` fields of the folder, evenly (round and round where it has fewer), as a camera would have them."""
-    for number, path in enumerate(_some(folder, count)):
+def camera_fields(paths: Sequence[Path], count: int) -> Iterator[bytes]:
+    """`count` of the fields, evenly (round and round where there are fewer), as a camera would have them."""
+    for number, path in enumerate(_some(paths, count)):
         yield camera_field(path.read_bytes(), number)
 
 
-def smooth_fields(folder: Path, count: int) -> Iterator[bytes]:
+def smooth_fields(paths: Sequence[Path], count: int) -> Iterator[bytes]:
     """The same without a camera's noise."""
-    for path in _some(folder, count):
+    for path in _some(paths, count):
         yield smooth_field(path.read_bytes())
 
 
-def _some(folder: Path, count: int) -> Iterator[Path]:
-    return islice(cycle(measuring.images(folder, count)), count)
+def _some(paths: Sequence[Path], count: int) -> Iterator[Path]:
+    return islice(cycle(measuring.evenly(paths, count)), count)

@@ -37,6 +37,9 @@ Item = TypeVar("Item")
 OWN: Final = ("ALLQ_HOME", "ALLQ_DATABASE_URL", "ALLQ_BROKER_URL", "ALLQ_ROOTS")
 """Variables that name an installation's own things: never touched."""
 
+RENDERED: Final = "rendered"
+"""how the names of fields begin that `chosen` rendered"""
+
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 PAGE: Final = DOCS / "benchmarks.md"
 
@@ -64,7 +67,9 @@ class Scale:
     routine: int = 100_000
     """in the routine batch that runs while urgent slides come; a worker's memory is watched over it"""
     large: int = 1_000
-    """fields of 2592×1944"""
+    """fields of 2592×1944 over which a worker's memory is watched"""
+    compared: int = 2_500
+    """such fields at most whose calls are compared, each made of another field of the folder"""
 
 
 QUICK: Final = Scale(
@@ -77,6 +82,7 @@ QUICK: Final = Scale(
     exported=200_000,
     routine=10_000,
     large=100,
+    compared=100,
 )
 
 
@@ -100,7 +106,11 @@ class Figure:
     database: str | None = None
     value: float
     values: tuple[float, ...] = ()
+    interval: tuple[float, float] | None = None
+    """95 %, where what was measured is a share of few"""
     note: str = ""
+    images: str = ""
+    """what it was measured on, where that is not all fields chosen"""
 
 
 def say(text: str) -> None:
@@ -394,13 +404,19 @@ def chosen(folder: Path | None, place: Path, count: int, *, per_slide: int = 32)
                 seen.add(digest)
                 usable[path] = content
     found = [(usable[path], path.suffix) for path in paths if path in usable]
-    found += [(content, ".jpg") for content in rendered(count - len(found))]
     made = place / "slides"
-    for number, (content, suffix) in enumerate(found):
+    names = ["field"] * len(found) + [RENDERED] * (count - len(found))
+    found += [(content, ".jpg") for content in rendered(count - len(found))]
+    for number, (name, (content, suffix)) in enumerate(zip(names, found, strict=True)):
         slide = made / f"slide-{number // per_slide:04}"
         slide.mkdir(parents=True, exist_ok=True)
-        (slide / f"field-{number:05}{suffix}").write_bytes(content)
+        (slide / f"{name}-{number:05}{suffix}").write_bytes(content)
     return made
+
+
+def given(made: Path) -> list[Path]:
+    """Of the fields that `chosen` put into `made`, those of the folder that was given; none where none was."""
+    return [path for path in images(made) if not path.name.startswith(RENDERED)]
 
 
 def rendered(count: int, *, size: tuple[int, int] = (320, 240), seed: int = 5, quality: int = 92) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from PIL import Image
 from allq.settings import load
 from benchmarks import bare, bars, large, measuring, urgent
 from benchmarks.measuring import QUICK, Bench, Figure, Scale
+from benchmarks.scaling import field_kinds
 from imaging.decode import decode
 from models.artefact import find
 from models.batched import BatchPreparer
@@ -82,6 +83,46 @@ def test_the_commit_is_that_of_the_program_where_there_is_a_repository(monkeypat
     assert re.fullmatch(r"(commit [0-9a-f]{10}( with changes)?)?", measuring.commit())
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert measuring.commit() == ""
+
+
+def test_equal_calls_have_their_interval_beside_them_in_what_is_printed_and_on_the_page():
+    made = large.equal_calls(999, 1000, 0)
+    assert made.value == 99.9
+    # Exact, two-sided: 1 of 1,000 has 0.0025 to 0.5559 %.
+    assert made.interval == pytest.approx((99.4441, 99.9975), abs=0.0001)
+    assert bars.row(made)[2] == "99.90 % (99.44 to 100.00)"
+    assert large.equal_calls(50, 50, 0).interval == pytest.approx((100 * 0.025 ** (1 / 50), 100))
+    record = json.loads(json.dumps(bars.kept([made], MACHINE, "fields", Scale(), {})))
+    assert "99.90 % (99.44 to 100.00) | 99.90 %" in bars.table(record)
+    assert "999 of 1,000 fields, each made of another; 0 of the others without a flag" in bars.table(record)
+
+
+def test_calls_are_compared_of_each_field_of_the_folder_and_of_no_other(tmp_path, monkeypatch):
+    (tmp_path / "given").mkdir()
+    for number, content in enumerate(measuring.rendered(3)):
+        (tmp_path / "given" / f"{number}.jpg").write_bytes(content)
+    folder = measuring.chosen(tmp_path / "given", tmp_path, 8)
+    taken = measuring.given(folder)
+    assert [path.read_bytes() for path in taken] == list(measuring.rendered(3))
+    assert measuring.given(measuring.chosen(None, tmp_path / "none", 2)) == []
+    monkeypatch.setattr(large, "camera_field", lambda source, number: source)
+    bench = Bench(folder=folder, model=None, scale=Scale(), place=tmp_path, servers={})
+    (made,) = large.measure(bench, {"reduced-calls"})
+    assert made.note.startswith("3 of 3 fields")
+    (kept,) = bars.kept([made], MACHINE, "a mixture", Scale(), {}, card=True)["figures"]
+    assert kept["measured"].endswith("2 cores, fields of the folder given, on a card")
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_a_camera_field_has_its_noise_in_every_row(monkeypatch, number):
+    monkeypatch.setattr(field_kinds, "CAMERA", (130, 97))
+    (source,) = measuring.rendered(1)
+    made = []
+    monkeypatch.setattr(field_kinds, "_jpeg", lambda pixels, quality: made.append(pixels) or b"")
+    field_kinds.camera_field(source, number)
+    smooth = field_kinds._enlarged(source).astype(float)
+    noise = np.random.default_rng([2592, number]).normal(0, 3, (97, 130))[..., None]
+    assert np.array_equal(made[0], np.clip(smooth + noise, 0, 255).astype(np.uint8))
 
 
 def test_what_is_printed_has_a_line_a_row_what_stands_behind_it_and_each_doubt():
