@@ -13,10 +13,13 @@ from models.architectures.registry import has_blueprint
 from models.artefact import Model
 from models.engines.base import Engine
 
-_CARD_FAILED: Final = ("CUDA error:", "cuDNN error:", "CUDA driver error:")
-"""How torch begins what CUDA and its libraries say."""
+_TORCH_SAYS: Final = ("CUDA error:", "cuDNN error:")
+"""How torch begins what CUDA's runtime and libraries say of its own work: there is nothing simpler to fall back on."""
 
-_TRITON_SAYS: Final = "Triton Error [CUDA]: "
+_DRIVER_SAYS: Final = ("CUDA driver error: ", "Triton Error [CUDA]: ")
+"""How what loads and launches a compiled network's kernels begins what the driver says: torch's launcher, and Triton's
+(`gpuAssert` in its backends/nvidia/driver.c)."""
+
 _ENDS_CUDA: Final = (
     "an illegal memory access was encountered",
     "an illegal instruction was encountered",
@@ -30,13 +33,17 @@ _ENDS_CUDA: Final = (
     "context is destroyed",
     "uncorrectable ECC error",
     "uncorrectable NVLink error",
+    "Invalid access of peer GPU memory over nvlink or a hardware error",
+    "tensor memory not completely freed",
+    "the MPS client has been terminated by the server",
+    "an async error has occured in external entity outside of CUDA",
     "no CUDA-capable device is detected",
     "unknown error",
 )
-"""What Triton, whose kernels a compiled network has, puts behind that (`gpuAssert` in its backends/nvidia/driver.c):
-the driver's sentences for errors after which a process gets nothing from CUDA any more (CUresult, in
-docs.nvidia.com/cuda/cuda-driver-api). Others are about one kernel, as an invalid image or argument: without being
-compiled the network may run."""
+"""The driver's sentences for errors after which a process gets nothing from CUDA any more: those of which CUresult
+(docs.nvidia.com/cuda/cuda-driver-api) says that the process must end, or the context can't be used, and damaged or
+missing hardware. Others are about one call or kernel, as an invalid image or argument: without being compiled the
+network may run."""
 
 
 def start(model: Model, settings: Settings) -> Engine:
@@ -86,8 +93,9 @@ def card_failed(error: BaseException) -> bool:
     if type(error).__name__ == "AcceleratorError":
         return True
     said = str(error)
-    triton = _TRITON_SAYS in said and any(words in said for words in _ENDS_CUDA)
-    return triton or any(words in said for words in _CARD_FAILED)
+    if any(words in said for words in _TORCH_SAYS):
+        return True
+    return any(words in said for words in _DRIVER_SAYS) and any(words in said for words in _ENDS_CUDA)
 
 
 def _has_cuda() -> bool:

@@ -12,7 +12,12 @@ from models.engines.choose import card_failed
     [
         torch.AcceleratorError("CUDA error: unspecified launch failure"),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
         RuntimeError("CUDA driver error: an illegal memory access was encountered"),
+        RuntimeError("CUDA driver error: unknown error"),
+        RuntimeError("CUDA driver error: Invalid access of peer GPU memory over nvlink or a hardware error"),
+        RuntimeError("Triton Error [CUDA]: tensor memory not completely freed"),
+        RuntimeError("Triton Error [CUDA]: the MPS client has been terminated by the server"),
         RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
         RuntimeError("Triton Error [CUDA]: uncorrectable ECC error encountered"),
         RuntimeError("RuntimeError: Triton Error [CUDA]: unspecified launch failure\n\nSet TORCHDYNAMO_VERBOSE=1"),
@@ -30,6 +35,10 @@ def test_errors_after_which_a_process_gets_nothing_from_its_card_are_known(error
         "Triton Error [CUDA]: device kernel image is invalid",
         "Triton Error [CUDA]: invalid argument",
         "Triton Error [CUDA]: the provided PTX was compiled with an unsupported toolchain.",
+        "CUDA driver error: invalid argument",
+        "CUDA driver error: device kernel image is invalid",
+        "CUDA driver error: too many resources requested for launch",
+        "CUDA driver error: operation not supported",
         "an unknown error of the file's",
     ],
 )

@@ -154,7 +154,9 @@ def test_without_a_compiler_the_network_runs_as_it_is_and_nothing_is_filled_up(u
     ("said", "goes_on"),
     [
         ("Triton Error [CUDA]: an illegal memory access was encountered", False),
+        ("CUDA driver error: an illegal memory access was encountered", False),
         ("Triton Error [CUDA]: device kernel image is invalid", True),
+        ("CUDA driver error: invalid argument", True),
     ],
 )
 def test_a_compiled_networks_error_is_raised_where_the_card_failed_else_it_runs_uncompiled(
