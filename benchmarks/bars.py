@@ -300,10 +300,15 @@ def _wanted(only: str) -> set[str]:
 
 
 def measure(
-    asked: argparse.Namespace, scale: Scale, wanted: set[str], figures: list[Figure], busy: list[float]
+    asked: argparse.Namespace,
+    scale: Scale,
+    wanted: set[str],
+    figures: list[Figure],
+    busy: list[float],
+    screened: list[str],
 ) -> None:
     """Measure what is wanted, print each figure as it comes and add it to `figures`; to `busy`, what share of the
-    processors others keep busy before each group and at the end.
+    processors others keep busy before each group and at the end; to `screened`, what the fields chosen are.
 
     What can't be measured is said, and the rest goes on: its figures stay away.
     """
@@ -315,6 +320,7 @@ def measure(
         looked_at = wanted & {bar for group in (large, urgent, screening) for bar in group.BARS}
         measuring.say("choosing fields" if folder else "rendering fields")
         chosen = measuring.chosen(folder, place, scale.fields if looked_at else 1)
+        screened.append(measuring.mixture(chosen))
         servers: dict[str, str | None] = {"SQLite": None} if "SQLite" in databases else {}
         if "PostgreSQL" in databases:
             measuring.say("starting PostgreSQL")
@@ -381,10 +387,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale, wanted, databases = _scale(asked), _wanted(asked.only), _databases(asked)
     figures: list[Figure] = []
     busy: list[float] = []
+    screened: list[str] = []
     began_at = measuring.commit()
     code = 0
     try:
-        measure(asked, scale, wanted, figures, busy)
+        measure(asked, scale, wanted, figures, busy, screened)
     except Exception as error:  # noqa: BLE001  # what has been measured by then is kept
         _tell(error, "broke off")
         code = 1
@@ -395,7 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Not measured; again with --only {','.join(left)}", file=sys.stderr)
     if not figures:
         return code
-    images, card = _images(asked.folder, scale), asked.device == "cuda"
+    (images,), card = screened, asked.device == "cuda"
     machine, kept_before = measuring.machine(), before if asked.record else {}
     if machine["commit"] != began_at:
         machine["commit"] = f"{began_at}, at the end {machine['commit']}"
@@ -409,16 +416,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(report(figures, machine, f"{images}{', on a card' if card else ''}", scale, max(busy, default=0.0)))
     return code
-
-
-def _images(folder: Path | None, scale: Scale) -> str:
-    """What was screened, by what `measuring.chosen` does."""
-    if folder is None:
-        return "rendered fields"
-    found = len(measuring.images(folder))
-    if found >= scale.fields:
-        return "fields of the folder given"
-    return f"at most {found:,} fields of the folder given and {scale.fields - found:,} rendered ones or more"
 
 
 def report(figures: Iterable[Figure], machine: Mapping[str, str], images: str, scale: Scale, busy: float) -> str:

@@ -419,6 +419,14 @@ def given(made: Path) -> list[Path]:
     return [path for path in images(made) if not path.name.startswith(RENDERED)]
 
 
+def mixture(made: Path) -> str:
+    """What the fields are that `chosen` put into `made`, counted; to be said behind their number or by itself."""
+    whole, real = len(images(made)), len(given(made))
+    if real == whole:
+        return "fields of the folder given"
+    return f"fields ({real:,} of the folder given, {whole - real:,} rendered)" if real else "rendered fields"
+
+
 def rendered(count: int, *, size: tuple[int, int] = (320, 240), seed: int = 5, quality: int = 92) -> Iterator[bytes]:
     """JPEG files of synthetic fields, `size` wide and high, in every style and class in turn."""
     import cv2

@@ -171,11 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["ALLQ_DEVICE"] = "cpu"
         folder = measuring.chosen(asked.folder.resolve() if asked.folder else None, place, asked.fields)
         server = stack.enter_context(measuring.postgresql(asked.database_url))
+        images = measuring.mixture(folder)
         passes = measure(folder, asked.model, server, repeat=asked.repeat, processes=processes)
     machine = measuring.machine()
     seconds = statistics.median(each.seconds for each in passes)
     busy = max(each.busy for each in passes)
-    images = "fields of the folder given" if asked.folder else "rendered fields"
     where = f"medians of {asked.repeat}; {measuring.told(machine)}"
     head = f"{asked.fields:,} {images}, {seconds:.1f} s by the clock, {where}.{noise(busy)}"
     said = f"{head}\n\n{table(passes, asked.fields, processes)}"

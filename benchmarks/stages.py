@@ -434,6 +434,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 servers["PostgreSQL"] = stack.enter_context(measuring.postgresql(asked.database_url))
             measuring.say("choosing fields" if folder else "rendering fields")
             chosen = measuring.chosen(folder, place, asked.fields)
+            images = measuring.mixture(chosen)
             measuring.say("timing the stages")
             found = profile(measuring.images(chosen), asked.model, asked.repeat, servers)
             busy = max(busy, others_busy(measuring.started(servers, asked.database_url)))
@@ -441,7 +442,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return error.exit_code
         machine = measuring.machine()
-    images = "fields of the folder given, evenly" if folder else "rendered fields"
     if asked.json:
         print(json.dumps({"machine": machine, **asdict(found)}, indent=1, ensure_ascii=False))
     else:

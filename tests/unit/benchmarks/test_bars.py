@@ -7,7 +7,6 @@ import json
 import os
 import re
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -273,18 +272,27 @@ def test_figures_of_a_machine_that_did_other_things_say_so(groups, tmp_path, mon
         assert (f"other work kept {max(busy):.0%} of the processors busy" in each["measured"]) is said
 
 
-def test_a_folder_with_too_few_fields_is_said_to_be_filled_up(tmp_path):
-    for number, content in enumerate(measuring.rendered(3)):
-        (tmp_path / f"{number}.jpg").write_bytes(content)
-    assert bars._images(None, Scale()) == "rendered fields"
-    assert bars._images(tmp_path, replace(Scale(), fields=3)) == "fields of the folder given"
-    assert "3 fields of the folder given and 7 rendered" in bars._images(tmp_path, replace(Scale(), fields=10))
+def test_a_folder_with_too_few_fields_is_said_to_be_filled_up_by_so_many_as_were_taken(tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    for number, content in enumerate([*measuring.rendered(3), *measuring.rendered(1), b"no picture"]):
+        (given / f"{number}.jpg").write_bytes(content)
+    said = [measuring.mixture(measuring.chosen(given, tmp_path / str(count), count)) for count in (3, 10)]
+    assert said == ["fields of the folder given", "fields (3 of the folder given, 7 rendered)"]
+    assert measuring.mixture(measuring.chosen(None, tmp_path / "none", 2)) == "rendered fields"
 
 
-def test_what_is_measured_runs_on_the_processor_unless_a_card_is_asked_for(groups, monkeypatch):
+def test_what_is_printed_says_of_what_fields_the_figures_are(groups, tmp_path, capsys):
+    groups(SystemExit("no"))
+    (tmp_path / "0.jpg").write_bytes(next(measuring.rendered(1)))
+    bars.main([str(tmp_path), "--only", "bare", "--databases", "sqlite", "--fields", "4"])
+    assert "Screened: fields (1 of the folder given, 3 rendered)" in capsys.readouterr().out
+
+
+def test_what_is_measured_runs_on_the_processor_unless_a_card_is_asked_for(groups, tmp_path, monkeypatch):
     groups(SystemExit("no"))
     seen = []
-    monkeypatch.setattr(measuring, "chosen", lambda *given: seen.append(load().device))
+    monkeypatch.setattr(measuring, "chosen", lambda *given: seen.append(load().device) or tmp_path)
     for options in ([], ["--device", "cuda"]):
         bars.main(["--only", "two", "--databases", "sqlite", *options])
     assert seen == ["cpu", "cuda"]
