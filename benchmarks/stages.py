@@ -34,6 +34,7 @@ from benchmarks.scaling.measure import noise
 from benchmarks.scaling.servers import others_busy
 
 if TYPE_CHECKING:
+    from models.architectures.blueprint import View
     from models.classifier import Classifier, PreparedField
 
 BEGIN: Final = "<!-- The profile by stages: written by `python benchmarks/stages.py FOLDER --write`. -->"
@@ -300,36 +301,23 @@ def _parts_of_networks(
     ]
 
 
-def _views(classifier: Classifier) -> Sequence[str]:
+def _views(classifier: Classifier) -> Sequence[View]:
     from models.architectures.registry import blueprint
 
     return blueprint(classifier.model.configuration.architecture).views
 
 
-def _with_start(view: str) -> set[str]:
+def _with_start(view: View) -> set[View]:
     return {"field", "look"} if view == "look" else {view}
 
 
-def _request(classifier: Classifier, views: Iterable[str], settings: Settings) -> Any:
-    """The engine's graph, compiled as the engine compiles it, with the outputs of `views` alone."""
-    import openvino as ov
+def _request(classifier: Classifier, views: Iterable[View], settings: Settings) -> Any:
+    """The engine's graph with the outputs of `views` alone."""
+    from benchmarks.engines import request
+    from models.engines.openvino import IN_INTEGERS, IN_SINGLE
 
-    from models.architectures.registry import blueprint
-    from models.engines.openvino import IN_INTEGERS, IN_SINGLE, build, compiled, process_core
-
-    configuration = classifier.model.configuration
-    graph = build(
-        blueprint(configuration.architecture),
-        classifier.model.arrays(),
-        batch=settings.inference_batch,
-        sizes=configuration.input_sizes,
-        mean=configuration.mean,
-        deviation=configuration.deviation,
-        levels=next(each for each in (IN_INTEGERS, IN_SINGLE) if classifier.engine_name.endswith(each.name)),
-    )
-    wanted = {f"{view}.{output}" for view in views for output in ("logits", "class_maps")}
-    results = [result for result in graph.get_results() if result.output(0).get_names() & wanted]
-    return compiled(process_core(), ov.Model(results, graph.get_parameters()), settings.threads)
+    levels = next(each for each in (IN_INTEGERS, IN_SINGLE) if classifier.engine_name.endswith(each.name))
+    return request(classifier.model, levels, batch=settings.inference_batch, threads=settings.threads, views=views)
 
 
 def _decodes(data: bytes, settings: Settings, side: int) -> bool:

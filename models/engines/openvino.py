@@ -64,7 +64,7 @@ class OpenVinoEngine:
                 )
             except KeyError as error:
                 raise ModelDamaged(f"The weights of model {model.name} lack {error}; install it again.") from None
-            self._compiled[size] = compiled(core, graph, threads)
+            self._compiled[size] = compiled(core, graph, threads, self._levels.rest)
 
     @property
     def name(self) -> str:
@@ -124,14 +124,14 @@ def _filled(view: Pixels, size: int) -> Pixels:
     return filled
 
 
-def compiled(core: ov.Core, graph: ov.Model, threads: int) -> ov.InferRequest:
-    """A graph made ready to run on so many threads."""
+def compiled(core: ov.Core, graph: ov.Model, threads: int, precision: str = "f32") -> ov.InferRequest:
+    """A graph made ready to run on so many threads; `precision` (f32 or bf16) of what isn't in integers."""
     return core.compile_model(
         graph,
         "CPU",
         {
             # Said aloud: by itself OpenVINO takes bf16, where the CPU has it, for all that isn't in integers.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             # Several worker processes share the machine; pinned, they would all sit on the first cores.
@@ -147,6 +147,8 @@ class Levels:
     name: str
     round_to: Callable[[Node, np.float32, int], Node]
     """node, step, least level: the nearest of the levels from the least on, times the step"""
+    rest: str = "f32"
+    """precision of what isn't in integers; another one gives other findings (docs/decisions/0002 and 0007)"""
 
 
 def _by_fake_quantize(node: Node, step: np.float32, least: int) -> Node:
