@@ -54,7 +54,7 @@ from tests.databases import (
     settings_for,
     unmount,
 )
-from tests.networks import HERE, Cable, NoNamespaces
+from tests.networks import Cable, NoNamespaces
 from tests.processes import Runner, Task
 
 _FIELDS_PER_SLIDE: Final = 40
@@ -155,7 +155,7 @@ class Soak:
         (folder / "home").mkdir()
         (folder / "logs").mkdir()
         self._cable = self._make_cable(database)
-        addresses = ["127.0.0.1", *([HERE] if self._cable else [])]
+        addresses = ["127.0.0.1", *([self._cable.here] if self._cable else [])]
         self._broker = KillableValkey(addresses)
         stack.callback(self._broker.close)
         self._server = self._make_server(database, addresses)
@@ -235,8 +235,8 @@ class Soak:
             network = self._cable.namespace
             settings = settings.model_copy(
                 update={
-                    "broker_url": SecretStr(self._broker.url(HERE)),
-                    "database_url": SecretStr(self._server.url("soak", HERE)),
+                    "broker_url": SecretStr(self._broker.url(self._cable.here)),
+                    "database_url": SecretStr(self._server.url("soak", self._cable.here)),
                 }
             )
         clock = self.folder / f"clock-{number}"
