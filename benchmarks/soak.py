@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import random
 import re
@@ -32,6 +33,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +41,7 @@ import psutil
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from allq.errors import StoreError
+from allq.errors import BrokerUnreachable, StoreError
 from allq.settings import Settings
 from db import chunks
 from db.database import Database
@@ -56,15 +58,19 @@ from tests.databases import (
 )
 from tests.networks import Cable, NoNamespaces
 from tests.processes import Runner, Task
+from worker import broker
 
 _FIELDS_PER_SLIDE: Final = 40
 _SLIDES_PER_BATCH: Final = 50
 _TWINS: Final = 0.05
 """Share of the fields that have the bytes of a field of the batch before."""
+_HELD_BACK: Final = 0.05
+"""Share of the slides that are submitted when everything has happened: the work must not outrun a slow machine."""
 _DISK: Final = 768 << 20
 _HOUR: Final = 3600.0
 _SUBMISSION_KILLED: Final = "a submission killed"
 _SEALER_KILLED: Final = "the sealer killed"
+_STALLED: Final = "a worker stalled beyond its lease"
 _BEGIN: Final = "<!-- soak: begin -->"
 _END: Final = "<!-- soak: end -->"
 
@@ -77,6 +83,10 @@ class Programme:
     workers: int
     happenings: dict[str, int]
     seconds_per_chunk: float
+    patience: float
+    """seconds in which something must move"""
+    longest: float = math.inf
+    """seconds for all of it"""
 
 
 LONG: Final = Programme(
@@ -90,12 +100,13 @@ LONG: Final = Programme(
         "the broker restarted": 10,
         "the broker emptied": 20,
         "the database killed": 10,
-        "a worker stalled beyond its lease": 30,
+        _STALLED: 30,
         "a worker's clock set": 20,
         "the disk full": 3,
         "the network cut": 4,
     },
     seconds_per_chunk=0.15,
+    patience=180.0,
 )
 SHORT: Final = Programme(
     fields=2_400,
@@ -108,13 +119,15 @@ SHORT: Final = Programme(
         "the broker restarted": 1,
         "the broker emptied": 2,
         "the database killed": 1,
-        "a worker stalled beyond its lease": 2,
+        _STALLED: 2,
         "a worker's clock set": 2,
         "the disk full": 1,
         "the network cut": 1,
         _SEALER_KILLED: 3,
     },
     seconds_per_chunk=0.15,
+    patience=60.0,
+    longest=200.0,  # a test has 300 s: what is stuck is to be said within them
 )
 
 
@@ -174,7 +187,9 @@ class Soak:
         self._places = [Place(self._worker_task(number)) for number in range(programme.workers)]
         self._sealers = [Place(self._sealer_task())] if _SEALER_KILLED in programme.happenings else []
         stack.callback(self._kill_all)
-        self._submissions = self._write_slides()
+        self._submissions, self._held_back = self._write_slides()
+        self._due: list[tuple[int, str]] = []
+        self._moved = 0.0
         self._submitting: Runner | None = None
         self._submissions_to_kill = programme.happenings[_SUBMISSION_KILLED]
         self._how: dict[str, Callable[[], None]] = {
@@ -184,7 +199,7 @@ class Soak:
             "the broker restarted": self._restart_broker,
             "the broker emptied": self._empty_broker,
             "the database killed": self._kill_database,
-            "a worker stalled beyond its lease": self._stall_worker,
+            _STALLED: self._stall_worker,
             "a worker's clock set": self._set_clock,
             "the disk full": self._fill_disk,
             "the network cut": self._cut_network,
@@ -254,19 +269,19 @@ class Soak:
         settings = self.settings.model_copy(update={"seal_seconds": 0.5})
         return Task(settings=settings, log=self.folder / "logs" / "sealer", seals=True)
 
-    def _write_slides(self) -> list[Path]:
+    def _write_slides(self) -> tuple[list[Path], list[Path]]:
+        """The folders to be submitted, and those that are when everything has happened."""
+        slides = -(-self.programme.fields // _FIELDS_PER_SLIDE)
+        last = max(1, round(slides * _HELD_BACK))
+        most = min(_SLIDES_PER_BATCH, max(1, self.programme.fields // 160))
+        sizes = [[min(most, part - done) for done in range(0, part, most)] for part in (slides - last, last)]
         folders: list[Path] = []
-        per_batch = _FIELDS_PER_SLIDE * _SLIDES_PER_BATCH
-        left, first = self.programme.fields, 0
-        while left > 0:
-            slides = min(_SLIDES_PER_BATCH, -(-left // _FIELDS_PER_SLIDE), max(1, self.programme.fields // 160))
+        first = 0
+        for size in chain(*sizes):
             folder = self.folder / f"batch-{len(folders):03}"
-            standin.write_fields(folder, slides=slides, fields=_FIELDS_PER_SLIDE, first=first)
-            folders.append(folder)
-            count = slides * _FIELDS_PER_SLIDE
-            left -= count
-            first += count - round(min(count, per_batch) * _TWINS)
-        return folders
+            folders.append(standin.write_fields(folder, slides=size, fields=_FIELDS_PER_SLIDE, first=first))
+            first += size * _FIELDS_PER_SLIDE - round(size * _FIELDS_PER_SLIDE * _TWINS)
+        return folders[: len(sizes[0])], folders[len(sizes[0]) :]
 
     def _kill_all(self) -> None:
         for place in [*self._places, *self._sealers]:
@@ -418,7 +433,10 @@ class Soak:
                 return
             if submitted:
                 self._submissions.pop(0)
+                self._moved = time.monotonic()
             self._submitting = None
+        if not self._submissions and all(name == _STALLED for _, name in self._due):  # they are stalled at work
+            self._submissions, self._held_back = self._held_back, []
         if self._submitting is None and self._submissions and "database" not in self._outages:
             self._submitting = Runner(
                 Task(settings=self.settings, log=self.folder / "logs" / "submissions", folder=self._submissions[0])
@@ -459,39 +477,67 @@ class Soak:
         return int(found[0])
 
     def run(self, say: Callable[[str], None]) -> bool:
-        """Let it happen. Returns whether the work came to its end."""
-        due = self._timetable()
+        """Let it happen. Returns whether the work came to its end; if it did not, what is stuck has been said."""
+        self._due = self._timetable()
         for place in [*self._places, *self._sealers]:
             self._start(place)
-        patience = 180.0
         total = self.programme.fields
-        progress, moved, last, told = 0, time.monotonic(), 0.0, 0.0
-        while progress < total or self._submissions:
+        began = self._moved = time.monotonic()
+        progress, last, told = 0, 0.0, 0.0
+        while progress < total or self._submissions or self._held_back:
             time.sleep(0.1)
             self._mend()
             self._keep_submitting()
             self._keep_working()
             found = self._ended()
             if found is not None and found > progress:
-                progress, moved = found, time.monotonic()
-            if due and progress >= due[0][0]:
-                last = self._let_happen(due) or last
+                progress, self._moved = found, time.monotonic()
+            if self._due and progress >= self._due[0][0] and self._let_happen():
+                last = self._moved = time.monotonic()
             if time.monotonic() - told > 10:
                 told = time.monotonic()
                 say(f"{progress:,} of {total:,} fields; {self.figures.happened.total()} things have happened")
-            if time.monotonic() - moved > patience:
-                say(f"nothing has moved for {patience:.0f} s")
+            problem = self._out_of_patience(began)
+            if problem is not None:
+                for line in [problem, *self.stuck()]:
+                    say(line)
                 return False
-        for name, times in Counter(name for _, name in due).items():
+        for name, times in Counter(name for _, name in self._due).items():
             self.figures.left_out[f"{name}, {times} ×"] = "the work had ended before it could happen"
         while self._later:
             time.sleep(0.1)
             self._mend()
-        self.figures.seconds_to_the_end = max(0.0, moved - last)
+        self.figures.seconds_to_the_end = max(0.0, self._moved - last)
         return True
 
+    def _out_of_patience(self, began: float) -> str | None:
+        now = time.monotonic()
+        if now - self._moved > self.programme.patience:
+            return f"nothing has moved for {self.programme.patience:.0f} s"
+        if now - began > self.programme.longest:
+            return f"after {self.programme.longest:.0f} s it has not come to its end"
+        return None
+
+    def stuck(self) -> list[str]:
+        """What has not come to its end, and what would have to see to it, a line each."""
+        lines = [f"not submitted: {folder.name}" for folder in [*self._submissions, *self._held_back]]
+        lines += [f"has not happened: {name}, {times} ×" for name, times in Counter(n for _, n in self._due).items()]
+        lines += [f"not mended: {what}" for what in sorted(self._outages)]
+        try:
+            lines += accounts.waiting(self.database)
+        except StoreError as error:
+            lines.append(str(error))
+        try:
+            lines += [f"queue {name}: {count} messages" for name, count in broker.queue_lengths(self.settings).items()]
+        except BrokerUnreachable as error:
+            lines.append(str(error))
+        runners = {place.task.log.name: place.runner for place in [*self._places, *self._sealers]}
+        for name, runner in (runners | {"submissions": self._submitting}).items():
+            lines.append(f"{name}: {_condition(runner)}; {_last_line(self.folder / 'logs' / name)}")
+        return lines
+
     def _timetable(self) -> list[tuple[int, str]]:
-        """What happens when so many fields have ended, in that order."""
+        """What happens when so many fields have ended, in that order; none waits for those held back."""
         names = [
             name
             for name, times in self.programme.happenings.items()
@@ -499,18 +545,18 @@ class Soak:
             for _ in range(times)
         ]
         self._random.shuffle(names)
-        end = 0.95 * self.programme.fields
-        return sorted((int(self._random.uniform(0, end)), name) for name in names)
+        slides = sum(1 for folder in self._submissions for _ in folder.iterdir())
+        return sorted((int(self._random.uniform(0, slides * _FIELDS_PER_SLIDE)), name) for name in names)
 
-    def _let_happen(self, due: list[tuple[int, str]]) -> float | None:
-        at, name = due.pop(0)
+    def _let_happen(self) -> bool:
+        at, name = self._due.pop(0)
         try:
             self._how[name]()
         except NotNow:
-            due.insert(min(len(due), 3), (at, name))
-            return None
+            self._due.insert(min(len(self._due), 3), (at, name))
+            return False
         self.figures.happened[name] += 1
-        return time.monotonic()
+        return True
 
     def _mend(self) -> None:
         now = time.monotonic()
@@ -562,6 +608,22 @@ class Soak:
             return int(connection.execute(text(statement)).scalar_one() or 0)
 
 
+def _condition(runner: Runner | None) -> str:
+    """Whether it lives; its processes, and how each is."""
+    if runner is None:
+        return "not started"
+    found = []
+    for process in runner.family():
+        with suppress(psutil.NoSuchProcess):
+            found.append(f"{process.pid} {process.status()}")
+    return f"processes {', '.join(found)}" if found else f"ended with exit code {runner.process.exitcode}"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return f"its log ends with {lines[-1][:300]!r}" if lines else "no log"
+
+
 def main() -> int:
     """Run it; the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as with Ctrl-C: what was started is taken away
@@ -576,6 +638,7 @@ def main() -> int:
             workers=programme.workers,
             happenings=happenings,
             seconds_per_chunk=programme.seconds_per_chunk,
+            patience=programme.patience,
         )
 
     def say(line: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from db.database import Database
+from db.tables import Chunk
 from db.verifying import verify
 from db.witness import Witness
 from tests import standin, store
@@ -120,3 +122,50 @@ def mistaken(database: Database) -> list[str]:
         if hashlib.sha256(data).digest() != bytes(sha) or suspicion != standin.suspicion_of(data):  # type: ignore[arg-type]
             found.append(f"the finding of {path} is about other bytes")
     return found
+
+
+_CHUNKS_TOLD = 20
+
+
+def waiting(database: Database) -> list[str]:
+    """What has not ended, a line each: fields by batch, chunks and who has them, sessions that hold others up.
+
+    Of the chunks the oldest. Raises StoreError.
+    """
+    fields = """
+        SELECT s.batch_id, count(*), min(f.path), max(f.path) FROM field f JOIN slide s ON s.id = f.slide_id
+        WHERE f.state = 'waiting' GROUP BY s.batch_id ORDER BY s.batch_id
+    """
+    lines = [
+        f"batch {batch}: {count} fields wait, from {first} to {last}"
+        for batch, count, first, last in store.rows(database, fields)
+    ]
+    unended = select(Chunk.__table__).where(Chunk.state.in_(["pending", "running"])).order_by(Chunk.id)
+    with database.read() as connection:
+        found = connection.execute(unended).all()
+    for chunk in found[:_CHUNKS_TOLD]:
+        held = f" by {chunk.owner}, lease until {_from_now(chunk.lease_until)}" if chunk.owner else ""
+        lines.append(
+            f"chunk {chunk.id} of batch {chunk.batch_id}, {chunk.waiting} fields: {chunk.state}{held}; "
+            f"attempts {chunk.attempt}, crashes {chunk.crashes}, published {_from_now(chunk.published_at)}"
+        )
+    if len(found) > _CHUNKS_TOLD:
+        lines.append(f"and {len(found) - _CHUNKS_TOLD} chunks more")
+    return lines + (_sessions(database) if database.dialect == "postgresql" else [])
+
+
+def _from_now(when: datetime | None) -> str:
+    return "never" if when is None else f"now {(when - datetime.now(UTC)).total_seconds():+.1f} s"
+
+
+def _sessions(database: Database) -> list[str]:
+    statement = """
+        SELECT pid, state, extract(epoch FROM clock_timestamp() - state_change), pg_blocking_pids(pid), query
+        FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND (state LIKE 'idle in transaction%' OR cardinality(pg_blocking_pids(pid)) > 0) ORDER BY pid
+    """
+    return [
+        f"session {pid} of the database: {state} for {seconds:.1f} s, held up by {blocking or 'nobody'}: "
+        f"{' '.join(str(query).split())[:200]}"
+        for pid, state, seconds, blocking, query in store.rows(database, statement)
+    ]

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import redis
 from redis.backoff import NoBackoff
@@ -14,6 +15,9 @@ from redis.retry import Retry
 
 from tests.databases import free_port
 from worker.embedded import _binary
+
+_LONGEST_START: Final = 60.0
+"""seconds"""
 
 
 class KillableValkey:
@@ -35,7 +39,7 @@ class KillableValkey:
         return Path(self._folder.name) / "pid"
 
     def start(self) -> None:
-        """Start it unless it runs; returns when it answers."""
+        """Start it unless it runs; returns when it answers. TimeoutError, with what it says, when it does not."""
         if self._process is None or self._process.poll() is not None:
             command = [_binary(), "--port", str(self.port), "--bind", *self._addresses, "--dir", self._folder.name]
             command += [
@@ -50,10 +54,15 @@ class KillableValkey:
                 "--pidfile",
                 str(self.pid_file),
             ]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-            )
+            with (Path(self._folder.name) / "log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+        deadline = time.monotonic() + _LONGEST_START
         while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log_says = (Path(self._folder.name) / "log").read_text(errors="replace")[-500:]
+                raise TimeoutError(f"the broker does not start: {log_says}")
             time.sleep(0.02)
 
     def kill(self) -> None:
