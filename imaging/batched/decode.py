@@ -6,14 +6,16 @@ another size than the header says, the CPU decodes as well. So every error that 
 
 Decoders differ in how they enlarge colour. A card's is tried with a picture before its first file: colour that it
 repeats is interpolated afterwards (`imaging.batched.chroma`), and a decoder not near the CPU's even then is not used.
+Colour and reduction are done for all files of one size and sampling at once; each has the pixels that it has alone.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
@@ -24,9 +26,10 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from allq.errors import FieldError
 from allq.logging import logger
+from allq.memory import ran_out_of_memory
 from imaging.batched.chroma import interpolated
 from imaging.batched.resize import boxes
-from imaging.batched.transfer import sent, staged
+from imaging.batched.transfer import halving, sent, staged
 from imaging.decode import Decoded, decode, reduction
 from imaging.jpeg import PlainJpeg, plain_jpeg
 from imaging.whole import plain_jpeg as whole_jpeg
@@ -35,6 +38,12 @@ log = logger(__name__)
 
 _MOST_PIXELS: Final = 64 << 20
 """Pixels that are decoded at once: 192 MiB of them. A file with more is for the CPU, which decodes at reduced size."""
+
+_MOST_TOGETHER: Final = 8 << 20
+"""Pixels that are given their colour, or reduced, at once: each takes up to 79 bytes meanwhile, so 632 MiB.
+
+A file with more is done alone.
+"""
 
 _NEAR: Final = 0.5
 """Levels by which a card's decoder may part from the CPU's on average, on a picture full of edges of colour."""
@@ -73,10 +82,10 @@ def decode_together(
         if not decoder.usable:
             break
         images = _on_card([files[place] for place in places], plain, device, repeats=decoder.repeats)
+        _reduce(images, plain, reduce_to)
         for place, header, pixels in zip(places, plain, images, strict=True):
             if pixels is not None:
-                small = boxes(pixels[None], reduction((header.width, header.height), reduce_to))[0]
-                found[place] = DecodedTensor(pixels=small, width=header.width, height=header.height)
+                found[place] = DecodedTensor(pixels=pixels, width=header.width, height=header.height)
 
     def decoded(data: bytes) -> Decoded | FieldError:
         try:
@@ -183,8 +192,52 @@ def _decoded(
     mended = [place for place, header in enumerate(headers) if repeats and header.sampling != (1, 1)]
     if mended:
         lumas = decode_jpeg([files[place] for place in mended], mode=ImageReadMode.GRAY, device=device)
-        for place, luma in zip(mended, lumas, strict=True):
-            image = images[place]
-            if image is not None:
-                images[place] = interpolated(image[None], luma[None], headers[place].sampling)[0]
+        _mend(images, dict(zip(mended, lumas, strict=True)), headers)
     return images
+
+
+def _mend(images: list[Tensor | None], lumas: dict[int, Tensor], headers: Sequence[PlainJpeg]) -> None:
+    """Interpolate the repeated colour of the images that `lumas` has the brightness of."""
+
+    def mended(header: PlainJpeg, places: Sequence[int]) -> Sequence[Tensor]:
+        brightness = torch.stack([lumas[place] for place in places])
+        return interpolated(_stacked(images, places), brightness, header.sampling).unbind()
+
+    _of_a_kind(images, headers, lumas, mended)
+
+
+def _reduce(images: list[Tensor | None], headers: Sequence[PlainJpeg], reduce_to: int) -> None:
+    """Reduce the images as far as their size allows."""
+    factors = [reduction((header.width, header.height), reduce_to) for header in headers]
+
+    def reduced(_: PlainJpeg, places: Sequence[int]) -> Sequence[Tensor]:
+        return boxes(_stacked(images, places), factors[places[0]]).unbind()
+
+    _of_a_kind(images, headers, [place for place, factor in enumerate(factors) if factor > 1], reduced)
+
+
+def _of_a_kind(
+    images: list[Tensor | None],
+    headers: Sequence[PlainJpeg],
+    wanted: Iterable[int],
+    work: Callable[[PlainJpeg, Sequence[int]], Sequence[Tensor]],
+) -> None:
+    """Put what `work` makes of the wanted images in their places, in one go for many with equal headers.
+
+    Where memory lacks for so many, it is done in halves; an image without room even by itself becomes None.
+    """
+    alike: dict[PlainJpeg, list[int]] = defaultdict(list)
+    for place in wanted:
+        if images[place] is not None:
+            alike[headers[place]].append(place)
+    for header, places in alike.items():
+        at_once = max(1, _MOST_TOGETHER // (header.width * header.height))
+        for start in range(0, len(places), at_once):
+            some = places[start : start + at_once]
+            made = halving(partial(work, header), some, ends=lambda error: not ran_out_of_memory(error))
+            for place, image in zip(some, made, strict=True):
+                images[place] = image if isinstance(image, Tensor) else None
+
+
+def _stacked(images: Sequence[Tensor | None], places: Sequence[int]) -> Tensor:
+    return torch.stack([image for place in places if (image := images[place]) is not None])

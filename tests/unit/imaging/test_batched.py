@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from allq.classes import CLASSES
-from imaging.batched import chroma, decode, morphology, overlays, resize, stain, transfer, views
-from imaging.decode import decode as decode_alone
+from imaging.batched import morphology, overlays, resize, stain, transfer, views
 from imaging.layers import balanced, on_glass
 from imaging.overlays import Overlays, find_overlays
 from imaging.parameters import OverlayParameters, SegmentationParameters
@@ -225,103 +221,3 @@ def test_memory_that_opencv_lacks_is_a_lack_of_memory() -> None:
         return list(items)
 
     assert transfer.halving(of_one, [1, 2]) == [1, 2]
-
-
-def coloured(size: tuple[int, int], sampling: str) -> bytes:
-    """A JPEG file full of edges of colour, none of it cut off at an end of a channel."""
-    noise = np.random.default_rng(6).normal(0, 90, (*size, 3))
-    pixels = np.clip(128 + cv2.GaussianBlur(noise, (0, 0), 2.0), 60, 190).astype(np.uint8)
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "JPEG", quality=90, subsampling=sampling)
-    return content.getvalue()
-
-
-def repeating(images: list[torch.Tensor], *, mode: ImageReadMode, **options: object) -> list[torch.Tensor]:
-    """Stands in for nvJPEG: the pixels with each sample of colour repeated, of files with 4:2:0 and even sides."""
-    if mode is ImageReadMode.GRAY:
-        return decode_jpeg(images, mode=mode, **options)
-    found = []
-    for data in images:
-        with Image.open(io.BytesIO(data.numpy().tobytes())) as half:
-            # At half the size libjpeg-turbo gives the samples of colour as they are.
-            half.draft("YCbCr", (half.width // 2, half.height // 2))
-            colour = np.asarray(half)[..., 1:].repeat(2, axis=0).repeat(2, axis=1).astype(float) - 128
-        (luma,) = decode_jpeg([data], mode=ImageReadMode.GRAY, **options)
-        y, (blue, red) = luma[0].numpy().astype(float), np.moveaxis(colour, 2, 0)
-        rgb = [y + 1.402 * red, y - 0.344136 * blue - 0.714136 * red, y + 1.772 * blue]
-        found.append(torch.from_numpy(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)))
-    return found
-
-
-def test_repeated_colour_is_interpolated_as_by_libjpeg_turbo_to_the_last_bit(device: torch.device) -> None:
-    data = coloured((64, 96), "4:2:0")
-    file = [torch.frombuffer(bytearray(data), dtype=torch.uint8)]
-    expected = decode_alone(data, max_pixels=10**6).pixels
-    (given,) = repeating(file, mode=ImageReadMode.RGB)
-    (luma,) = decode_jpeg(file, mode=ImageReadMode.GRAY)
-    mended = chroma.interpolated(given[None].to(device), luma[None].to(device), (2, 2))
-    (found,) = transfer.fetched(mended.permute(0, 2, 3, 1))
-    assert np.abs(given.permute(1, 2, 0).numpy().astype(int) - expected).mean() > 1
-    assert np.array_equal(found[0], expected)
-
-
-@pytest.mark.parametrize("sampling", [(2, 2), (2, 1), (1, 2)])
-def test_colour_is_enlarged_to_odd_sizes(device: torch.device, sampling: tuple[int, int]) -> None:
-    across, down = sampling
-    random = np.random.default_rng(7)
-    rows, columns = -(-45 // down), -(-53 // across)
-    colour = cv2.GaussianBlur(random.normal(0, 60, (rows, columns, 2)), (0, 0), 1.0)
-    smooth = cv2.resize(colour, (columns * across, rows * down), interpolation=cv2.INTER_LINEAR)[:45, :53]
-    blue, red = np.moveaxis(smooth, 2, 0)
-    wanted = np.dstack([128 + 1.402 * red, 128 - 0.344136 * blue - 0.714136 * red, 128 + 1.772 * blue])
-    samples = torch.from_numpy(np.rint(np.moveaxis(colour, 2, 0)).astype(np.int32))[None].to(device)
-    luma = torch.full((1, 45, 53), 128, dtype=torch.uint8, device=device)
-    (found,) = transfer.fetched(chroma.together(luma, samples, sampling).permute(0, 2, 3, 1))
-    assert np.abs(found[0] - np.clip(wanted, 0, 255)).max() <= 3.5
-
-
-def test_colour_of_blocks_that_are_cut_off_is_near_what_it_was(device: torch.device) -> None:
-    luma = torch.full((1, 1, 4, 4), 200, dtype=torch.uint8)
-    for blue, red in ((-20, 50), (40, 10), (45, 60), (0, 0)):
-        rgb = torch.tensor([200 + 1.402 * red, 200 - 0.344136 * blue - 0.714136 * red, 200 + 1.772 * blue])
-        pixels = rgb.round().clamp(0, 255).to(torch.uint8)[None, :, None, None].expand(1, 3, 4, 4).contiguous()
-        again = chroma.interpolated(pixels.to(device), luma.to(device), (2, 2))
-        assert int((again.cpu().int() - pixels.int()).abs().max()) <= 3
-
-
-@pytest.fixture
-def untried() -> Iterator[None]:
-    """What was found out of decoders is forgotten, before and after."""
-    decode._tried.cache_clear()
-    yield
-    decode._tried.cache_clear()
-
-
-@pytest.mark.usefixtures("untried")
-def test_a_decoder_that_repeats_colour_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, data = torch.device("cpu"), coloured((64, 96), "4:2:0")
-    assert decode._tried(cpu) == decode._Decoder(usable=True, repeats=False)
-    decode._tried.cache_clear()
-    monkeypatch.setattr(decode, "decode_jpeg", repeating)
-    assert decode._tried(cpu) == decode._Decoder(usable=True, repeats=True)
-    (found,) = decode.decode_together([data], max_pixels=10**6, reduce_to=640, device=cpu)
-    assert isinstance(found, decode.DecodedTensor)
-    assert np.array_equal(found.pixels.permute(1, 2, 0).numpy(), decode_alone(data, max_pixels=10**6).pixels)
-
-
-@pytest.mark.usefixtures("untried")
-@pytest.mark.parametrize("how", ["fails", "parts"])
-def test_a_decoder_that_fails_or_parts_from_the_cpu_is_not_used(
-    how: str, fields: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def bad(images: list[torch.Tensor], **options: object) -> list[torch.Tensor]:
-        if how == "fails":
-            raise RuntimeError("torchvision not compiled with nvJPEG support")
-        return [pixels ^ 8 for pixels in decode_jpeg(images, **options)]
-
-    monkeypatch.setattr(decode, "decode_jpeg", bad)
-    data = cv2.imencode(".jpg", fields[0])[1].tobytes()
-    (found,) = decode.decode_together([data], max_pixels=10**6, reduce_to=640, device=torch.device("cpu"))
-    assert isinstance(found, decode.DecodedTensor)
-    expected = decode_alone(data, max_pixels=10**6).pixels
-    assert np.array_equal(found.pixels.permute(1, 2, 0).numpy(), expected)
