@@ -110,8 +110,15 @@ BARS: Final[Mapping[str, Bar]] = {
     "memory-growth": Bar(
         what="the same: its growth while the fields pass", least=False, value=20, unit=" MB", digits=1
     ),
+    "memory-whole": Bar(
+        what="the same with the worker's first process: a whole worker of one process that screens",
+        least=False, value=700, unit=" MB",
+    ),
     "memory-large": Bar(
         what="most resident memory of a process that screens, fields of 2592×1944", least=False, value=700, unit=" MB"
+    ),
+    "memory-large-whole": Bar(
+        what="the same with the worker's first process", least=False, value=700, unit=" MB",
     ),
     "reduced": Bar(
         what="a 2592×1944 JPEG field of a camera's weight, decoded at reduced scale, against decoding it whole and "
@@ -140,7 +147,7 @@ _NOT_THE_FOLDERS: Final = {
         ("status", "slides", "worklist", "worklist-unreviewed", "csv", "csv-memory", "parquet", "parquet-memory"),
         "rows made by SQL",
     ),
-    **dict.fromkeys(("memory", "memory-growth"), "rendered fields of 120×90"),
+    **dict.fromkeys(("memory", "memory-growth", "memory-whole"), "rendered fields of 120×90"),
 }
 """What is measured on other things than the fields chosen."""
 
@@ -249,14 +256,18 @@ def kept(
 
 
 def sizing(record: Mapping[str, Any]) -> str:
-    """What docs/deployment.md says of a worker process's memory: the most that it had, by the fields' size."""
-    lines = ["| fields | database | at most | measured |", "|---|---|---|---|"]
+    """What docs/deployment.md says of a worker's memory, by the fields' size: the most that a process had that screens,
+    and the first one besides.
+    """
+    figures = {(each["bar"], each["database"]): each["value"] for each in record["figures"]}
+    lines = ["| fields | database | each process that screens | the first | measured |", "|---|---|---|---|---|"]
     for name, size in (("memory", "120×90"), ("memory-large", "2592×1944")):
-        lines += [
-            f"| {size} | {each['database']} | {BARS[name].shown(each['value'])} | {each['measured'].split(', ')[0]} |"
-            for each in record["figures"]
-            if each["bar"] == name
-        ]
+        for each in record["figures"]:
+            if each["bar"] == name:
+                whole = figures.get((f"{name}-whole", each["database"]))
+                first = "–" if whole is None else BARS[name].shown(whole - each["value"])
+                day = each["measured"].split(", ")[0]
+                lines.append(f"| {size} | {each['database']} | {BARS[name].shown(each['value'])} | {first} | {day} |")
     return "\n".join(lines)
 
 

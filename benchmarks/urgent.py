@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from db.database import Database
     from db.records import BatchStatus
 
-BARS = ("stat", "memory", "memory-growth", "memory-large")
+BARS = ("stat", "memory", "memory-growth", "memory-whole", "memory-large", "memory-large-whole")
 FIELDS = 30
 ROUTINE = 50_000
 """Fields of the routine batch where only the urgent slides are of interest."""
 MB = 1_000_000
 SMALL = (120, 90)
+_LOOKS_APART = 4
+"""Each so many looks at memory, shared pages are counted as well."""
 _PICTURES = 64
 """Fields of a kind that are drawn; the others differ from them in bytes that decoders pass over."""
 
@@ -46,7 +48,11 @@ class Memory:
     most: int = 0
     """that one of them ever had"""
     main: int = 0
-    """what the main process has besides, where it does not screen"""
+    """that the main process ever had besides, where it does not screen"""
+    single: int = 0
+    """the sum of what each process ever had; pages that they share are counted with each"""
+    together: int = 0
+    """that all of them ever had at one time, as far as was looked; pages that they share are counted once (PSS)"""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     """fields screened, and what the largest of the processes had then"""
 
@@ -57,8 +63,19 @@ class Memory:
             self.sizes.append((screened, max(each.memory_info().rss for each in found)))
             self.most = max([self.most, *map(measuring.most_resident, found)])
             self.processes = len(found)
+            everyone = list(found)
             if all(each.pid != self.worker for each in found):
-                self.main = psutil.Process(self.worker).memory_info().rss
+                everyone.append(psutil.Process(self.worker))
+                self.main = measuring.most_resident(everyone[-1])
+            self.single = sum(map(measuring.most_resident, everyone))
+            # The kernel goes through all pages for it: some ten milliseconds a process.
+            if len(self.sizes) % _LOOKS_APART == 1:
+                self.together = max(self.together, sum(each.memory_full_info().pss for each in everyone))
+
+    @property
+    def whole(self) -> int:
+        """A worker of one process that screens, with its first: each at its most."""
+        return self.most + self.main
 
     @property
     def scope(self) -> str:
@@ -68,6 +85,17 @@ class Memory:
         screening = plural(self.processes, "process", "processes")
         return (
             f"the most that one of the {screening} that screen ever had; the worker's first has {self.main / MB:.0f} MB"
+        )
+
+    @property
+    def whole_scope(self) -> str:
+        """The same of the worker as a whole."""
+        if not self.main:
+            return "the worker has no process that does not screen"
+        everyone = plural(self.processes + 1, "process", "processes")
+        return (
+            f"that process and the worker's first, each at its most; counted so, all {everyone} of this worker had "
+            f"{self.single / MB:,.0f} MB, at one time, with shared pages once (PSS), {self.together / MB:,.0f} MB"
         )
 
     def growth(self, fields: int) -> float | None:
@@ -83,11 +111,11 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
     One worker of as many processes as there are cores serves the routine, another of one process waits for urgent
     slides. The routine's fields are small (120×90), so that many pass in a short time; large ones pass by themselves.
     """
-    if "memory-large" in wanted:
+    if set(wanted) & {"memory-large", "memory-large-whole"}:
         yield from _large_fields(bench)
-    if set(wanted) <= {"memory-large"}:
+    if set(wanted) <= {"memory-large", "memory-large-whole"}:
         return
-    whole = bool(set(wanted) & {"memory", "memory-growth"})
+    whole = bool(set(wanted) & {"memory", "memory-growth", "memory-whole"})
     folder = bench.place / "routine"
     count = bench.scale.routine if whole else min(ROUTINE, bench.scale.routine)
     measuring.say(f"writing {count:,} small fields")
@@ -116,8 +144,10 @@ def _large_fields(bench: Bench) -> Iterator[Figure]:
                 memory = Memory(worker=worker.pid)
                 batch = submit(database, settings, folder, options).batch
                 status = _watched(database, batch, memory, lambda: _ended(settings, worker), name)
-        note = f"{memory.scope}, over {status.screened:,} fields of {size:.2f} MB"
-        yield Figure(bar="memory-large", database=name, value=memory.most / MB, note=note)
+        over = f"over {status.screened:,} fields of {size:.2f} MB"
+        yield Figure(bar="memory-large", database=name, value=memory.most / MB, note=f"{memory.scope}, {over}")
+        note = f"{memory.whole_scope}, {over}"
+        yield Figure(bar="memory-large-whole", database=name, value=memory.whole / MB, note=note)
     for each in (folder, drawn):
         shutil.rmtree(each)
 
@@ -196,8 +226,10 @@ def _run(
         note = f"{FIELDS} fields, from the start of `submit`; from the claim {statistics.median(computing):.2f} s"
         yield measuring.figure("stat", seconds, database=name, note=f"{note}; {status.fields:,} routine fields running")
     if to_the_end:
-        note = f"{memory.scope}, over {status.fields:,} fields"
-        yield Figure(bar="memory", database=name, value=memory.most / MB, note=note)
+        over = f"over {status.fields:,} fields"
+        yield Figure(bar="memory", database=name, value=memory.most / MB, note=f"{memory.scope}, {over}")
+        note = f"{memory.whole_scope}, {over}"
+        yield Figure(bar="memory-whole", database=name, value=memory.whole / MB, note=note)
         if (grown := memory.growth(status.fields)) is not None:
             note = f"of the largest of them, from the second tenth of {status.fields:,} fields to the last"
             yield Figure(bar="memory-growth", database=name, value=grown / MB, note=note)

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from contextlib import nullcontext
 from itertools import islice, pairwise
 
@@ -321,15 +323,50 @@ def test_the_memory_of_a_worker_is_the_most_that_one_of_its_processes_ever_had()
     assert memory.most >= psutil.Process().memory_info().rss
     assert memory.most == measuring.most_resident(psutil.Process())
     assert (memory.processes, memory.main) == (1, 0)
+    assert memory.whole == memory.single == memory.most
+    assert 0 < memory.together <= psutil.Process().memory_info().rss + 60_000_000
     memory.sizes = [(done, 100 + done) for done in range(0, 101, 5)]
     assert memory.growth(100) == pytest.approx(95 - 12.5)
     assert memory.growth(10_000) is None
 
 
+def test_the_memory_of_a_whole_worker_counts_its_first_process_and_what_its_processes_share_once():
+    """The first process here has 100 MB, which two forks share; each of them has 30 MB of its own."""
+    source = (
+        "import os, sys\n"
+        "held = bytearray(b'x') * 100_000_000\n"
+        "for _ in range(2):\n"
+        "    if not os.fork():\n"
+        "        own = bytearray(b'x') * 30_000_000\n"
+        "        touched = sum(held[::4096])\n"
+        "        os.write(1, b'there\\n')\n"
+        "        sys.stdin.read()\n"
+        "        os._exit(0)\n"
+        "sys.stdin.read()\n"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", source, "worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert [worker.stdout.readline() for _ in range(2)] == ["there\n"] * 2
+        memory = urgent.Memory(worker=worker.pid)
+        memory.look(1)
+    finally:
+        worker.communicate()
+    assert memory.processes == 2
+    assert 100e6 < memory.main < 200e6 and 130e6 < memory.most < 230e6
+    assert memory.whole == memory.main + memory.most
+    assert 370e6 < memory.single == pytest.approx(memory.main + 2 * memory.most, rel=0.05)
+    assert 160e6 < memory.together < 230e6
+    assert "all 3 processes of this worker had" in memory.whole_scope
+    assert "the worker's first has" in memory.scope
+
+
 def test_the_advice_on_memory_has_each_size_of_field_and_the_day():
-    figures = [figure("memory", 380.2), figure("memory-large", 450.6, "PostgreSQL"), figure("two", 1.9)]
+    figures = [figure("memory", 380.2), figure("memory-whole", 510.4), figure("two", 1.9)]
+    figures += [figure("memory-whole", 540.1, "PostgreSQL"), figure("memory-large", 450.6, "PostgreSQL")]
     lines = bars.sizing(bars.kept(figures, MACHINE, "fields", Scale(), {})).splitlines()
     assert lines[2:] == [
-        "| 120×90 | SQLite | 380 MB | 2026-01-05 |",
-        "| 2592×1944 | PostgreSQL | 451 MB | 2026-01-05 |",
+        "| 120×90 | SQLite | 380 MB | 130 MB | 2026-01-05 |",
+        "| 2592×1944 | PostgreSQL | 451 MB | – | 2026-01-05 |",
     ]
