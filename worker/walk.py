@@ -39,8 +39,9 @@ class FoundFile:
 class FoundFolder:
     """One folder with everything in it: its images in natural order, and what was left out, each with a reason.
 
-    `name` is the path relative to the submitted folder, or the submitted folder's own name for images directly in it.
-    After one that is not `complete` comes another part of the same folder.
+    `name` is the path relative to the submitted folder, or the submitted folder's own name for images directly in it,
+    "." where a folder in it has that name, since these are two slides. After one that is not `complete` comes another
+    part of the same folder.
     """
 
     name: str
@@ -95,10 +96,11 @@ def walk(root: Path, roots: Sequence[Path], *, at_once: int = sys.maxsize) -> It
     it is looked at: whatever is put in its place a moment later, what is listed lies under `roots`.
     """
     visited: set[tuple[int, int]] = set()
+    of_root = "." if os.path.isdir(root / root.name) else root.name  # noqa: PTH112  `is_dir` raises where it may not look
     pending = [""]
     while pending:
         relative = pending.pop()
-        name = relative or root.name or "/"
+        name = relative or of_root
         absolute = root / relative
         subfolders: list[str] = []
         try:

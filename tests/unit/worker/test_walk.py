@@ -37,6 +37,13 @@ def test_subfolders_are_slides_and_loose_images_form_one_named_after_the_folder(
     }
 
 
+def test_loose_images_are_another_slide_than_a_folder_of_the_same_name(tmp_path):
+    image(tmp_path / "batch" / "loose.jpg")
+    image(tmp_path / "batch" / "batch" / "a.jpg")
+    slides = [(found.name, [file.path for file in found.files]) for found in walked(tmp_path / "batch")]
+    assert slides == [(".", ["loose.jpg"]), ("batch", ["batch/a.jpg"])]
+
+
 def test_an_image_is_known_by_its_content_whatever_its_name(tmp_path):
     image(tmp_path / "photo.dat", PNG)
     image(tmp_path / "notes.txt", b"just text")
