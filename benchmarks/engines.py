@@ -1,7 +1,7 @@
 """What the networks cost in each arithmetic, batch and division of the cores, and how far their answers lie apart.
 
     python benchmarks/engines.py [FOLDER] [--fields N] [--timed 128] [--repeat 3] [--only rates,batches,cores,apart]
-                                 [--model NAME] [--batch 32] [--torch]
+                                 [--model NAME] [--batch 32] [--torch] [--write]
     python benchmarks/engines.py --paper [--batch 8] [--threads 1]
 
 Four tables of the networks alone, that is without decoding and segmenting. The first three are of `--timed` fields in
@@ -63,7 +63,11 @@ Pictures = tuple[Pixels, Pixels]
 
 Key = TypeVar("Key", bound=Hashable)
 
-TABLES: Final = ("rates", "batches", "cores", "apart")
+_DECISION: Final = measuring.DOCS / "decisions" / "0007-eight-bit.md"
+PAGES: Final = {"rates": _DECISION, "batches": measuring.PAGE, "cores": measuring.PAGE, "apart": _DECISION}
+"""Of each table, where it stands."""
+
+TABLES: Final = tuple(PAGES)
 BATCHES: Final = (1, 4, 8, 16, 32, 64, 128)
 
 
@@ -89,6 +93,12 @@ TRIED: Final = (SINGLE, BF16, INTEGERS)
 
 COMPARED: Final = ((SINGLE, BF16), (LEVELS, INTEGERS), (LEVELS, MIXED), (SINGLE, LEVELS), (INTEGERS, BF16))
 """Whose answers are held against each other."""
+
+
+def marks(table: str) -> tuple[str, str]:
+    """Between which a table stands in its page."""
+    command = f"python benchmarks/engines.py FOLDER --only {table} --write"
+    return f"<!-- The networks, {table}: written by `{command}`. -->", f"<!-- End of the networks, {table}. -->"
 
 
 def here(names: Iterable[str]) -> list[str]:
@@ -307,8 +317,8 @@ def apart(model: Model, fields: Sequence[PreparedField], pictures: Pictures, giv
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = dict(zip(names, pool.map(answers, names), strict=True))
     lines = [
-        "| | a probability's largest move | 99 % of the fields | equal calls | equal flags | novelty's largest move |",
-        "|---|---|---|---|---|---|",
+        "| | a probability's largest move | of 99 % of the fields at most | equal calls | equal flags |",
+        "|---|---|---|---|---|",
     ]
     pairs = (*COMPARED, *(((TORCH, LEVELS), (TORCH, INTEGERS)) if given.torch else ()))
     lines += [
@@ -324,9 +334,8 @@ def _differences(some: Sequence[Assessment], others: Sequence[Assessment]) -> st
     moved = np.array([np.abs(np.subtract(one.probabilities, other.probabilities)).max() for one, other in pairs])
     calls = sum(one.call == other.call for one, other in pairs)
     flags = sum(one.flags == other.flags for one, other in pairs)
-    novelty = max(abs(one.novelty - other.novelty) for one, other in pairs)
     total = f"of {len(pairs):,}"
-    return f"{moved.max():.4f} | {np.quantile(moved, 0.99):.4f} | {calls:,} {total} | {flags:,} {total} | {novelty:.3f}"
+    return f"{moved.max():.4f} | {np.quantile(moved, 0.99):.4f} | {calls:,} {total} | {flags:,} {total}"
 
 
 # ------------------------------------------------------------------------------------------------------------ torch
@@ -383,6 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the first two tables and of torch (default: 1)")
     parser.add_argument("--only", default=",".join(TABLES), help="some of the tables, separated by commas")
     parser.add_argument("--torch", action="store_true", help="torch, too")
+    parser.add_argument("--write", action="store_true", help="put the tables into the pages that have them")
     parser.add_argument("--paper", action="store_true", help="the two-channel DenseNet201 instead")
     asked = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -396,7 +406,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.timed < asked.batch:
         parser.error(f"--timed {asked.timed} is less than a batch of {asked.batch}")
     given = Asked(batch=asked.batch, threads=asked.threads, repeat=asked.repeat, torch=asked.torch)
-    busy = [others_busy()]
     with measuring.apart() as place:
         model = find(measuring.settings_of(place), asked.model)
         measuring.say("fields are prepared")
@@ -406,30 +415,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(f"No field in {asked.folder} can be decoded.")
         pictures = pictures_of(fields)
         timed = evenly(pictures, asked.timed)
+        of = f"{asked.timed} fields, {model.name}, medians of {given.repeat}"
         tables: dict[str, tuple[str, Callable[[], list[str]]]] = {
             "rates": (
-                f"The networks, {asked.timed} fields, batches of {given.batch}, {given.threads} thread(s)",
+                f"{of}, batches of {given.batch}, {given.threads} thread(s)",
                 lambda: rates(model, timed, given),
             ),
-            "batches": (
-                f"Fields a call, {asked.timed} fields, {given.threads} thread(s)",
-                lambda: batches(model, timed, given),
-            ),
+            "batches": (f"{of}, {given.threads} thread(s)", lambda: batches(model, timed, given)),
             "cores": (
-                f"Threads against processes, {asked.timed} fields each, batches of {given.batch}",
+                f"{of}, a process, batches of {given.batch}",
                 lambda: cores(model, timed, given, place, divisions()),
             ),
-            "apart": (f"The answers to {len(fields):,} fields", lambda: apart(model, fields, pictures, given)),
+            "apart": (f"{len(fields):,} fields, {model.name}", lambda: apart(model, fields, pictures, given)),
         }
-        where = "the folder given" if asked.folder else "rendered smears"
-        print(f"{model.name} {model.id[:12]}, fields of {where}; {measuring.told(measuring.machine())}.")
+        where = "of the folder given" if asked.folder else "of rendered smears"
+        machine = measuring.told(measuring.machine())
         for name in wanted:
             title, table = tables[name]
+            busy = others_busy()
             lines = table()
-            print(f"\n{title}; medians of {given.repeat}:\n" if name != "apart" else f"\n{title}:\n")
-            print("\n".join(lines), flush=True)
-    busy.append(others_busy())
-    print(f"\n{noise(max(busy)).strip()}".rstrip())
+            disturbed = "" if name == "apart" else noise(max(busy, others_busy()))
+            said = f"{title}, {where}; {machine}.{disturbed}\n\n" + "\n".join(lines)
+            print(f"{said}\n", flush=True)
+            if asked.write:
+                measuring.put(PAGES[name], *marks(name), said)
+                measuring.say(f"written to {PAGES[name]}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The ways in which the database is written and read, against the plainer ones that they were chosen over.
 
     python benchmarks/ways.py [--fields 200000] [--rows 20000] [--repeat 3] [--databases sqlite,postgresql]
-                              [--database-url URL]
+                              [--database-url URL] [--write]
 
 Rows are put in and set as `db/bulk.py` does it, by the driver's executemany and by a statement each, and with one index
 more; all of a batch's fields are read by keyset pages and by OFFSET; its state is told by counters and by counting.
@@ -30,6 +30,9 @@ from db import bulk, reads
 from db.artefacts import remember_model
 from db.database import Database
 from db.statements import run
+
+BEGIN: Final = "<!-- The ways of the database: written by `python benchmarks/ways.py --write`. -->"
+END: Final = "<!-- End of the ways of the database. -->"
 
 PAGE: Final = 5_000
 BATCH: Final = 1
@@ -215,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--databases", default="sqlite,postgresql")
     parser.add_argument("--database-url", help="a PostgreSQL server other than the one that comes with a package")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     asked = parser.parse_args(arguments)
     busy = [others_busy()]
     found = {}
@@ -229,10 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with measuring.new_installation(server) as (_, database):
                 found[name] = measured(database, asked.fields, asked.rows, asked.repeat)
         busy.append(others_busy(measuring.started(servers, asked.database_url)))
-    print(
-        f"A batch of {asked.fields:,} fields, {asked.rows:,} rows put in and set, medians of {asked.repeat}; ", end=""
-    )
-    print(f"{measuring.told(measuring.machine())}.{noise(max(busy))}\n\n{table(found)}")
+    of = f"A batch of {asked.fields:,} fields, {asked.rows:,} rows put in and set, medians of {asked.repeat}"
+    said = f"{of}; {measuring.told(measuring.machine())}.{noise(max(busy))}\n\n{table(found)}"
+    print(said)
+    if asked.write:
+        measuring.put(measuring.PAGE, BEGIN, END, said)
+        measuring.say(f"written to {measuring.PAGE}")
 
 
 if __name__ == "__main__":

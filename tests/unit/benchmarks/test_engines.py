@@ -80,3 +80,10 @@ def test_fewer_fields_than_are_timed_are_taken_more_than_once(pictures) -> None:
     cells, fields = engines.evenly(pictures, 8)
     assert np.array_equal(cells, np.repeat(pictures[0], 2, axis=0))
     assert len(fields) == 8
+
+
+@pytest.mark.parametrize("table", engines.TABLES)
+def test_each_table_has_its_place_in_a_page(table: str) -> None:
+    begin, end = engines.marks(table)
+    page = engines.PAGES[table].read_text(encoding="utf-8")
+    assert page.count(begin) == page.count(end) == 1 and page.index(begin) < page.index(end)
