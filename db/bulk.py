@@ -44,15 +44,15 @@ def _executemany(conn: Connection, statement: str, rows: Sequence[Row]) -> None:
 
 
 def insert_missing(
-    conn: Connection, table: str, columns: Mapping[str, str], rows: Sequence[Row], *, order: str
-) -> list[tuple[int, bytes]]:
-    """PostgreSQL: append the rows that no unique key refuses; return (id, `order`) of those appended.
+    conn: Connection, table: str, columns: Mapping[str, str], rows: Sequence[Row], *, order: str, told: Sequence[str]
+) -> Sequence[Row]:
+    """PostgreSQL: append the rows that no unique key refuses; return the columns `told` of those appended.
 
     They are taken in the order of the column `order`: two transactions with the same rows then wait for each other
     instead of locking each other out.
     """
-    statement = _insert_statement(table, tuple(columns.items()), order)
-    return [(row[0], bytes(row[1])) for row in run(conn, statement, _by_column(columns, rows))]
+    statement = _insert_statement(table, tuple(columns.items()), order, tuple(told))
+    return run(conn, statement, _by_column(columns, rows)).all()
 
 
 def allocate(conn: Connection, table: str, count: int) -> list[int]:
@@ -130,11 +130,11 @@ def _update_statement(table: str, columns: tuple[tuple[str, str], ...]) -> str:
 
 
 @cache
-def _insert_statement(table: str, columns: tuple[tuple[str, str], ...], order: str) -> str:
+def _insert_statement(table: str, columns: tuple[tuple[str, str], ...], order: str, told: tuple[str, ...]) -> str:
     names = ", ".join(name for name, _ in columns)
     return (
         f"INSERT INTO {table} ({names}) SELECT {names} FROM {_unnested(columns)} ORDER BY {order} "
-        f"ON CONFLICT DO NOTHING RETURNING id, {order}"
+        f"ON CONFLICT DO NOTHING RETURNING {', '.join(told)}"
     )
 
 

@@ -36,7 +36,9 @@ COLUMNS: Mapping[str, str] = {
     "code_version": "text",
     "recorded_at": "timestamptz",
 }
-"""Every column of a finding but its number, with PostgreSQL's type, in the order of `row_of`."""
+"""Every column of a finding but its number, with PostgreSQL's type, in the order of `row_of`; last, when it came."""
+
+_GIVEN: Mapping[str, str] = {name: kind for name, kind in COLUMNS.items() if name != "recorded_at"}
 
 
 def existing(conn: Connection, shas: Collection[bytes], model_id: str) -> set[bytes]:
@@ -52,8 +54,8 @@ def existing(conn: Connection, shas: Collection[bytes], model_id: str) -> set[by
     return {bytes(row[0]) for row in rows}
 
 
-def row_of(finding: NewFinding, model_key: int, recorded_at: Any) -> tuple[Any, ...]:
-    """A finding's columns, numbers as plain Python's (a network's come as numpy's; -0.0 as 0.0)."""
+def row_of(finding: NewFinding, model_key: int) -> tuple[Any, ...]:
+    """A finding's columns but `recorded_at`, numbers as plain Python's (a network's come as numpy's; -0.0 as 0.0)."""
     if len(finding.sha256) != hashlib.sha256().digest_size:
         raise ValueError("A finding's sha256 is 32 bytes")
     p = finding.probabilities
@@ -73,7 +75,6 @@ def row_of(finding: NewFinding, model_key: int, recorded_at: Any) -> tuple[Any, 
         canonical(finding.quality),
         finding.engine,
         finding.code_version,
-        recorded_at,
     )
 
 
@@ -104,8 +105,9 @@ def failure_digest(field_id: int, slide_id: int, path: str, sentence: str) -> st
 
 def write_missing(
     conn: Connection, rows: Mapping[bytes, tuple[Any, ...]], leukocytes: Mapping[bytes, tuple[int, bytes]]
-) -> dict[bytes, int]:
-    """Append the findings (by SHA-256) whose content and model have none yet; return the numbers of those appended.
+) -> dict[bytes, tuple[int, Any]]:
+    """Append the findings (by SHA-256) whose content and model have none yet; return the numbers of those appended, and
+    when they were: PostgreSQL sets that.
 
     `leukocytes` gives each one's count and packed data. In the order of the SHA-256, so that two workers with the same
     files wait for each other rather than for ever.
@@ -123,15 +125,19 @@ def write_missing(
         missing = rows.keys() - {bytes(sha) for sha in known}
         ordered = [row for row in ordered if row[0] in missing]
         ids = bulk.allocate(conn, "finding", len(ordered))
-        bulk.insert(conn, "finding", ("id", *COLUMNS), [(key, *row) for key, row in zip(ids, ordered, strict=True)])
-        written = {row[0]: key for key, row in zip(ids, ordered, strict=True)}
+        now = run(conn, "SELECT {now}").scalar_one()
+        new = list(zip(ids, ordered, strict=True))
+        bulk.insert(conn, "finding", ("id", *COLUMNS), [(key, *row, now) for key, row in new])
+        written = {row[0]: (key, now) for key, row in new}
     else:
-        written = {sha: key for key, sha in bulk.insert_missing(conn, "finding", COLUMNS, ordered, order="sha256")}
+        told = ("id", "sha256", "recorded_at")
+        new_rows = bulk.insert_missing(conn, "finding", _GIVEN, ordered, order="sha256", told=told)
+        written = {bytes(sha): (key, at) for key, sha, at in new_rows}
     bulk.insert(
         conn,
         "finding_leukocytes",
         ("finding_id", "count", "data"),
-        [(key, *leukocytes[sha]) for sha, key in written.items()],
+        [(key, *leukocytes[sha]) for sha, (key, _) in written.items()],
     )
     return written
 

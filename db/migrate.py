@@ -13,7 +13,7 @@ from db import chunks, turns
 if TYPE_CHECKING:
     from db.database import Database
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The revision that this code is written for; a test compares it with the newest migration."""
 
 TABLES: Final = (

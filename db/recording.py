@@ -105,7 +105,6 @@ def record(
 
 
 def _write_findings(conn: Connection, work: _Work) -> None:
-    now = run(conn, "SELECT {now}").scalar_one()
     model_key = artefacts.key_of(conn, work.claim.model_id)
     leukocytes: dict[bytes, tuple[int, bytes]] = {}
     for outcome in work.outcomes:
@@ -114,10 +113,12 @@ def _write_findings(conn: Connection, work: _Work) -> None:
             continue
         if new.sha256 != outcome.sha256:
             raise ValueError(f"The finding for field {outcome.field_id} is about other bytes")
-        work.rows[new.sha256] = findings.row_of(new, model_key, now)
+        work.rows[new.sha256] = findings.row_of(new, model_key)
         work.inferred_by[new.sha256] = outcome.field_id
         leukocytes[new.sha256] = (int(new.leukocytes), new.leukocyte_data)
-    work.written = findings.write_missing(conn, work.rows, leukocytes)
+    for sha, (finding_id, at) in findings.write_missing(conn, work.rows, leukocytes).items():
+        work.written[sha] = finding_id
+        work.rows[sha] = (*work.rows[sha], at)
     for sha in work.rows.keys() - work.written.keys():  # someone was first
         del work.inferred_by[sha]
     work.finding_of.update(work.written)

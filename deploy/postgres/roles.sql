@@ -73,8 +73,7 @@ INSERT INTO stated VALUES
     -- later ones from the seal, a slide's call or a review would stay its latest. Nor a time that the server sets.
     ('model', 'allq_worker', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version)'),
     ('finding', 'allq_worker', 'SELECT, INSERT (sha256, model_id, call, confidence, p_benign, p_early_pre_b, p_pre_b, p_pro_b,
-                                suspicion, novelty, flags, leukocytes, suspects, width, height, quality, engine, code_version,
-                                recorded_at),
+                                suspicion, novelty, flags, leukocytes, suspects, width, height, quality, engine, code_version),
                                 UPDATE (recorded_at)'),
     ('finding_leukocytes', 'allq_worker', 'SELECT, INSERT'),
     ('slide_call', 'allq_worker', 'SELECT, INSERT (slide_id, call, confidence, p_benign, p_early_pre_b, p_pre_b, p_pro_b,

@@ -56,8 +56,9 @@ def test_rows_appended_where_missing_hold_what_they_were_given(database):
         columns = ", ".join(f"{name} {kind}" for name, kind in _KINDS.items())
         conn.exec_driver_sql(f"CREATE TEMPORARY TABLE odd (id serial, {columns}, UNIQUE (data))")
         run(conn, "INSERT INTO odd (data) VALUES (:data)", {"data": b"\\"})
-        written = bulk.insert_missing(conn, "odd", _KINDS, [row for row in _ROWS if row[2] is not None], order="data")
-        assert [data for _, data in written] == sorted(row[2] for row in _ROWS if row[2] not in {None, b"\\"})
+        rows = [row for row in _ROWS if row[2] is not None]
+        written = bulk.insert_missing(conn, "odd", _KINDS, rows, order="data", told=("id", "data"))
+        assert [bytes(data) for _, data in written] == sorted(row[2] for row in _ROWS if row[2] not in {None, b"\\"})
         found = run(conn, f"SELECT {', '.join(_KINDS)} FROM odd WHERE key IS NOT NULL ORDER BY key").all()
         assert [tuple(bytes(v) if type(v) is memoryview else v for v in row) for row in found] == [
             row for row in _ROWS if row[2] not in {None, b"\\"}

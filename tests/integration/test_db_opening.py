@@ -143,7 +143,7 @@ def test_a_database_of_the_first_schema_is_upgraded_and_what_it_had_is_in_the_le
         for statement in back:
             conn.exec_driver_sql(statement)
         conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    assert migrate.upgrade(database) == ["0002", "0003", "0004", "0005"]
+    assert migrate.upgrade(database) == ["0002", "0003", "0004", "0005", "0006"]
     sealing.seal(database, settings)
     witness = Witness(settings.checkpoint_file)
     assert verifying.verify(database, witness, complete=True).problems == []
@@ -167,9 +167,7 @@ def of_before(postgresql, tmp_path):
     url = postgresql.create()
     database = Database.open(settings_for(tmp_path, url), upgrade=True)
     with database.begin() as conn:
-        conn.execute(text("DROP VIEW sealer_event"))
-        conn.execute(text("DROP FUNCTION allq_with_event() CASCADE"))
-        conn.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+        conn.execute(text("UPDATE alembic_version SET version_num = '0005'"))
     yield database
     database.close()
     postgresql.drop(url)
@@ -182,8 +180,8 @@ def test_an_upgrade_does_not_wait_without_end_for_those_at_work_nor_they_for_it(
         with pytest.raises(StoreError, match="Stop workers"):
             migrate.upgrade(of_before)
         at_work.execute(text("LOCK TABLE event IN ROW EXCLUSIVE MODE NOWAIT"))
-    assert migrate.current(of_before) == "0004"
-    assert migrate.upgrade(of_before) == ["0005"]
+    assert migrate.current(of_before) == "0005"
+    assert migrate.upgrade(of_before) == ["0006"]
 
 
 def test_an_upgrade_goes_on_when_the_last_of_those_at_work_has_ended(of_before):
@@ -193,7 +191,7 @@ def test_an_upgrade_goes_on_when_the_last_of_those_at_work_has_ended(of_before):
             upgraded = pool.submit(migrate.upgrade, of_before)
             time.sleep(0.5)
             assert not upgraded.done()
-        assert upgraded.result() == ["0005"]
+        assert upgraded.result() == ["0006"]
 
 
 def test_who_was_at_work_before_an_upgrade_writes_nothing_after_it(of_before, monkeypatch):
@@ -208,13 +206,13 @@ def test_who_was_at_work_before_an_upgrade_writes_nothing_after_it(of_before, mo
     with ThreadPoolExecutor(2) as pool:
         upgraded = pool.submit(migrate.upgrade, of_before)
         assert migrating.wait(30)
-        monkeypatch.setattr(migrate, "HEAD", "0004")
+        monkeypatch.setattr(migrate, "HEAD", "0005")
         begun = pool.submit(_begin_and_say, of_before)
         time.sleep(0.3)
         assert not begun.done(), "it waits for the upgrade's end"
         go_on.set()
-        assert upgraded.result() == ["0005"]
-        assert "newer allq (schema 0005, this one knows 0004). Update allq here" in begun.result()
+        assert upgraded.result() == ["0006"]
+        assert "newer allq (schema 0006, this one knows 0005). Update allq here" in begun.result()
 
 
 def _begin_and_say(database):
@@ -227,23 +225,23 @@ def _begin_and_say(database):
 
 def test_an_upgrade_waits_for_who_writes_by_the_schema_of_before(of_before, monkeypatch):
     monkeypatch.setattr(turns, "WAIT_SECONDS", 0.3)
-    monkeypatch.setattr(migrate, "HEAD", "0004")
+    monkeypatch.setattr(migrate, "HEAD", "0005")
     with of_before.begin():  # has asked for nothing yet
         monkeypatch.undo()
         monkeypatch.setattr(turns, "WAIT_SECONDS", 0.3)
         with pytest.raises(StoreError, match="Stop workers"):
             migrate.upgrade(of_before)
-    assert migrate.upgrade(of_before) == ["0005"]
+    assert migrate.upgrade(of_before) == ["0006"]
 
 
 def test_a_schema_that_has_become_another_is_named_by_whatever_is_asked_of_it(database, monkeypatch):
-    monkeypatch.setattr(migrate, "HEAD", "0004")
+    monkeypatch.setattr(migrate, "HEAD", "0005")
     with pytest.raises(ProgramOutdated, match="newer allq"), database.begin():
         pass
     for question in ("SELECT no_such FROM batch", "SELECT 1 FROM no_such"):
         with pytest.raises(ProgramOutdated, match="newer allq"), database.read() as conn:
             conn.exec_driver_sql(question)
-    monkeypatch.setattr(migrate, "HEAD", "0006")
+    monkeypatch.setattr(migrate, "HEAD", "0007")
     with pytest.raises(SchemaOutdated, match="Run `allq db upgrade`"), database.begin():
         pass
     monkeypatch.undo()
@@ -280,7 +278,7 @@ def test_an_upgrade_gives_back_what_workers_of_before_are_at(database):
         else:
             conn.exec_driver_sql("DROP TRIGGER event_slide_with_event")
         conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
-    assert migrate.upgrade(database) == ["0004", "0005"]
+    assert migrate.upgrade(database) == ["0004", "0005", "0006"]
     asked = "SELECT state, attempt, crashes, owner, published_at FROM chunk ORDER BY id"
     assert store.rows(database, asked)[0] == ("pending", 1, 0, None, None)
     assert store.rows(database, asked)[1][0] == "done"

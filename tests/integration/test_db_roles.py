@@ -565,6 +565,7 @@ def test_who_chooses_the_active_model_does_not_choose_when(written: Laboratory, 
     ("group", "table", "column"),
     [
         ("worker", "batch", "created_at"),
+        ("worker", "finding", "recorded_at"),
         ("worker", "slide_call", "called_at"),
         ("worker", "model", "added_at"),
         ("reviewer", "model", "added_at"),

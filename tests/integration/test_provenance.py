@@ -90,6 +90,13 @@ def provenance(database: Database, slide: str) -> list[dict[str, object]]:
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
+FAR_OR_NEAR = (
+    ("4714-11-24 00:00:00+00 BC", "294276-12-31 23:59:59+00"),
+    ("2026-01-01 00:00:00+00", "2026-01-01 00:00:00.0001+00"),
+)
+"""Of the first PostgreSQL has no interval, of the second hardly one."""
+
+
 def test_a_time_that_is_none_keeps_nobody_from_the_record(database: Database) -> None:
     with database.begin() as conn:
         _, chunk_ids = store.submit(conn, [store.new_slide("A", 2)])
@@ -116,6 +123,17 @@ def test_a_time_that_is_none_keeps_nobody_from_the_record(database: Database) ->
         found = reads.batch_status(conn, batch)
     assert (running["started_at"], running["lease_ends_at"]) == ("infinity", "infinity")
     assert (found.state, found.waiting, found.started_at) == ("running", 2, None)
+    for begin, end in (("infinity", "infinity"), ("-infinity", "infinity"), ("2026-01-01", "infinity"), *FAR_OR_NEAR):
+        by_hand(
+            database,
+            f"UPDATE chunk SET started_at = '{begin}', ended_at = '{end}' WHERE id = {waiting}",
+            f"UPDATE batch SET created_at = '{begin}' WHERE id = {batch - 1}",
+        )
+        with database.read() as conn:
+            columns, rows = named.run(conn, "progress", {})
+            (shown,) = (row for row in (dict(zip(columns, one, strict=True)) for one in rows) if row["batch"] == batch)
+            assert (shown["state"], shown["waiting"], shown["fields_per_second"] or 0) == ("running", 2, 0)
+            assert len(list(named.run(conn, "turnaround", {})[1])) == 1
 
 
 def by_hand(database: Database, *statements: str) -> None:
