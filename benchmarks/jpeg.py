@@ -1,9 +1,13 @@
 """Where the time goes of a large JPEG field, decoded at reduced scale and whole, and what threefold would ask for.
 
     python benchmarks/jpeg.py FOLDER [--fields 12] [--repeat 5] [--write]
+    python benchmarks/jpeg.py FOLDER --calls 500
 
 Fields of the folder, enlarged to 2592×1944, with a camera's noise and without. One thread, by its own clock; each is
 the median of the passes, in which everything is done in turn. `--write` puts the table into docs/benchmarks.md.
+`--calls` times nothing and counts: of how many fields, smooth ones, call and number of leukocytes are those of the
+field decoded whole, at the scale that is used and at an eighth. They are enlarged here, too: of detail that only
+a camera's own fields have it says nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +16,19 @@ import argparse
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import large, measuring
-from benchmarks.scaling.field_kinds import CAMERA
+from benchmarks.scaling.field_kinds import CAMERA, smooth_field
 from benchmarks.scaling.measure import noise
 from benchmarks.scaling.servers import others_busy
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
 
 BEGIN: Final = "<!-- Where a large JPEG's time goes: written by `python benchmarks/jpeg.py FOLDER --write`. -->"
 END: Final = "<!-- End of a large JPEG's time. -->"
@@ -93,6 +100,29 @@ def table(profiles: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def calls(paths: Sequence[Path], classifier: Classifier) -> Iterator[str]:
+    """A line for each scale: of how many smooth fields made of these call and number of leukocytes are those
+    of the field decoded whole.
+    """
+    import cv2
+
+    from imaging.decode import decode
+
+    cv2.setNumThreads(1)
+    most = CAMERA[0] * CAMERA[1]
+    side = classifier.decode_side
+    for least in (side, CAMERA[0] // 8):
+        found = large.compared(
+            classifier,
+            paths,
+            lambda source, _: smooth_field(source),
+            lambda data, least=least: decode(data, max_pixels=most, reduce_to=least),  # type: ignore[misc]  # of a loop
+            lambda data: large.whole_and_resized(data, most, side),
+        )
+        size = "×".join(map(str, large.reduced_size(*CAMERA, least)))
+        yield f"{size}: calls equal of {found.figure.note}; as many leukocytes in {found.counts:,}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=5, help="passes, of which the median counts (default: 5)")
     parser.add_argument("--model", help="name or id (default: the active one)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--calls", type=int, help="count equal calls of so many fields instead")
     asked = parser.parse_args(arguments)
     busy = others_busy()
     with measuring.apart() as place:
@@ -108,7 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from models.classifier import Classifier
 
         settings = measuring.settings_of(place)
-        side = Classifier.load(find(settings, asked.model), settings).decode_side
+        classifier = Classifier.load(find(settings, asked.model), settings)
+        if asked.calls:
+            for line in calls(measuring.images(asked.folder.resolve(), asked.calls), classifier):
+                print(line)
+            return 0
+        side = classifier.decode_side
         profiles = {}
         for name, fields in (("a camera's noise", large.camera_fields), ("smooth", large.smooth_fields)):
             files = list(fields(measuring.images(asked.folder.resolve()), asked.fields))

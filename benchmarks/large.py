@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from benchmarks.scaling.field_kinds import CAMERA, camera_field, smooth_field
 
 if TYPE_CHECKING:
     from imaging.decode import Decoded
-    from models.classifier import Assessment
+    from models.classifier import Assessment, Classifier
 
 BARS = ("reduced", "reduced-calls", "reduced-smooth")
 _TIMED = 12
@@ -31,7 +31,6 @@ _AT_ONCE = 32
 def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
     """How many times faster, on one thread by its own clock, and the share of equal calls."""
     import cv2
-    import numpy as np
 
     from imaging.decode import decode
     from models.artefact import find
@@ -48,10 +47,7 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
         return decode(data, max_pixels=settings.max_pixels, reduce_to=classifier.decode_side)
 
     def whole(data: bytes) -> Decoded:
-        found = decode(data, max_pixels=settings.max_pixels)
-        small = reduced_size(found.pixels.shape[1], found.pixels.shape[0], classifier.decode_side)
-        resized = cv2.resize(found.pixels, small, interpolation=cv2.INTER_AREA)
-        return replace(found, pixels=np.asarray(resized, np.uint8))
+        return whole_and_resized(data, settings.max_pixels, classifier.decode_side)
 
     for bar, fields in (("reduced", camera_fields), ("reduced-smooth", smooth_fields)):
         if bar not in wanted:
@@ -72,34 +68,78 @@ def measure(bench: Bench, wanted: Collection[str]) -> Iterator[Figure]:
         yield replace(measuring.figure(bar, ratios, note=f"{note}; the whole field {rest:.1f} ms"), images=images)
     if "reduced-calls" in wanted:
         some_paths = measuring.evenly(paths, bench.scale.compared)
-        numbered = enumerate(some_paths)
-        equal, unnoticed, total = 0, 0, 0
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            while part := list(islice(numbered, _AT_ONCE)):
-                files = list(pool.map(lambda one: camera_field(one[1].read_bytes(), one[0]), part))
-                found: list[list[Assessment]] = []
-                for way in (reduced, whole):
-                    prepared = list(pool.map(lambda data, way=way: classifier.prepare(way(data)), files))
-                    found.append(classifier.classify(prepared))
-                differing = [(one, other) for one, other in zip(*found, strict=True) if one.call != other.call]
-                equal += len(files) - len(differing)
-                unnoticed += sum(not (one.flags and other.flags) for one, other in differing)
-                total += len(files)
-                measuring.say(f"calls of large fields: {equal:,} of {total:,} equal, of {len(some_paths):,} in all")
-        yield replace(equal_calls(equal, total, unnoticed), images=images)
+        yield replace(compared(classifier, some_paths, camera_field, reduced, whole).figure, images=images)
 
 
-def equal_calls(equal: int, total: int, unnoticed: int) -> Figure:
-    """The share of equal calls, in percent, with its interval. `unnoticed`: of the differing, those without a flag."""
-    from models.aggregate import upper_bound
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """Of how many fields (`total`) decoded in two ways the calls are `equal`, of how many the numbers of leukocytes
+    (`counts`), and of how many the calls differ unless both are flagged (`unnoticed`).
+    """
 
-    # Two-sided of Clopper and Pearson: a fortieth on either side.
-    low, high = 1 - upper_bound(total - equal, total, confidence=0.975), upper_bound(equal, total, confidence=0.975)
-    note = (
-        f"{equal:,} of {total:,} fields, each made of another; {unnoticed} of the others without a flag; 95 % interval"
-    )
-    note += f" {100 * low:.2f} to {100 * high:.3f} %, as if fields were independent"
-    return Figure(bar="reduced-calls", value=100 * equal / total, interval=(100 * low, 100 * high), note=note)
+    total: int
+    equal: int
+    unnoticed: int = 0
+    counts: int = 0
+
+    @property
+    def figure(self) -> Figure:
+        """The share of equal calls, in percent, with its interval."""
+        from models.aggregate import upper_bound
+
+        # Two-sided of Clopper and Pearson: a fortieth on either side.
+        low = 100 - 100 * upper_bound(self.total - self.equal, self.total, confidence=0.975)
+        high = 100 * upper_bound(self.equal, self.total, confidence=0.975)
+        note = (
+            f"{self.equal:,} of {self.total:,} fields, each made of another; {self.unnoticed} of the others without a "
+        )
+        note += f"flag; 95 % interval {low:.2f} to {high:.3f} %, as if fields were independent"
+        value = 100 * self.equal / self.total
+        return Figure(bar="reduced-calls", value=value, interval=(low, high), note=note)
+
+
+def compared(
+    classifier: Classifier,
+    paths: Sequence[Path],
+    enlarged: Callable[[bytes, int], bytes],
+    one: Callable[[bytes], Decoded],
+    other: Callable[[bytes], Decoded],
+) -> Compared:
+    """What becomes of fields decoded in one way and in the other.
+
+    Large fields are made of those at `paths` by `enlarged`, which also gets their number.
+    """
+    equal, unnoticed, total, counts = 0, 0, 0, 0
+    numbered = enumerate(paths)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        while part := list(islice(numbered, _AT_ONCE)):
+            files = list(pool.map(lambda each: enlarged(each[1].read_bytes(), each[0]), part))
+            found: list[list[Assessment]] = []
+            leukocytes: list[list[int]] = []
+            for way in (one, other):
+                prepared = list(pool.map(lambda data, way=way: classifier.prepare(way(data)), files))
+                found.append(classifier.classify(prepared))
+                leukocytes.append([len(each.segmentation.leukocytes) for each in prepared])
+            differing = [(this, that) for this, that in zip(*found, strict=True) if this.call != that.call]
+            equal += len(files) - len(differing)
+            unnoticed += sum(not (this.flags and that.flags) for this, that in differing)
+            total += len(files)
+            counts += sum(this == that for this, that in zip(*leukocytes, strict=True))
+            measuring.say(f"calls of large fields: {equal:,} of {total:,} equal, of {len(paths):,} in all")
+    return Compared(equal=equal, total=total, unnoticed=unnoticed, counts=counts)
+
+
+def whole_and_resized(data: bytes, max_pixels: int, side: int) -> Decoded:
+    """A field decoded whole, then resized to the size to which it would be reduced."""
+    import cv2
+    import numpy as np
+
+    from imaging.decode import decode
+
+    found = decode(data, max_pixels=max_pixels)
+    small = reduced_size(found.pixels.shape[1], found.pixels.shape[0], side)
+    resized = cv2.resize(found.pixels, small, interpolation=cv2.INTER_AREA)
+    return replace(found, pixels=np.asarray(resized, np.uint8))
 
 
 def reduced_size(width: int, height: int, side: int) -> tuple[int, int]:

@@ -87,12 +87,12 @@ def test_the_commit_is_that_of_the_program_where_there_is_a_repository(monkeypat
 
 
 def test_equal_calls_have_their_interval_beside_them_in_what_is_printed_and_on_the_page():
-    made = large.equal_calls(999, 1000, 0)
+    made = large.Compared(equal=999, total=1000).figure
     assert made.value == 99.9
     # Exact, two-sided: 1 of 1,000 has 0.0025 to 0.5559 %.
     assert made.interval == pytest.approx((99.4441, 99.9975), abs=0.0001)
     assert bars.row(made)[2] == "99.90 % (99.44 to 100.00)"
-    assert large.equal_calls(50, 50, 0).interval == pytest.approx((100 * 0.025 ** (1 / 50), 100))
+    assert large.Compared(equal=50, total=50).figure.interval == pytest.approx((100 * 0.025 ** (1 / 50), 100))
     record = json.loads(json.dumps(bars.kept([made], MACHINE, "fields", Scale(), {})))
     assert "99.90 % (99.44 to 100.00) | 99.90 %" in bars.table(record)
     assert "999 of 1,000 fields, each made of another; 0 of the others without a flag" in bars.table(record)
