@@ -142,6 +142,24 @@ RUNNING: Final = f"""
 """Views, constraints and columns' defaults that run a function or an operator of somebody's making."""
 
 REPLICATION_ROLE: Final = "SHOW session_replication_role"
+HAS_RIGHTS_TO_SET: Final = "SELECT pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL"
+"""From PostgreSQL 15 on; before, only superusers set what is theirs."""
+
+MAY_PASS_TRIGGERS: Final = """
+    SELECT DISTINCT r.rolname
+    FROM pg_catalog.pg_parameter_acl p CROSS JOIN LATERAL pg_catalog.aclexplode(p.paracl) a
+    JOIN pg_catalog.pg_roles r
+        ON r.rolcanlogin AND NOT r.rolsuper
+           AND (a.grantee = 0::oid OR pg_catalog.pg_has_role(r.oid, a.grantee, 'MEMBER'::text))
+    JOIN pg_catalog.pg_roles g
+        ON g.rolname IN ('allq_worker', 'allq_sealer', 'allq_reviewer', 'allq_reader')
+           AND pg_catalog.pg_has_role(r.oid, g.oid, 'USAGE'::text)
+    WHERE p.parname = 'session_replication_role' AND a.privilege_type = 'SET'
+    ORDER BY r.rolname
+"""
+"""Logins in the groups of roles.sql that were given the right to set it. Who owns the tables or administers the server
+passes triggers in other ways as well, and is not meant."""
+
 PATH: Final = "SHOW search_path"
 USER: Final = "SELECT current_user"
 PLAIN_PATH: Final = "SET LOCAL search_path = pg_catalog"

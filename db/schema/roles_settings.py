@@ -33,6 +33,10 @@ def differences(conn: Connection, names: Sequence[str]) -> Iterator[Difference]:
             whom = f"role {role}" if role else "every role"
             where = " in this database" if here else ""
             yield Difference(kind="setting", name=name, what=f"is replica for {whom}{where}: no trigger fires")
+    if run(conn, catalogue.HAS_RIGHTS_TO_SET).scalar():
+        for role in run(conn, catalogue.MAY_PASS_TRIGGERS).scalars():
+            what = f"may be made replica by role {role}: no trigger fires for it then"
+            yield Difference(kind="setting", name=name, what=what)
     yield from _namesakes(conn, settings, names)
     yield from _stand_ins(conn, settings, names)
 

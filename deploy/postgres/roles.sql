@@ -171,6 +171,12 @@ BEGIN
     -- Numbers for rows that are written many at a time are drawn beforehand.
     GRANT USAGE ON SEQUENCE slide_id_seq, chunk_id_seq TO allq_worker;
 
+    -- Who may set this passes every trigger. Before PostgreSQL 15 only superusers do, and there is no such right.
+    IF to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL THEN
+        EXECUTE 'REVOKE ALL ON PARAMETER session_replication_role '
+                'FROM allq_owner, allq_worker, allq_sealer, allq_reviewer, allq_reader CASCADE';
+    END IF;
+
     -- Who may take a lock may keep it, and all others wait; who may make a large object may fill the disk. Reading large
     -- objects and giving locks back stays with everybody: a dump does the one, drivers that reuse a session the other.
     FOR found IN

@@ -641,6 +641,7 @@ def test_after_an_upgrade_a_login_without_rights_to_what_is_new_is_told_to_run_t
         apply(written.server, written.url)
 
 
+RIGHTS_TO_SET = "SELECT to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL"
 OTHER_PROGRAM = (
     "CREATE SCHEMA lims",
     "CREATE TABLE lims.review (id bigint)",
@@ -706,6 +707,13 @@ OTHER_PROGRAM = (
             set(),
         ),
         (
+            ["GRANT SET ON PARAMETER session_replication_role TO allq_worker, {reader}, {stranger}, {owner}"],
+            {
+                "setting session_replication_role may be made replica by role {worker}: no trigger fires for it then",
+                "setting session_replication_role may be made replica by role {reader}: no trigger fires for it then",
+            },
+        ),
+        (
             [
                 *OTHER_PROGRAM,
                 "ALTER ROLE {stranger} SET search_path = lims, public",
@@ -749,6 +757,8 @@ def test_what_logins_begin_with_that_lets_them_past_the_triggers_or_shows_them_o
     superuser = Database.at(written.url)
     try:
         with superuser.begin() as conn:
+            if "ON PARAMETER" in statements[0] and not conn.exec_driver_sql(RIGHTS_TO_SET).scalar():
+                pytest.skip("before PostgreSQL 15 only superusers set it")
             conn.exec_driver_sql(f"CREATE ROLE {names['stranger']} LOGIN")
             for statement in statements:
                 conn.exec_driver_sql(statement.format(**names))
@@ -761,6 +771,21 @@ def test_what_logins_begin_with_that_lets_them_past_the_triggers_or_shows_them_o
             conn.rollback()
     finally:
         superuser.close()
+
+
+def test_the_right_to_pass_the_triggers_is_taken_back_when_the_file_is_run_again(laboratory: Laboratory) -> None:
+    with laboratory.opened_as("owner") as database:
+        if not store.rows(database, RIGHTS_TO_SET)[0][0]:
+            pytest.skip("before PostgreSQL 15 only superusers set it")
+    setting = "SET LOCAL session_replication_role = replica"
+    laboratory.server.execute("GRANT SET ON PARAMETER session_replication_role TO allq_worker WITH GRANT OPTION")
+    try:
+        with laboratory.opened_as("worker") as database, database.begin() as conn:
+            conn.exec_driver_sql(setting)
+            conn.rollback()
+    finally:
+        apply(laboratory.server, laboratory.url)
+    laboratory.refuses("worker", setting)
 
 
 @pytest.mark.parametrize("table", sorted(Base.metadata.tables))
