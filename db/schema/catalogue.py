@@ -145,7 +145,7 @@ REPLICATION_ROLE: Final = "SHOW session_replication_role"
 HAS_RIGHTS_TO_SET: Final = "SELECT pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL"
 """From PostgreSQL 15 on; before, only superusers set what is theirs."""
 
-MAY_PASS_TRIGGERS: Final = """
+PAST_TRIGGERS: Final = """
     SELECT DISTINCT r.rolname
     FROM pg_catalog.pg_parameter_acl p CROSS JOIN LATERAL pg_catalog.aclexplode(p.paracl) a
     JOIN pg_catalog.pg_roles r

@@ -34,7 +34,7 @@ def differences(conn: Connection, names: Sequence[str]) -> Iterator[Difference]:
             where = " in this database" if here else ""
             yield Difference(kind="setting", name=name, what=f"is replica for {whom}{where}: no trigger fires")
     if run(conn, catalogue.HAS_RIGHTS_TO_SET).scalar():
-        for role in run(conn, catalogue.MAY_PASS_TRIGGERS).scalars():
+        for role in run(conn, catalogue.PAST_TRIGGERS).scalars():
             what = f"may be made replica by role {role}: no trigger fires for it then"
             yield Difference(kind="setting", name=name, what=what)
     yield from _namesakes(conn, settings, names)
