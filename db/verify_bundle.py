@@ -41,6 +41,9 @@ MOST = 100
 OTHER_SHAPE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 """What reading a line comes to that allq has not written."""
 
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How a bundle's files are packed. Others, which a Python may lack, have errors of their own."""
+
 NO_FILE = (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a file of a zip file comes to that is damaged, or lacks it."""
 
@@ -77,6 +80,8 @@ def sha256(data: bytes) -> bytes:
 def each(bundle: zipfile.ZipFile, name: str, problems: Problems, verify: Callable[[Any], None]) -> None:
     """Have every JSON document of a file of the bundle verified, a line each."""
     try:
+        if bundle.getinfo(name).compress_type not in METHODS:
+            raise zipfile.BadZipFile("it is packed in a way that allq never does")
         with bundle.open(name) as file:
             for number, line in enumerate(file, 1):
                 try:

@@ -203,3 +203,20 @@ def test_a_bundle_that_lacks_a_file_or_has_another_for_it_is_refused_in_a_senten
     data[at : at + 20] = bytes(20)
     path.write_bytes(data)
     assert f"The bundle's {member} can't be read" in verify_bundle(path).stderr
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bundle_that_is_packed_in_another_way_is_refused_in_a_sentence(tmp_path: Path, method: int) -> None:
+    """Whole or damaged: what reads it may be a Python without that method, and each has errors of its own."""
+    path = tmp_path / "packed.zip"
+    with zipfile.ZipFile(path, "w", method) as packed:
+        packed.writestr("checkpoints.jsonl", "".join(f"[{number}]\n" for number in range(1_000)))
+        packed.write(bundle.SCRIPT, "verify.py")
+    whole = path.read_bytes()
+    at = whole.index(b"checkpoints.jsonl") + len("checkpoints.jsonl") + 30
+    for data in (whole, whole[:at] + bytes(12) + whole[at + 12 :]):
+        path.write_bytes(data)
+        done = verify_bundle(path)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "The bundle's checkpoints.jsonl can't be read" in done.stderr, done.stderr
