@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from json.encoder import encode_basestring as _text
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -13,7 +13,7 @@ from db import bulk
 from db.artefacts import key_of
 from db.lines import blob, canonical, digest, instant
 from db.records import NewFinding
-from db.statements import flags_text, on_sqlite, run
+from db.statements import flags_text, on_sqlite, plain_rows, run
 
 COLUMNS: Mapping[str, str] = {
     "sha256": "bytea",
@@ -78,29 +78,39 @@ def row_of(finding: NewFinding, model_key: int) -> tuple[Any, ...]:
     )
 
 
-def content_line(field_id: int, finding_id: int, row: tuple[Any, ...], model_id: str, leukocyte_data: bytes) -> str:
-    """What the ledger's digest covers of a field and the finding made for it: every column, as canonical JSON."""
-    named = dict(zip(COLUMNS, row, strict=True))
-    named["sha256"] = bytes(named["sha256"]).hex()
-    named["model_id"] = model_id
-    named["recorded_at"] = instant(named["recorded_at"])
-    named["leukocyte_data"] = hashlib.sha256(leukocyte_data).hexdigest()
-    return canonical({"field": field_id, "finding": finding_id, **named})
+def content_line(field_id: int, finding_id: int, row: Sequence[Any], model_id: str, leukocyte_data: bytes) -> str:
+    """What the ledger's digest covers of a field and the finding made for it: every column, as canonical JSON.
+
+    This and the lines below are put together by hand, several times as fast as `canonical` gives them: there are
+    millions. Of values that no row of ours has they are no JSON, or TypeError is raised.
+    """
+    sha256, _, call, confidence, benign, early, pre, pro, suspicion, novelty, *others = row
+    flags, leukocytes, suspects, width, height, quality, engine, code, at = others
+    return (
+        f'{{"call":{"null" if call is None else _text(call)},"code_version":{_text(code)},'
+        f'"confidence":{confidence!r},"engine":{_text(engine)},"field":{field_id!r},'
+        f'"finding":{finding_id!r},"flags":{_text(flags)},"height":{height!r},'
+        f'"leukocyte_data":"{hashlib.sha256(leukocyte_data).hexdigest()}","leukocytes":{leukocytes!r},'
+        f'"model_id":{_text(model_id)},"novelty":{novelty!r},"p_benign":{benign!r},"p_early_pre_b":{early!r},'
+        f'"p_pre_b":{pre!r},"p_pro_b":{pro!r},"quality":{_text(quality)},"recorded_at":{_text(instant(at))},'
+        f'"sha256":"{bytes(sha256).hex()}","suspects":{suspects!r},"suspicion":{suspicion!r},"width":{width!r}}}'
+    )
 
 
 def link_line(field_id: int, finding_id: int, sha256: bytes) -> str:
     """The same for a field that was linked to a finding whose columns an earlier event covers."""
-    return canonical({"field": field_id, "finding": finding_id, "linked": True, "sha256": sha256.hex()})
+    return f'{{"field":{field_id!r},"finding":{finding_id!r},"linked":true,"sha256":"{sha256.hex()}"}}'
 
 
 def place_line(field_id: int, slide_id: int, path: str) -> str:
     """What the ledger's digest of places covers of a screened field: whose slide's it is, and which file."""
-    return canonical({"field": field_id, "path": path, "slide": slide_id})
+    return f'{{"field":{field_id!r},"path":{_text(path)},"slide":{slide_id!r}}}'
 
 
 def failure_digest(field_id: int, slide_id: int, path: str, sentence: str) -> str:
     """The digest that the ledger has of a field that failed: of the same, and of the reason in words."""
-    return digest([canonical({"field": field_id, "path": path, "sentence": sentence, "slide": slide_id})])
+    line = f'{{"field":{field_id!r},"path":{_text(path)},"sentence":{_text(sentence)},"slide":{slide_id!r}}}\n'
+    return hashlib.sha256(line.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_missing(
@@ -214,8 +224,7 @@ _LINES = f"""
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Covered:
+class Covered(NamedTuple):
     """A line as the rows stand, or why there can be none; `made`: the field's finding was made for it, not linked.
 
     `place` is the line of `place_line`, empty where the field lies in no slide or has no path.
@@ -233,7 +242,7 @@ class Covered:
 
 def covered(conn: Connection, chunk_ids: Sequence[int]) -> Iterator[Covered]:
     """The lines that the events `chunk-recorded` of these chunks have digested, as the rows stand; chunk by chunk."""
-    for row in run(conn, _LINES, {"chunks": chunk_ids}, lists=("chunks",)).all():
+    for row in plain_rows(conn, _LINES, {"chunks": chunk_ids}, lists=("chunks",)):
         chunk_id, field_id, slide_id, path, linked, wanted, finding_id, model_id, count, data, *columns = row
         whole = isinstance(slide_id, int) and isinstance(path, str)
         at = (chunk_id, field_id, wanted, not linked, place_line(field_id, slide_id, path) if whole else "")
@@ -249,7 +258,7 @@ def covered(conn: Connection, chunk_ids: Sequence[int]) -> Iterator[Covered]:
             if data is None:
                 yield Covered(*at, "", "its leukocytes are gone")
                 continue
-            text = content_line(field_id, finding_id, tuple(columns), model_id, blob(data))
+            text = content_line(field_id, finding_id, columns, model_id, blob(data))
         except (TypeError, ValueError) as error:
             yield Covered(*at, "", f"it holds what allq never writes ({error})")
             continue
