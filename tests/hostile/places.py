@@ -204,7 +204,7 @@ def _be_cut(path: Path) -> None:
 
 
 def _be_another(path: Path) -> None:
-    path.write_bytes(numbered(90))
+    path.write_bytes(encoded(smear(190, (64, 48)), "png"))
 
 
 def _grow(path: Path) -> None:

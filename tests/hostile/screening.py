@@ -2,8 +2,9 @@
 
     python -m tests.hostile.screening HOME FOLDER
 
-Prints one JSON object: fields by path (hex of its bytes), what was left out, how chunks ended at which attempt, and the
-most memory in use, in bytes, when the model had screened its first field and at the end.
+Prints one JSON object: fields by path (hex of its bytes), with the SHA-256 of the bytes that were read; what was left
+out, how chunks ended at which attempt, and the most memory in use, in bytes, when the model had screened its first
+field and at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from worker.station import Station
 
 _PENDING = "SELECT id FROM chunk WHERE state = 'pending' ORDER BY id"
 _FIELDS = """
-    SELECT f.path, f.raw_path, f.state, f.failure, f.failure_sentence, n.width, n.height
+    SELECT f.path, f.raw_path, f.state, f.failure, f.failure_sentence, n.width, n.height,
+           coalesce(n.sha256, f.sha256) AS sha256
     FROM field f LEFT JOIN finding n ON n.id = f.finding_id
 """
 
@@ -56,6 +58,7 @@ def main(home: Path, folder: Path) -> dict[str, Any]:
                 row.failure_sentence,
                 row.width,
                 row.height,
+                None if row.sha256 is None else row.sha256.hex(),
             ]
             for row in rows
         },

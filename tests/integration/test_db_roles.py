@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from allq.errors import FailureCode, LedgerError, NoRight, StoreError
-from db import activations, batches, chunks, events, migrate, named, reviews, schema, sealing, verifying
+from db import activations, batches, chunks, events, migrate, named, reviews, schema, sealing, turns, verifying
 from db.database import Database
 from db.records import ClaimedField, Failure, FieldOutcome
 from db.tables import Base
@@ -454,6 +454,28 @@ def test_a_reviewer_chooses_the_model_a_worker_and_a_reader_see_it_and_may_not(w
                 store.activate(database, "x")
             with database.read() as conn:
                 assert activations.latest(conn) == done
+
+
+def test_a_reviewer_kept_from_choosing_the_model_is_told_by_which_session_and_work_goes_on(
+    written: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "WAIT_SECONDS", 0.05)
+    with written.opened_as("reviewer") as one, written.opened_as("reviewer") as other:
+        before = store.activate(one, "fits our smears", by="m.meier")
+        with one.begin() as keeping:
+            keeping.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('allq activation'))")
+            pid = keeping.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+            told = f"with the activation: process {pid} of the server, login {written.login('reviewer')}. Try again"
+            with pytest.raises(StoreError, match=told):
+                store.activate(other, "fits them better", by="k.klein")
+            with written.opened_as("worker") as database:
+                with database.begin() as conn:
+                    assert activations.latest(conn) == before
+                    _, chunk_ids = store.submit(conn, [store.new_slide("while it is kept", 2)])
+                store.work(database, chunk_ids)
+        after = store.activate(other, "fits them better", by="k.klein")
+        with one.read() as conn:
+            assert activations.latest(conn) == after
 
 
 def test_a_worker_starts_with_that_role_alone(written: Laboratory, tmp_path: Path) -> None:

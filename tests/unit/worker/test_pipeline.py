@@ -1,6 +1,7 @@
 """The pipeline alone: files on disk, a classifier that only counts, no database."""
 
 import gc
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from imaging.quality import assess
 from imaging.segment import segment
 from models.classifier import Assessment, PreparedField
 from models.leukocytes import lay_out
+from worker.files import read_file
 from worker.pipeline import Pipeline, Threads, _Loaded
 
 
@@ -479,6 +481,26 @@ def test_a_twin_is_screened_itself_when_the_field_it_waited_for_has_changed(sett
         outcomes[claim.fields[outcome.field_id].path] = outcome
     assert outcomes["hungry.png"].sha256 != outcomes["twin.png"].sha256
     assert all(outcome.finding is not None for outcome in outcomes.values())
+
+
+def test_a_finding_is_of_the_very_bytes_that_its_digest_is_of_whatever_the_file_becomes(
+    settings, threads, tmp_path, monkeypatch
+):
+    wide(tmp_path / "a.png", 80)
+    widths = {}
+
+    def read_and_change(path, roots, *, max_bytes):
+        data = read_file(path, roots, max_bytes=max_bytes)
+        widths[hashlib.sha256(data).digest()] = 80 + len(widths)
+        wide(tmp_path / "a.png", 80 + len(widths))
+        return data
+
+    monkeypatch.setattr("worker.pipeline.read_file", read_and_change)
+    for classifier, reads in ((Counting(), 1), (Starving(hungry=81), 3)):  # of the latter the second has no memory
+        outcome = screen(settings, threads, claim_of(tmp_path, ["a.png"]), classifier=classifier)["a.png"]
+        assert len(widths) == reads
+        assert outcome.sha256 == outcome.finding.sha256
+        assert outcome.finding.width == widths[outcome.sha256] == 79 + reads
 
 
 def test_a_file_that_grew_since_it_was_submitted_is_read_alone(settings, threads, tmp_path, monkeypatch):
