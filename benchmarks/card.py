@@ -39,6 +39,8 @@ from models.engines.openvino import OpenVinoEngine
 from models.engines.torch import TorchEngine, restore
 
 _MAX_PIXELS = 200_000_000
+_BAR = 0.99
+"""Of Dice, between the masks of a field in two ways."""
 
 
 def files(folder: Path | None, count: int) -> list[bytes]:
@@ -108,7 +110,13 @@ def _compared(
 ) -> None:
     dice = [_dice(one, other) for one, other in zip(reference, found, strict=True)]
     counts = sum(len(one.nuclei) != len(other.nuclei) for one, other in zip(reference, found, strict=True))
-    print(f"{name}: Dice least {min(dice):.4f}, mean {np.mean(dice):.5f}; ", end="")
+    least = int(np.argmin(dice))
+    before, after = len(reference[least].nuclei), len(found[least].nuclei)
+    print(
+        f"{name}: Dice mean {np.mean(dice):.5f}, least {dice[least]:.4f} (field {least}, {before} leukocytes, then ",
+        end="",
+    )
+    print(f"{after}), below {_BAR} in {sum(each < _BAR for each in dice)}; ", end="")
     print(f"another number of leukocytes in {counts} of {len(found)} fields")
     _differences(f"{name}, calls", classifier.classify(reference), classifier.classify(found))
 
