@@ -344,7 +344,7 @@ def retry(conn: Connection, batch_id: int, operator: str, *, chunk_size: int) ->
     )
     placed = ((chunk, row.id) for chunk, part in zip(chunk_ids, parts, strict=True) for row in part)
     bulk.update(conn, "field", _RETRIED, [(field, chunk, "waiting", None, None, None) for chunk, field in placed])
-    body = {"fields": len(failed), "chunks": chunk_ids}
+    body = {"fields": len(failed), "chunks": chunk_ids, "placed": [[row.id for row in part] for part in parts]}
     events.append(
         conn, "fields-retried", body, actor=operator, batch_id=batch_id, slide_ids=[slide for slide, _ in slides]
     )

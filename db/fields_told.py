@@ -1,8 +1,8 @@
 """Fields against what the ledger's events tell of them beside their findings: which failed and why, which have a twin.
 
 A field that failed stays where it is, as its event tells, until it is tried again: then it lies in one of the chunks
-that the event of this names, or in a half of one, and what it has become is told by that chunk's own event. The mark of
-a twin stays for good.
+that the event of this names, or in a half of one (`db.retries_told`), and what it has become is told by that chunk's
+own event. The mark of a twin stays for good.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from db.damaged import despite_damage
+from db import retries_told
 from db.findings import failure_digest
 from db.lines import blob
 from db.lost import Lost
 from db.rows_told import Problem, Report, Seen, name_rows, object_of, rows_of
-from db.statements import plain_rows, run, without_indexes
+from db.statements import run, without_indexes
 
 KINDS: Final = frozenset({"chunk-recorded", "field-crashed-worker", "field-failed", "twins-found"})
 """The kinds of events that tell of fields."""
@@ -72,7 +72,7 @@ class Fields:
     _failed: Seen | None = None
     _twins: Seen | None = None
     _unsettled: list[Failed] = field(default_factory=list)
-    _chunks: _Chunks | None = None
+    _chunks: retries_told.Chunks | None = None
 
     def check(self, told: Iterable[tuple[int, str, int | None, str]]) -> None:
         """Compare what these events tell of: (event, kind, chunk, body). Those of other kinds are passed over."""
@@ -97,7 +97,9 @@ class Fields:
         self._compare(failures, twins)
 
     def finish(self) -> None:
-        """After all events: name the fields that failed or have a twin by none, and slides that count other twins."""
+        """After all events: name fields that failed or have a twin by none, those that do not lie where they were to be
+        tried again, and slides that count other twins.
+        """
         if self.lost.rows_of("field"):
             return
         with without_indexes(self.conn):
@@ -107,6 +109,7 @@ class Fields:
             if not self.lost.rows_of("slide"):
                 what = "counts other fields whose bytes lie in another slide's folder than show it"
                 name_rows(self.report, "slide", (row[0] for row in run(self.conn, _MISCOUNTED)), what)
+        retries_told.compare(self.conn, self.report, self._chunks_made(), self.lost)
 
     def take(self) -> FieldsTold:
         """What has been seen since the last time."""
@@ -174,9 +177,12 @@ class Fields:
 
     def _of_retried(self, chunk_id: Any, after: int) -> bool:
         """Whether a chunk is one of fields that were set to waiting again after an event, or a half of such a one."""
+        return self._chunks_made().retried(chunk_id) > after
+
+    def _chunks_made(self) -> retries_told.Chunks:
         if self._chunks is None:
-            self._chunks = _Chunks.of(self.conn)
-        return self._chunks.retried(chunk_id) > after
+            self._chunks = retries_told.Chunks.of(self.conn)
+        return self._chunks
 
     def _name_untold(self, where: str, count: int, seen: Seen, what: str) -> None:
         if count == seen.count:
@@ -194,42 +200,12 @@ class Fields:
         self.report(Problem(table="field", row=str(number), what=what))
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunks:
-    """Which chunks were made of fields to be tried again, by the number of their event; of which each is a half."""
-
-    retried_by: dict[int, int]
-    whole: dict[int, int | None]
-
-    @classmethod
-    def of(cls, conn: Connection) -> _Chunks:
-        found = cls({}, {})
-        for event_id, kind, chunk_id, body in despite_damage(conn, lambda: plain_rows(conn, _OF_CHUNKS)):
-            told = object_of(body)
-            if kind == "chunk-halved" and _is_number(told.get("into")):
-                found.whole[told["into"]] = chunk_id
-            elif kind == "fields-retried" and isinstance(told.get("chunks"), list):
-                found.retried_by.update((number, event_id) for number in told["chunks"] if _is_number(number))
-        return found
-
-    def retried(self, chunk_id: Any) -> int:
-        """The number of the event by which a chunk's fields were to be tried again; 0 where there is none."""
-        been: set[Any] = set()  # false events may lead round in a circle
-        while chunk_id is not None and chunk_id not in self.retried_by and chunk_id not in been:
-            been.add(chunk_id)
-            chunk_id = self.whole.get(chunk_id)
-        return self.retried_by.get(chunk_id, 0)
-
-
 _TWIN_OF: Final = "its bytes lie in another slide's folder"
 _TWIN: Final = f"shows that {_TWIN_OF}"
 _TOLD_TWICE: Final = "two events tell that it failed"
 
 _TWINS: Final = "SELECT id, duplicate FROM field WHERE id"
 _FAILURES: Final = "SELECT id, chunk_id, state, failure, sha256, slide_id, path, failure_sentence FROM field WHERE id"
-_OF_CHUNKS: Final = """
-    SELECT id, kind, chunk_id, body FROM event WHERE kind IN ('fields-retried', 'chunk-halved') ORDER BY id
-"""
 _HOW_MANY: Final = """
     SELECT count(CASE WHEN state = 'failed' THEN 1 END), count(CASE WHEN duplicate THEN 1 END)
     FROM field {not_indexed}
@@ -264,13 +240,9 @@ def _twins_of(body: dict[str, Any]) -> list[int]:
     return [_number(one) for one in body["fields"]]
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
-
-
 def _number(value: Any) -> int:
     """A row's number, as the database can hold it. ValueError for anything else."""
-    if not _is_number(value):
+    if not retries_told.is_number(value):
         raise ValueError("no number of a row")
     return int(value)
 

@@ -101,7 +101,8 @@ def verify(
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
     `since` leaves out rows that no event tells of, events put in among the older ones, what slides and batches show,
-    and whether indexes on SQLite hold what their tables do. NotFound when there is no such checkpoint.
+    whether fields lie where they were to be tried again, and whether indexes on SQLite hold what their tables do.
+    NotFound when there is no such checkpoint.
 
     `found` is what is returned, and is filled as it comes: what was wrong is in it whatever error ends this. Where the
     schema has lost columns, or has others, it ends without one at the first rows that can't be read; what goes by a

@@ -5,6 +5,7 @@ Whatever becomes of a failed field by rights is no false alarm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -162,6 +163,121 @@ def test_a_failed_field_that_is_put_in_is_named(
         assert f"field 900: {UNTOLD}" in [str(one) for one in check().problems]
 
 
+BACK = (
+    "UPDATE field SET chunk_id = 1, state = 'failed', failure = 'corrupt', failure_sentence = 'it can''t be read', "
+    "sha256 = {bytes} WHERE path = '{path}'"
+)
+"""A field laid back to where it had failed, as it had."""
+RETRIES: dict[str, tuple[list[str], list[str], tuple[str, ...]]] = {
+    "one field laid back, and counted": (
+        ["A/000.png"],
+        ["A/000.png"],
+        (
+            "UPDATE chunk SET fields = 1, failed = 1 WHERE id = 1",
+            "UPDATE chunk SET fields = 1, waiting = 1 WHERE id = 2",
+            "UPDATE slide SET failed = 1",
+        ),
+    ),
+    "all laid back, counted, and their chunks taken away": (
+        ["A/000.png", "A/001.png", "A/002.png", "A/003.png"],
+        ["A/000.png", "A/001.png", "A/002.png", "A/003.png"],
+        (
+            "UPDATE chunk SET fields = 4, failed = 4 WHERE id = 1",
+            "DELETE FROM chunk WHERE id > 1",
+            "UPDATE slide SET failed = 4",
+        ),
+    ),
+    "one field laid elsewhere, and counted": (
+        [],
+        ["A/000.png"],
+        (
+            "UPDATE field SET chunk_id = 3 WHERE path = 'A/000.png'",
+            "UPDATE chunk SET fields = 1, waiting = 1 WHERE id = 2",
+            "UPDATE chunk SET fields = 3, waiting = 3 WHERE id = 3",
+        ),
+    ),
+}
+"""Which fields are laid back, which are named, and what else is changed, of four that failed in chunk 1 and are to be
+tried again in chunks 2 and 3.
+"""
+
+
+def undo_retry(conn: Connection, attack: str, dialect: str) -> None:
+    back, _, statements = RETRIES[attack]
+    for path in back:
+        sha256 = store.content(path).hex()
+        of_bytes = f"x'{sha256}'" if dialect == "sqlite" else f"'\\x{sha256}'"
+        assert conn.exec_driver_sql(BACK.format(path=path, bytes=of_bytes)).rowcount == 1
+    for statement in statements:
+        assert conn.exec_driver_sql(statement).rowcount
+
+
+def four_tried_again(database: Database, settings: Settings) -> int:
+    """The batch of four fields that failed in chunk 1 and are to be tried again in chunks 2 and 3."""
+    with database.begin() as conn:
+        batch, first = store.submit(conn, [store.new_slide("A", 4)])
+    store.work(database, first, store.failed)
+    with database.begin() as conn:
+        assert batches.retry(conn, batch, "tester", chunk_size=2).chunk_ids == (2, 3)
+    sealing.seal(database, settings)
+    return batch
+
+
+@pytest.mark.parametrize("attack", RETRIES)
+def test_a_retry_that_was_undone_is_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    four_tried_again(database, settings)
+    (event,) = store.rows(database, "SELECT id FROM event WHERE kind = 'fields-retried'")[0]
+    ids = {path: found[0] for path, found in in_place(database).items()}
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        assert check().problems == []
+        undo_retry(conn, attack, database.dialect)
+        found = {str(one) for one in check().problems}
+    what = f"lies in another chunk than that in which it was to be tried again, as event {event} tells"
+    gone = {f"chunk {chunk}: is gone; event {event} tells of it" for chunk in (2, 3)}
+    expected = {f"field {ids[path]}: {what}" for path in RETRIES[attack][1]}
+    assert found == expected | (gone if "taken away" in attack else set())
+
+
+def test_a_field_to_be_tried_again_that_is_gone_is_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_tried_again(database, settings)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        conn.exec_driver_sql("DELETE FROM field WHERE id = 1")
+        found = [str(one) for one in check().problems]
+    assert any(re.fullmatch(r"field 1: is gone; event \d+ tells that it was to be tried again", one) for one in found)
+
+
+def test_retries_from_before_they_told_which_fields_are_no_alarm_beside_those_that_do(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = events.append
+
+    def as_before(conn: Connection, kind: str, body: Any, **rest: Any) -> int:
+        return append(conn, kind, {name: value for name, value in body.items() if name != "placed"}, **rest)
+
+    def problems() -> list[str]:
+        return [str(one) for one in verifying.verify(database, Witness(settings.checkpoint_file)).problems]
+
+    batch = four_tried_again(database, settings)
+    store.work(database, [2, 3], store.failed)
+    with monkeypatch.context() as patched:
+        patched.setattr(events, "append", as_before)
+        before = retry(database, batch)
+    assert problems() == []
+    store.work(database, before, store.failed)
+    assert problems() == []
+    after = retry(database, batch)
+    assert problems() == []
+    store.work(database, give_up(database, after[0]), judge)
+    assert problems() == []
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        conn.exec_driver_sql(f"UPDATE field SET chunk_id = {before[0]} WHERE path = 'A/003.png'")
+        assert any("in which it was to be tried again" in one.what for one in check().problems)
+
+
 @pytest.mark.parametrize("counted", [0, 3])
 def test_a_slide_that_counts_other_twins_than_it_has_is_named(
     ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, counted: int
@@ -212,6 +328,13 @@ SENSELESS: dict[str, tuple[str, Any]] = {
     "a twin beyond numbers": ("twins-found", {"fields": [1 << 64]}),
     "nothing of twins": ("twins-found", {}),
     "no object": ("twins-found", [1]),
+    "a retry that places no lists": ("fields-retried", {"chunks": [1], "placed": 7}),
+    "a retry that places more than it has chunks": ("fields-retried", {"chunks": [1], "placed": [[1], [2]]}),
+    "a retry that places in no chunks": ("fields-retried", {"placed": [[1]]}),
+    "a retry that places in what is no chunk": ("fields-retried", {"chunks": ["1"], "placed": [[1]]}),
+    "a retry that places what is no list": ("fields-retried", {"chunks": [1], "placed": [1]}),
+    "a retry that places what is no field": ("fields-retried", {"chunks": [1], "placed": [[None]]}),
+    "a retry that places beyond numbers": ("fields-retried", {"chunks": [1], "placed": [[1 << 70]]}),
 }
 
 
