@@ -78,11 +78,7 @@ def register(
 
     A slide that the batch already has by that name gets the fields added. StoreError when the batch is closed.
     """
-    batch = _locked(conn, batch_id)
-    if batch.registered_at is not None or batch.cancelled_at is not None:
-        raise StoreError(
-            f"Batch {batch_id} takes no more fields: it is submitted or cancelled. Submit the folder again."
-        )
+    _still_open(conn, batch_id)
     total = sum(len(slide.fields) for slide in slides)
     known = _slides_by_name(conn, batch_id, slides)
     fresh = {(slide.name, slide.raw_name) for slide in slides} - known.keys()
@@ -191,7 +187,8 @@ def _mark_ended(conn: Connection, slide_ids: Sequence[int]) -> None:
 
 
 def skip(conn: Connection, batch_id: int, items: Sequence[tuple[str, str]]) -> None:
-    """Note what lies under the folder and is no field: (path, reason)."""
+    """Note what lies under the folder and is no field: (path, reason). StoreError when the batch is closed."""
+    _still_open(conn, batch_id)
     bulk.insert(conn, "skipped", ("batch_id", "path", "reason"), [(batch_id, path, reason) for path, reason in items])
     run(conn, "UPDATE batch SET skipped = skipped + :count WHERE id = :batch", {"batch": batch_id, "count": len(items)})
 
@@ -206,13 +203,10 @@ def finish_registration(conn: Connection, batch_id: int) -> None:
     completed = _lock_slides(conn, "batch_id = :batch AND NOT complete", {"batch": batch_id})
     run(conn, "UPDATE slide SET complete = true WHERE batch_id = :batch AND NOT complete", {"batch": batch_id})
     _mark_ended(conn, completed)
-    slides = plain_rows(conn, "SELECT id, name FROM slide WHERE batch_id = :batch ORDER BY id", {"batch": batch_id})
     body = {
-        "slides": batch.slides,
         "fields": batch.fields,
-        "skipped": batch.skipped,
-        "slide_names": lines.digest(lines.name_line(slide_id, name) for slide_id, name in slides),
         "registered_at": lines.instant(registered_at),
+        **_closing(conn, batch_id, batch),
     }
     events.append(conn, "batch-submitted", body, actor=batch.operator, batch_id=batch_id)
 
@@ -304,6 +298,8 @@ def cancel(conn: Connection, batch_id: int, operator: str) -> int:
         here,
     )
     body = {"fields": waiting, "cancelled_at": lines.instant(cancelled_at)}
+    if batch.registered_at is None:  # of what there is, no event has told since it took fields
+        body |= _closing(conn, batch_id, batch)
     events.append(conn, "batch-cancelled", body, actor=operator, batch_id=batch_id)
     return waiting
 
@@ -368,6 +364,25 @@ def _locked(conn: Connection, batch_id: int) -> Any:
     if found is None:
         raise NotFound(f"There is no batch {batch_id}. `allq status` lists them.")
     return found
+
+
+def _still_open(conn: Connection, batch_id: int) -> None:
+    """Hold the batch, to add to it. StoreError when it is closed."""
+    batch = _locked(conn, batch_id)
+    if batch.registered_at is not None or batch.cancelled_at is not None:
+        raise StoreError(
+            f"Batch {batch_id} takes no more fields: it is submitted or cancelled. Submit the folder again."
+        )
+
+
+def _closing(conn: Connection, batch_id: int, batch: Any) -> dict[str, Any]:
+    """What the event that closes a batch tells of its slides and of what was left out."""
+    slides = plain_rows(conn, "SELECT id, name FROM slide WHERE batch_id = :batch ORDER BY id", {"batch": batch_id})
+    return {
+        "slides": batch.slides,
+        "skipped": batch.skipped,
+        "slide_names": lines.digest(lines.name_line(slide_id, name) for slide_id, name in slides),
+    }
 
 
 def _lock_slides(conn: Connection, where: str, parameters: dict[str, Any]) -> list[int]:

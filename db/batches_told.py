@@ -1,16 +1,17 @@
 """Batches, slides and chunks against what the ledger's events tell of them, and their counters against what they count.
 
 No event has a digest of these rows, which move on by design. But who submitted what, when and from where stays as the
-event that began the batch has it; the events that closed and cancelled it have its times, its sums and its slides; the
-event of a chunk's work has its batch. What they count lies in the database: submitted is the sum of the states. (Which
-fields failed and have twins, and how many of these a slide counts, `db.fields_told` sees.)
+event that began the batch has it; the events that closed and cancelled it have its times, its sums and its slides,
+which are the least that it has when it is taken up again; the event of a chunk's work has its batch. What they count
+lies in the database: submitted is the sum of the states. (Which fields failed and have twins, and how many of these a
+slide counts, `db.fields_told` sees; where fields lie that are tried again, `db.retries_told`.)
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
@@ -70,7 +71,8 @@ _NO_BATCH: Final = """
 _OF_CHUNKS: Final = """
     WITH told AS (
         SELECT chunk_id, min(batch_id) AS first_batch, max(batch_id) AS last_batch FROM event {not_indexed}
-        WHERE kind IN ('chunk-recorded', 'field-crashed-worker', 'field-failed') AND chunk_id IS NOT NULL
+        WHERE kind IN ('chunk-recorded', 'chunk-halved', 'field-crashed-worker', 'field-failed')
+          AND chunk_id IS NOT NULL
         GROUP BY chunk_id
     )
     SELECT t.chunk_id, CASE WHEN c.id IS NULL THEN 'is gone; there are events of it'
@@ -149,24 +151,43 @@ class _Event:
 
 @dataclass(slots=True)
 class _Told:
-    """What the events tell of one batch: which began it, closed it (if none reopened it since), and cancelled it.
+    """What the events tell of one batch: which began it, submitted it (if none reopened it since), and cancelled it.
 
-    `waiting`: the fields that were waiting when it was cancelled, each time.
+    `counted`: the last that tells how many slides and fields it has, and how much was left out; with `closed`, nothing
+    has come since. `waiting`: the fields that were waiting when it was cancelled, each time.
     """
 
     begun: _Event | None = None
-    closed: _Event | None = None
+    submitted: _Event | None = None
     cancelled: _Event | None = None
+    counted: _Event | None = None
+    closed: bool = False
     waiting: int = 0
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """What that event has of `_COUNTED`, and the digest of its slides' names; from before there were such, none."""
+        return {} if self.counted is None else self.counted.body
+
+    @property
+    def first(self) -> int | None:
+        """Of how many slides the digest is, where more may have come since; None: of all."""
+        slides = self.counts.get("slides")
+        return slides if type(slides) is int and not self.closed else None
 
 
 class _Names:
-    """The digest of a batch's slides, as the event that closes it has it."""
+    """The digest of a batch's slides, of the first `most` if given, as the event that closes it has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self._digest = hashlib.sha256()
+        self._left = most
 
     def add(self, slide_id: int, name: Any) -> None:
+        if self._left is not None:
+            if self._left <= 0:
+                return
+            self._left -= 1
         line = name_line(slide_id, name) if isinstance(name, str) else f"no text: {name!r}"
         self._digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
 
@@ -199,7 +220,7 @@ def compare(conn: Connection, report: Report, lost: Collection[str] = ()) -> Non
             _name_each(report, (tuple(row) for row in _all(conn, _COUNTERS)))
         if there("field"):
             _name_each(report, (("field", number, what) for number, what in _odd_fields(conn)))
-    names = _compare_slides(conn, report, batches) if there("slide") else None
+    names = _compare_slides(conn, report, batches, told) if there("slide") else None
     if there("batch", "model"):
         _name_gone(report, told, batches)
     for batch, row in batches.items():
@@ -232,8 +253,14 @@ def _told(conn: Connection, report: Report) -> dict[Any, _Told]:
             of_batch.cancelled = event
             waiting = event.body.get("fields")
             of_batch.waiting += waiting if type(waiting) is int else 0
+            if "slides" in event.body:  # it still took fields; `fields` are those that were waiting
+                counts = {name: value for name, value in event.body.items() if name != "fields"}
+                of_batch.counted, of_batch.closed = replace(event, body=counts), True
+        elif kind == "batch-submitted":
+            of_batch.submitted = of_batch.counted = event
+            of_batch.closed = True
         else:
-            of_batch.closed = event if kind == "batch-submitted" else None
+            of_batch.submitted, of_batch.closed = None, False
     return found
 
 
@@ -252,7 +279,7 @@ def _compare_batch(report: Report, batch: Any, row: Mapping[str, Any], told: _To
         say("has another folder in bytes than in text")
     for column, event, done in (
         ("created_at", begun, "begun"),
-        ("registered_at", told.closed, "submitted"),
+        ("registered_at", told.submitted, "submitted"),
         ("cancelled_at", told.cancelled, "cancelled"),
     ):
         if event is None and (column == "created_at" or row[column] is None):
@@ -268,13 +295,12 @@ def _compare_sums(report: Report, batch: Any, row: Mapping[str, Any], told: _Tol
     *there, cancelled = sums
     slides_as_told = True
     for name, count in zip(_COUNTED, there, strict=True):
-        known = told.closed.body.get(name, count) if told.closed is not None else count
-        if row[name] == count == known:
+        known = told.counts.get(name, count)
+        as_told = count == known or (not told.closed and type(known) is int and count > known)
+        if row[name] == count and as_told:
             continue
         slides_as_told = slides_as_told and name != "slides"
-        said = (
-            f"there are {count}" if row[name] != count else f"event {told.closed and told.closed.id} tells of {known}"
-        )
+        said = f"there are {count}" if row[name] != count else _tells(told, known)
         report(Problem(table="batch", row=str(batch), what=f"counts {row[name]} {name}, and {said}"))
     if cancelled != told.waiting:
         what = f"has {cancelled} cancelled fields, and the events of the ledger tell of {told.waiting}"
@@ -282,10 +308,16 @@ def _compare_sums(report: Report, batch: Any, row: Mapping[str, Any], told: _Tol
     return slides_as_told
 
 
+def _tells(told: _Told, known: Any) -> str:
+    tells = f"event {told.counted and told.counted.id} tells of {known}"
+    return tells if told.closed else f"{tells}, before it was taken up again"
+
+
 def _compare_names(report: Report, batch: Any, told: _Told, digest: str) -> bool:
-    if told.closed is None or told.closed.body.get("slide_names", digest) == digest:
+    if told.counted is None or told.counts.get("slide_names", digest) == digest:
         return True
-    what = f"are not those that event {told.closed.id} tells of: one was renamed, put in or taken away"
+    which = "are" if told.first is None else f"are, of the first {told.first},"
+    what = f"{which} not those that event {told.counted.id} tells of: one was renamed, put in or taken away"
     report(Problem(table="slide", row=f"of batch {batch}", what=what))
     return False
 
@@ -298,7 +330,9 @@ def _name_empty(conn: Connection, report: Report, batch: Any) -> None:
     _name_each(report, (("slide", row[0], what) for row in empty))
 
 
-def _compare_slides(conn: Connection, report: Report, batches: Mapping[Any, Mapping[str, Any]]) -> dict[Any, _Names]:
+def _compare_slides(
+    conn: Connection, report: Report, batches: Mapping[Any, Mapping[str, Any]], told: Mapping[Any, _Told]
+) -> dict[Any, _Names]:
     """Look at each slide's name and whether more fields may come; return the digests of their names, by batch."""
     closed = {
         batch for batch, row in batches.items() if row["registered_at"] is not None or row["cancelled_at"] is not None
@@ -308,7 +342,7 @@ def _compare_slides(conn: Connection, report: Report, batches: Mapping[Any, Mapp
     for rows in _slides(conn):
         for slide, batch, name, raw, complete in rows:
             if batch not in names:
-                names[batch] = _Names()
+                names[batch] = _Names(told[batch].first if batch in told else None)
             names[batch].add(slide, name)
             if complete != 1 and batch in closed:
                 odd.append(("slide", slide, "waits for more fields, and its batch takes none"))

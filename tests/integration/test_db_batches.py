@@ -181,6 +181,14 @@ def test_a_closed_batch_takes_no_more_fields(database):
         batches.register(conn, batch, [store.new_slide("B", 1)], chunk_size=4)
 
 
+def test_what_was_left_out_is_not_added_to_a_batch_that_was_cancelled_meanwhile(database):
+    with database.begin() as conn:
+        batch, _ = store.submit(conn, [store.new_slide("A", 1)], finish=False)
+        batches.cancel(conn, batch, "tester")
+    with pytest.raises(StoreError, match="takes no more fields"), database.begin() as conn:
+        batches.skip(conn, batch, [("notes.txt", "no image")])
+
+
 def test_what_was_skipped_is_listed(database):
     with database.begin() as conn:
         batch, _ = store.submit(conn, [], finish=False)
