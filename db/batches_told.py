@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from allq.text import storable
+from allq.text import is_utf8, storable
 from db.damaged import despite_damage, readable_moment
 from db.lines import blob, instant, name_line
-from db.rows_told import NAMED, Problem, Report, object_of
+from db.rows_told import NAMED, Problem, Report, object_of, rows_of
 from db.statements import plain_rows, run, without_indexes
 
 NEAR: Final = timedelta(hours=1)
@@ -127,8 +127,8 @@ _COUNTERS: Final = """
     SELECT of_table, number, what FROM found ORDER BY of_table, number, what
 """
 _ODD_FIELDS: Final = r"""
-    SELECT id, path, raw_path, odd FROM (
-        SELECT id, path, raw_path,
+    SELECT id, slide_id, path, raw_path, odd FROM (
+        SELECT id, slide_id, path, raw_path,
                (state <> 'failed' AND (sha256 IS NOT NULL OR failure_sentence IS NOT NULL))
                OR (state = 'screened') <> (finding_id IS NOT NULL) OR (state = 'failed') <> (failure IS NOT NULL)
                OR (state <> 'screened' AND (linked OR duplicate))
@@ -139,6 +139,8 @@ _ODD_FIELDS: Final = r"""
     WHERE odd OR raw_path IS NOT NULL OR path LIKE '%\x%' ESCAPE '!' ORDER BY id
 """
 """Fields that have what no field of their state has, and those whose name's bytes are to be looked at."""
+_BATCH_OF: Final = "SELECT id, batch_id FROM slide WHERE id"
+_OTHER_PATH: Final = "has another path in bytes than in text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,11 @@ class _Told:
     counted: _Event | None = None
     closed: bool = False
     waiting: int = 0
+
+    @property
+    def old(self) -> bool:
+        """Whether it may be from before every name that looks as if it had escapes was stored with its bytes."""
+        return self.begun is not None and "created_at" not in self.begun.body
 
     @property
     def counts(self) -> Mapping[str, Any]:
@@ -219,7 +226,8 @@ def compare(conn: Connection, report: Report, lost: Collection[str] = ()) -> Non
         if there("chunk", "field", "slide"):
             _name_each(report, (tuple(row) for row in _all(conn, _COUNTERS)))
         if there("field"):
-            _name_each(report, (("field", number, what) for number, what in _odd_fields(conn)))
+            old = {batch for batch, of_batch in told.items() if of_batch.old} if there("slide") else set()
+            _name_each(report, (("field", number, what) for number, what in _odd_fields(conn, old)))
     names = _compare_slides(conn, report, batches, told) if there("slide") else None
     if there("batch", "model"):
         _name_gone(report, told, batches)
@@ -275,7 +283,7 @@ def _compare_batch(report: Report, batch: Any, row: Mapping[str, Any], told: _To
         say("no event of the ledger tells of it")
     elif begun.actor != row["operator"] or any(begun.body.get(name) != row[name] for name in _TOLD_OF_A_BATCH):
         say(f"differs from what event {begun.id} tells of it")
-    if not _is_its_text(row["root"], row["raw_root"]):
+    if not _is_its_text(row["root"], row["raw_root"], old=told.old):
         say("has another folder in bytes than in text")
     for column, event, done in (
         ("created_at", begun, "begun"),
@@ -346,7 +354,7 @@ def _compare_slides(
             names[batch].add(slide, name)
             if complete != 1 and batch in closed:
                 odd.append(("slide", slide, "waits for more fields, and its batch takes none"))
-            if not _is_its_text(name, raw):
+            if not _is_its_text(name, raw, old=batch in told and told[batch].old):
                 odd.append(("slide", slide, "has another name in bytes than in text"))
     _name_each(report, odd)
     return names
@@ -359,16 +367,26 @@ def _slides(conn: Connection) -> Iterator[list[tuple[Any, ...]]]:
         values["after"] = rows[-1][0]
 
 
-def _odd_fields(conn: Connection) -> Iterator[tuple[Any, str]]:
-    for number, path, raw, odd in despite_damage(conn, lambda: plain_rows(conn, _ODD_FIELDS)):
+def _odd_fields(conn: Connection, old: Collection[Any]) -> Iterator[tuple[Any, str]]:
+    """Each field that is odd, and what about it. `old`: batches of which names may be stored as they were at first."""
+    as_at_first: list[tuple[Any, Any]] = []
+    for number, slide, path, raw, odd in despite_damage(conn, lambda: plain_rows(conn, _ODD_FIELDS)):
         if odd:
             yield number, "has what no field of its state has"
-        if not _is_its_text(path, raw):
-            yield number, "has another path in bytes than in text"
+        if _is_its_text(path, raw):
+            continue
+        if old and isinstance(slide, int) and _is_its_text(path, raw, old=True):
+            as_at_first.append((number, slide))
+        else:
+            yield number, _OTHER_PATH
+    batches = dict(rows_of(conn, _BATCH_OF, sorted({slide for _, slide in as_at_first})))
+    for number, slide in as_at_first:
+        if batches.get(slide) not in old:
+            yield number, _OTHER_PATH
 
 
-def _is_its_text(text: Any, raw: Any) -> bool:
-    """Whether a name's text and bytes are of one name, as `storable` gives them."""
+def _is_its_text(text: Any, raw: Any, *, old: bool = False) -> bool:
+    """Whether a name's text and bytes are of one name, as `storable` gives them; with `old`, or as it did at first."""
     if not isinstance(text, str):
         return False
     if raw is None and "\\x" not in text:
@@ -377,7 +395,14 @@ def _is_its_text(text: Any, raw: Any) -> bool:
         name = text if raw is None else blob(raw).decode("utf-8", "surrogateescape")
     except TypeError:
         return False
-    return storable(name) == (text, None if raw is None else bytes(raw))
+    return storable(name) == (text, None if raw is None else bytes(raw)) or (old and _is_old(text, raw, name))
+
+
+def _is_old(text: str, raw: Any, name: str) -> bool:
+    """Whether they are as `storable` gave them at first: bytes of names that are no UTF-8 alone, backslashes kept."""
+    if raw is None:
+        return is_utf8(name)
+    return not is_utf8(name) and blob(raw).decode("utf-8", "backslashreplace") == text
 
 
 def _same_time(value: Any, column: str, event: _Event) -> bool:

@@ -461,3 +461,37 @@ def test_events_from_before_cancelling_told_what_there_is_are_no_alarm(
             with attempt(conn):
                 conn.execute(text("UPDATE slide SET name = 'Z' WHERE name = :name"), {"name": name})
                 assert bool(check().problems) == named, name
+
+
+AT_FIRST = [
+    NewSlide(name=r"A\xff", fields=[NewField(r"A\xff/1.png", None, 1, 1)]),
+    NewSlide(name=r"B\\xff", raw_name=b"B\\\xff", fields=[NewField(r"B\\xff/1.png", b"B\\\xff/1.png", 1, 1)]),
+]
+"""A name that only looks as if it had an escape, and one with a backslash beside a byte that is no UTF-8."""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_names_as_they_were_stored_at_first_are_no_alarm_in_batches_from_before(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    append = events.append
+
+    def as_before(conn: Connection, kind: str, body: Mapping[str, Any], **about: Any) -> int:
+        return append(conn, kind, {name: value for name, value in body.items() if name != "created_at"}, **about)
+
+    with monkeypatch.context() as patched, database.begin() as conn:
+        if before:
+            patched.setattr(events, "append", as_before)
+        store.remember(conn)
+        batch = batches.create_batch(conn, root=r"/s\x41", model_id=store.MODEL_ID, operator="tester")
+        batches.register(conn, batch, AT_FIRST, chunk_size=4)
+        batches.finish_registration(conn, batch)
+    sealing.seal(database, settings)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        named = {(one.table, one.row) for one in check().problems}
+        everything = {("batch", "1"), ("slide", "1"), ("slide", "2"), ("field", "1"), ("field", "2")}
+        assert named == (set() if before else everything)
+        for table, column, row in (("slide", "raw_name", 2), ("field", "raw_path", 2), ("batch", "raw_root", 1)):
+            with attempt(conn):
+                conn.execute(text(f"UPDATE {table} SET {column} = :other WHERE id = :id"), {"other": b"X", "id": row})
+                assert (table, str(row)) in {(one.table, one.row) for one in check().problems}
