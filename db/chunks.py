@@ -50,15 +50,15 @@ _CLAIM = f"""
     SET state = 'running', owner = :owner, lease_until = {{lease}}, attempt = attempt + 1,
         started_at = coalesce(started_at, {{now}})
     WHERE id = :chunk AND {_CLAIMABLE}
-    RETURNING id, batch_id, attempt
+    RETURNING id, batch_id, attempt,
+              (SELECT b.root FROM batch b WHERE b.id = batch_id) AS root,
+              (SELECT b.raw_root FROM batch b WHERE b.id = batch_id) AS raw_root,
+              (SELECT b.queue FROM batch b WHERE b.id = batch_id) AS queue,
+              (SELECT m.sha256 FROM batch b JOIN model m ON m.id = b.model_id WHERE b.id = batch_id) AS model
 """
 _MODEL_WANTED = f"""
     SELECT m.sha256 FROM chunk c JOIN batch b ON b.id = c.batch_id JOIN model m ON m.id = b.model_id
     WHERE c.id = (SELECT id FROM chunk WHERE id = :chunk AND {_CLAIMABLE})
-"""
-_BATCH = """
-    SELECT b.root, b.raw_root, b.queue, m.sha256 AS model FROM batch b JOIN model m ON m.id = b.model_id
-    WHERE b.id = :batch
 """
 _FIELDS = """
     SELECT id, slide_id, path, raw_path, size, modified_ns FROM field
@@ -79,14 +79,13 @@ def claim(conn: Connection, chunk_id: int, owner: str, lease_seconds: float) -> 
     chunk = run(conn, _CLAIM, values).one_or_none()
     if chunk is None:
         return None
-    batch = run(conn, _BATCH, {"batch": chunk.batch_id}).one()
     return Claim(
         chunk_id=chunk.id,
         batch_id=chunk.batch_id,
-        root=batch.root,
-        raw_root=_bytes(batch.raw_root),
-        model_id=batch.model,
-        queue=batch.queue,
+        root=chunk.root,
+        raw_root=_bytes(chunk.raw_root),
+        model_id=chunk.model,
+        queue=chunk.queue,
         owner=owner,
         attempt=chunk.attempt,
         fields=tuple(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 
 from allq.errors import (
     AllqError,
@@ -37,6 +39,13 @@ IDLE_SECONDS = 60
 """How long PostgreSQL waits for the next statement of a write transaction. A worker that stands still in one (stopped,
 or swapped out) holds chunks and slides that nobody else can touch: the server ends it, and others go on."""
 
+_FRESH_SECONDS: Final = 5.0
+"""A connection that was used so lately is used again without asking the server first, which costs a distant worker a
+round trip a transaction: a server that ended the session has said so by then, and a network that was cut has not."""
+
+_BEGINS: Final = "allq_begins"
+"""The execution option of a write transaction's first statement, which travels with its BEGIN (SQLite's is local)."""
+
 _DEAD_NETWORK = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
 """Seconds, seconds, times: after 25 s without a sign of life the other side is taken to be gone. A network that was cut
 says nothing, and by default the wait for an answer, or for one who holds rows, would last for hours."""
@@ -53,8 +62,10 @@ class Database:
         if self.dialect == "sqlite":
             self._writing: Engine = engine.execution_options(allq_begin="BEGIN IMMEDIATE")
             self._reading: Engine = engine
+            self._asking: Engine = engine
         else:
-            self._writing = engine
+            # We say BEGIN ourselves: psycopg would ask it as a question of its own.
+            self._writing = self._asking = engine.execution_options(isolation_level="AUTOCOMMIT")
             self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @property
@@ -113,8 +124,22 @@ class Database:
 
         SchemaOutdated where something can't be read and the schema has become another since the database was opened.
         """
+        with self._connected(self._reading) as conn:
+            yield conn
+
+    @contextmanager
+    def ask(self) -> Iterator[Connection]:
+        """For single questions, each of which is of a moment of its own: on PostgreSQL one round trip each, not four.
+
+        SchemaOutdated as with `read`.
+        """
+        with self._connected(self._asking) as conn:
+            yield conn
+
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with self._reading.connect() as conn:
+            with engine.connect() as conn:
                 yield conn
         except (DBAPIError, NoRight):
             self._refuse_another_schema()
@@ -132,7 +157,8 @@ class Database:
         if not wanted:
             return
         try:
-            found = conn.exec_driver_sql(f"SELECT {', '.join(wanted)}").one()[0]
+            statement = f"SELECT {', '.join(wanted)}"
+            found = conn.exec_driver_sql(statement, execution_options={_BEGINS: True}).one()[0]
         except (DBAPIError, NoRight):
             self._refuse_another_schema()
             raise
@@ -165,8 +191,15 @@ class Database:
         state = f"has the schema {found} of an older allq" if found else "has no allq schema yet"
         return SchemaOutdated(f"The database {self.url} {state}. Run `allq db upgrade`.")
 
+    def require_schema(self) -> None:
+        """See once more that the schema is the one this code is written for. Raises as `open` does."""
+        with self.ask() as conn:
+            found = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        if found != migrate.HEAD:
+            raise self._unlike(found)
+
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; whoever goes on to use it makes new ones."""
         self.engine.dispose()
 
     def _create_file(self, *, upgrade: bool, make_folder: bool) -> None:
@@ -275,8 +308,9 @@ def _postgresql_engine(url: URL) -> Engine:
         arguments["prepare_threshold"] = _prepare_threshold(url)
     url = url.difference_update_query(["options", "prepare_threshold"])
     engine = create_engine(
-        url, pool_pre_ping=True, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True
+        url, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True, use_native_hstore=False
     )
+    _see_that_sessions_live(engine)
 
     @event.listens_for(engine, "before_cursor_execute")
     def on_execute(_conn: Connection, cursor: Any, _sql: str, _values: Any, context: Any, _many: bool) -> None:
@@ -284,9 +318,15 @@ def _postgresql_engine(url: URL) -> Engine:
             cursor.format = 1  # psycopg.pq.Format.BINARY, of this cursor alone
 
     @event.listens_for(engine, "do_execute")
-    def on_copy(cursor: Any, statement: str, _values: Any, context: Any) -> bool:
-        """Whether the statement was a COPY, and is done."""
-        if context is None or COPIED_ROWS not in context.execution_options:
+    def on_ours(cursor: Any, statement: str, _values: Any, context: Any) -> bool:
+        """Whether the statement was a COPY, or one that travels with its BEGIN, and is done."""
+        if context is None:
+            return False
+        if _BEGINS in context.execution_options:
+            cursor.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {statement}", prepare=False)
+            cursor.nextset()
+            return True
+        if COPIED_ROWS not in context.execution_options:
             return False
         with cursor.copy(statement) as copy:
             for row in context.execution_options[COPIED_ROWS]:
@@ -295,6 +335,36 @@ def _postgresql_engine(url: URL) -> Engine:
 
     event.listen(engine, "handle_error", _in_plain_words)
     return engine
+
+
+def _see_that_sessions_live(engine: Engine) -> None:
+    """Replace, before it is used, a session that the server has ended: SQLAlchemy's "pre ping", but without a question
+    where it was used lately and its socket is silent: a session that was ended has said so.
+    """
+    driver: Any = engine.dialect.loaded_dbapi
+
+    @event.listens_for(engine, "checkin")
+    def on_checkin(connection: Any, record: Any) -> None:
+        if connection is not None:
+            record.info["allq_used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def on_checkout(connection: Any, record: Any, _: Any) -> None:
+        used = record.info.get("allq_used")
+        if used is None or (time.monotonic() - used < _FRESH_SECONDS and _is_silent(connection)):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except driver.Error as error:
+            raise InvalidatePoolError("the session is over") from error
+
+
+def _is_silent(connection: Any) -> bool:
+    if connection.closed:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return not selector.select(0)
 
 
 def _prepare_threshold(url: URL) -> int | None:

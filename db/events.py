@@ -21,6 +21,8 @@ _APPEND: Final = {
 }
 """On SQLite and on PostgreSQL, where the server sets the time: only its owner may choose one."""
 
+_SLIDE_COLUMNS: Final = {"slide_id": "bigint", "event_id": "bigint"}
+
 _APPEND_OF_SEALER: Final = "INSERT INTO sealer_event (kind, actor, body) VALUES (:kind, :actor, :body) RETURNING id"
 
 
@@ -43,7 +45,7 @@ def append(
     values = {"kind": kind, "actor": actor, "batch_id": batch_id, "chunk_id": chunk_id, "body": canonical(body)}
     event_id: int = run(conn, _APPEND[on_sqlite(conn)], values).scalar_one()
     if slide_ids:
-        bulk.insert(conn, "event_slide", ("slide_id", "event_id"), [(slide, event_id) for slide in sorted(slide_ids)])
+        bulk.insert_few(conn, "event_slide", _SLIDE_COLUMNS, [(slide, event_id) for slide in sorted(slide_ids)])
     return event_id
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from db import bulk
-from db.artefacts import key_of
 from db.lines import blob, canonical, digest, instant
 from db.records import NewFinding
 from db.statements import flags_text, on_sqlite, plain_rows, run
@@ -42,13 +41,16 @@ _GIVEN: Mapping[str, str] = {name: kind for name, kind in COLUMNS.items() if nam
 
 
 def existing(conn: Connection, shas: Collection[bytes], model_id: str) -> set[bytes]:
-    """Which of these contents the model has already judged."""
+    """Which of these contents the model has already judged; none where the database doesn't know it."""
     if not shas:
         return set()
     rows = run(
         conn,
-        "SELECT sha256 FROM finding WHERE model_id = :model AND sha256 IN :shas",
-        {"model": key_of(conn, model_id), "shas": sorted(shas)},
+        """
+        SELECT sha256 FROM finding
+        WHERE model_id = (SELECT id FROM model WHERE sha256 = :model) AND sha256 IN :shas
+        """,
+        {"model": model_id, "shas": sorted(shas)},
         lists=("shas",),
     )
     return {bytes(row[0]) for row in rows}

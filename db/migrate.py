@@ -44,7 +44,7 @@ SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 def current(database: Database) -> str | None:
     """The database's revision; None when it has no schema of ours."""
-    with database.read() as conn:
+    with database.ask() as conn:
         return revision_of(conn)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from allq import faults
-from db import artefacts, bulk, events, findings, lines, slidecalls
+from db import bulk, events, findings, lines, slidecalls
 from db.records import CallSlide, Claim, Failure, FieldOutcome, RecordResult
 from db.statements import run
 
 _FENCE = """
-    SELECT 1 FROM chunk
+    SELECT (SELECT id FROM model WHERE sha256 = :model) AS model_key FROM chunk
     WHERE id = :chunk AND owner = :owner AND attempt = :attempt AND state = 'running' {lock}
 """
 _DONE = """
@@ -44,6 +44,7 @@ class _Work:
     """What `record` has found out so far. The one mutable thing here; it never leaves this module."""
 
     claim: Claim
+    model_key: int
     outcomes: list[FieldOutcome]
     slide_of: Mapping[int, int]
     path_of: Mapping[int, str]
@@ -72,12 +73,14 @@ def record(
     the meantime are linked to. ValueError when the outcomes are not those of exactly the waiting fields, or link to a
     finding that does not exist: that is a fault of the caller's.
     """
-    fence = {"chunk": claim.chunk_id, "owner": claim.owner, "attempt": claim.attempt}
-    if run(conn, _FENCE, fence).scalar() is None:
+    fence = {"chunk": claim.chunk_id, "owner": claim.owner, "attempt": claim.attempt, "model": claim.model_id}
+    held = run(conn, _FENCE, fence).one_or_none()
+    if held is None:
         return None
     waiting = run(conn, _WAITING, {"chunk": claim.chunk_id}).all()
     work = _Work(
         claim=claim,
+        model_key=held.model_key,
         outcomes=sorted(outcomes, key=lambda outcome: outcome.field_id),
         slide_of={row.id: row.slide_id for row in waiting},
         path_of={row.id: row.path for row in waiting},
@@ -95,6 +98,9 @@ def record(
     failed = len(work.outcomes) - screened
     counts = {"screened": screened, "failed": failed, "linked": linked}
     run(conn, _DONE, {"chunk": claim.chunk_id, **counts})
+    # From here on we hold the slides. As late as can be: another chunk of theirs waits for each question that is still
+    # to come. But before the ledger is written, which is sealed the further the less those wait who write it.
+    slidecalls.count(conn, work.changes)
     faults.reach("record.counted")
     _tell(conn, work, marked, counts, worker)
     faults.reach("record.told")
@@ -105,7 +111,6 @@ def record(
 
 
 def _write_findings(conn: Connection, work: _Work) -> None:
-    model_key = artefacts.key_of(conn, work.claim.model_id)
     leukocytes: dict[bytes, tuple[int, bytes]] = {}
     for outcome in work.outcomes:
         new = outcome.finding
@@ -113,7 +118,7 @@ def _write_findings(conn: Connection, work: _Work) -> None:
             continue
         if new.sha256 != outcome.sha256:
             raise ValueError(f"The finding for field {outcome.field_id} is about other bytes")
-        work.rows[new.sha256] = findings.row_of(new, model_key)
+        work.rows[new.sha256] = findings.row_of(new, work.model_key)
         work.inferred_by[new.sha256] = outcome.field_id
         leukocytes[new.sha256] = (int(new.leukocytes), new.leukocyte_data)
     for sha, (finding_id, at) in findings.write_missing(conn, work.rows, leukocytes).items():
@@ -129,7 +134,6 @@ def _find_twins(conn: Connection, work: _Work) -> list[tuple[int, int]]:
 
     Returns (field, slide) of fields recorded earlier that are marked by this; marks of our own are in `work.twins`.
     """
-    model_key = artefacts.key_of(conn, work.claim.model_id)
     shas = {outcome.sha256 for outcome in work.outcomes if outcome.failure is None and outcome.sha256 is not None}
     others: dict[bytes, list[int]] = {}
     for held in (True, False):
@@ -138,7 +142,7 @@ def _find_twins(conn: Connection, work: _Work) -> list[tuple[int, int]]:
             if finding_id == work.written.get(sha):
                 continue
             others.setdefault(sha, []).append(finding_id)
-            if its_model == model_key:
+            if its_model == work.model_key:
                 work.finding_of[sha] = finding_id
     folders: dict[bytes, set[bytes]] = {}
     for outcome in work.outcomes:
@@ -177,7 +181,6 @@ def _write_fields(conn: Connection, work: _Work, marked: Sequence[tuple[int, int
     for _, slide_id in marked:
         work.count(slide_id, "duplicates")
     bulk.update(conn, "field", _FIELD_COLUMNS, rows)
-    slidecalls.count(conn, work.changes)  # from here on we hold the slides
 
 
 def _tell(

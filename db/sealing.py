@@ -125,7 +125,7 @@ def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> 
     events_sealed = made = 0
     damaged: list[int] = []
     held_by: str | None = None
-    with database.read() as conn:
+    with database.ask() as conn:
         _require_right(conn)
         due = unsealed(conn)
     while due:

@@ -152,6 +152,11 @@ def mark_due(conn: Connection, slide_ids: Sequence[int]) -> None:
         run(conn, "UPDATE slide SET call_due = true WHERE id IN :ids", {"ids": list(slide_ids)}, lists=("ids",))
 
 
+def any_due(conn: Connection) -> bool:
+    """Whether a slide waits for its call."""
+    return run(conn, "SELECT 1 FROM slide WHERE call_due LIMIT 1").scalar() is not None
+
+
 def call_due(conn: Connection, call_slide: CallSlideOf, *, worker: str, limit: int = 100) -> int:
     """Make calls that are due and return how many were made.
 

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -32,6 +33,11 @@ _UNUSABLE: Final = KEY_PREFIX + "unusable:"
 """A key each worker process and model that the process can't use, with the reason as its value; it expires, too."""
 
 _UNUSABLE_SECONDS: Final = 60
+
+_NAMELESS: Final[dict[str, Any]] = (
+    {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
+)
+"""As newer and older versions of the library want it said."""
 
 
 def url(settings: Settings) -> str:
@@ -71,6 +77,9 @@ def _client(settings: Settings) -> Iterator[redis.Redis]:
         socket_connect_timeout=5,
         # Without retries: the library's own would keep a person waiting for seconds at a socket nobody listens at.
         retry=Retry(NoBackoff(), 0),
+        # Nor introduce itself, which takes four answers more than the one that is wanted.
+        protocol=2,
+        **_NAMELESS,
     )
     try:
         yield client
@@ -92,8 +101,10 @@ def ping(settings: Settings) -> None:
 
 def queue_lengths(settings: Settings) -> Mapping[str, int]:
     """Messages waiting in each queue. Raises BrokerUnreachable."""
-    with _client(settings) as client:
-        return {queue: int(client.llen(KEY_PREFIX + queue)) for queue in QUEUES}
+    with _client(settings) as client, client.pipeline(transaction=False) as together:
+        for queue in QUEUES:
+            together.llen(KEY_PREFIX + queue)
+        return dict(zip(QUEUES, map(int, together.execute()), strict=True))
 
 
 def announce(settings: Settings) -> None:

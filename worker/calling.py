@@ -46,6 +46,9 @@ def call_due_slides(database: Database, settings: Settings, *, worker: str) -> i
             return None
         return slide_call_of(rows, model.configuration)
 
+    with database.ask() as connection:
+        if not slidecalls.any_due(connection):
+            return 0
     with database.begin() as connection:
         made = slidecalls.call_due(connection, call, worker=worker)
         if made:

@@ -45,7 +45,7 @@ _LONGEST_LEASE = 10
 def reclaim(database: Database, leases: LapsedLeases, settings: Settings) -> int:
     """Make claimable again what was left by workers that died or stalled. Returns how many chunks."""
     longest = _LONGEST_LEASE * settings.lease_seconds
-    with database.read() as connection:
+    with database.ask() as connection:
         dead = [name for name in chunks.running_owners(connection) if is_dead(name)]
         abandoned = leases.abandoned(chunks.lapsed(connection, longest_lease=longest))
     if not dead and not abandoned:
@@ -69,7 +69,7 @@ def republish_lost(app: Celery, database: Database, settings: Settings) -> int:
     lost ones are among the oldest. One published twice is claimed once.
     """
     lengths = broker.queue_lengths(settings)
-    with database.read() as connection:
+    with database.ask() as connection:
         waiting = chunks.waiting_by_queue(connection)
     total = 0
     for queue in broker.QUEUES:
@@ -93,6 +93,7 @@ class Housekeeper:
         self._problem: str | None = None
         self._leases = LapsedLeases(settings)
         self._sealer = Sealer(settings)
+        self._database: Database | None = None
 
     def tick(self) -> None:
         """Do all of it once. Problems are logged, and tried again at the next tick.
@@ -100,8 +101,8 @@ class Housekeeper:
         Raises redis.ConnectionError, which Celery's event loop understands, when Celery has to connect anew.
         """
         try:
-            # Opened and closed each time: the pool forks from this process, and no connection may live in both.
-            database = Database.open(self._settings, upgrade=False)
+            # Closed each time: the pool forks from this process, and no connection may live in both.
+            database = self._opened()
             try:
                 reclaim(database, self._leases, self._settings)
                 call_due_slides(database, self._settings, worker=owner())
@@ -128,6 +129,7 @@ class Housekeeper:
             state.should_stop = error.exit_code
         except AllqError as error:
             self._leases.forget()
+            self._database = None
             if str(error) != self._problem:  # every few seconds is too often
                 log.error("housekeeping failed; it is tried again until it succeeds", problem=str(error))
             self._problem = str(error)
@@ -146,6 +148,22 @@ class Housekeeper:
             log.warning("what was done last is not sealed yet", problem=str(error))
         except Exception:
             log.exception("what was done last is not sealed yet")
+
+    def _opened(self) -> Database:
+        """The database, its schema looked at. What PostgreSQL's driver asks of a new server it asks in the first round
+        alone: while a round waits for answers, no chunk is delivered or acknowledged.
+        """
+        if self._database is None:
+            database = Database.open(self._settings, upgrade=False)
+            if database.dialect == "postgresql":
+                self._database = database
+            return database
+        try:
+            self._database.require_schema()
+        except BaseException:
+            self._database.close()
+            raise
+        return self._database
 
     def _deliver(self, database: Database) -> None:
         if self._settings.embedded_broker:

@@ -42,7 +42,7 @@ def publish_waiting(
     total = 0
     while at_most is None or total < at_most:
         limit = _AT_ONCE if at_most is None else min(_AT_ONCE, at_most - total)
-        with database.read() as connection:
+        with database.ask() as connection:
             ids = chunks.unpublished(connection, queue=queue, older_than_seconds=older_than_seconds, limit=limit)
         if not ids:
             break

@@ -54,7 +54,7 @@ class Station:
         it comes again, halving finds the field that it comes with. A chunk of a model that can't be used here is left
         to workers where it can.
         """
-        with self.database.read() as connection:
+        with self.database.ask() as connection:
             model_id = chunks.model_wanted(connection, chunk_id)
         if model_id is not None and not self._can_use(model_id):
             self._leave_to_others(chunk_id)
@@ -164,7 +164,7 @@ class Station:
         def known(digests: Collection[bytes]) -> Collection[bytes]:
             if not digests:
                 return ()
-            with self.database.read() as connection:
+            with self.database.ask() as connection:
                 return findings.existing(connection, digests, claim.model_id)
 
         faults.reach("compute.begin")

@@ -16,7 +16,7 @@ from benchmarks.scaling.model import LOOKUP_FIELDS
 from benchmarks.scaling.relay import Target, Traffic, relay
 from benchmarks.scaling.servers import Postgresql, home
 from benchmarks.scaling.timing import Found, median
-from db import artefacts, chunks, findings
+from db import artefacts, chunks, events, findings
 from db.database import Database
 from db.records import Claim, FieldOutcome, ModelRecord
 
@@ -97,7 +97,7 @@ def database(server: Postgresql, leukocyte_bytes: int, share: float) -> Found:
             "questions to PostgreSQL one after the other, without look-ups and calls",
         ),
         "trips_slide": (a_call, "round trips/slide", "the same, more where a chunk ends a slide and calls it"),
-        "trips_round": (a_round, "round trips/round", "of a worker's round of housekeeping"),
+        "trips_round": (a_round, "round trips/round", "of a worker's round of housekeeping that seals"),
         "transactions_chunk": (large.transactions, "transactions", "of a chunk of 256, its eight look-ups among them"),
         "trips_lookup": (lookup, "round trips", "a look-up of the digests of up to 32 fields"),
         "commit_ms": (commit, "ms", "the smallest transaction that writes, until its commit is on disk"),
@@ -206,7 +206,7 @@ def _registered(database: Database, size: int, count: int, slide: int) -> list[i
 
 def _as_a_worker(database: Database, chunk_id: int, leukocyte_bytes: int) -> None:
     """The transactions of `worker.station.Station.screen_chunk`."""
-    with database.read() as connection:
+    with database.ask() as connection:
         chunks.model_wanted(connection, chunk_id)
     with database.begin() as connection:
         claim = chunks.claim(connection, chunk_id, "benchmark", 60)
@@ -230,7 +230,7 @@ def _outcomes(claim: Claim, leukocyte_bytes: int) -> list[FieldOutcome]:
 
 def _look_up(database: Database, outcomes: Sequence[FieldOutcome]) -> None:
     digests = {outcome.sha256 for outcome in outcomes if outcome.sha256 is not None}
-    with database.read() as connection:
+    with database.ask() as connection:
         findings.existing(connection, digests, registering.MODEL)
 
 
@@ -244,18 +244,26 @@ def _lookup_trips(database: Database, traffic: Traffic) -> float:
 
 
 def _round_trips(url: str, traffic: Traffic) -> float:
-    """Of a worker's round of housekeeping, as it is, with a broker of its own."""
+    """Of a worker's round of housekeeping, as it is, with a broker of its own and something to seal."""
     from worker import embedded
     from worker.app import make_app
     from worker.housekeeping import Housekeeper
 
-    with home(database_url=url, log_level="warning") as settings, embedded.in_use(settings):
+    with (
+        home(database_url=url, log_level="warning", seal_seconds=0.001) as settings,
+        embedded.in_use(settings),
+        _opened(url) as database,
+    ):
         keeper = Housekeeper(make_app(settings), settings)
         keeper.tick()
-        before = traffic.round_trips
+        asked = 0
         for _ in range(5):
+            with database.begin() as connection:
+                events.append(connection, "benchmark", {}, actor="benchmark")
+            before = traffic.round_trips
             keeper.tick()
-        return (traffic.round_trips - before) / 5
+            asked += traffic.round_trips - before
+        return asked / 5
 
 
 def _commit_ms(database: Database) -> float:
@@ -307,13 +315,14 @@ def _round_cpu(database: Database, server: Postgresql, rounds: int = 20) -> floa
 
     with home(database_url=database.url_as_given) as settings:
         leases = LapsedLeases(settings)
+        opened = Database.open(settings, upgrade=False)
         before = server.cpu_seconds()
         for _ in range(rounds):
-            opened = Database.open(settings, upgrade=False)
+            opened.require_schema()
             try:
                 reclaim(opened, leases, settings)
                 call_due_slides(opened, settings, worker="benchmark")
-                with opened.read() as connection:
+                with opened.ask() as connection:
                     for queue in ("stat", "routine"):
                         chunks.unpublished(connection, queue=queue, older_than_seconds=3e9, limit=500)
                     chunks.waiting_by_queue(connection)

@@ -433,7 +433,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_database_whole(sqlite_
 def test_a_connection_that_the_server_has_cut_is_replaced(postgresql, tmp_path):
     url = postgresql.create()
     database = Database.open(settings_for(tmp_path, url))
-    cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{make_url(url).database}'"
+    cut = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{make_url(url).database}'"
     with pytest.raises(DatabaseUnreachable), database.read() as conn:
         postgresql.execute(cut)
         reads.batches(conn)
