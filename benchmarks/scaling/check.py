@@ -20,9 +20,10 @@ from benchmarks.scaling.model import Installation, Kind
 from benchmarks.scaling.realrun import RealRun, real_run
 from benchmarks.scaling.report import table
 from benchmarks.scaling.servers import Postgresql, others_busy, postgresql
-from benchmarks.scaling.simulation import WORKERS, Arrival, Route, run
+from benchmarks.scaling.simulation import WORKERS, Arrival, Route, Visit, run
 from db.batches import chunk_sizes
 
+_SLIDE = "slide"
 _CAMERA_FIELDS = 256
 """Enlarged for the runs with a camera's fields: a quarter of a gigabyte."""
 SAID: Final[dict[Kind, str]] = {"small": "small", "5mp": f"{CAMERA[0]}×{CAMERA[1]}"}
@@ -83,8 +84,9 @@ def predicted_rate(
 ) -> float:
     """Fields per second of workers that begin with all `chunks` (fields of each) in the queue and end with none.
 
-    Each chunk waits for its database as `model.database_wait` says; `slide_fields`: of each slide. Where processes,
-    database and broker want more than the `cores` that there are, all of it takes as much longer.
+    Each chunk waits for database and broker as `model.chunk_wait` says, and for its slide's row where another holds
+    it; `slide_fields`: of each slide. Where processes, database and broker want more than the `cores` that there are,
+    all of it takes as much longer.
     """
     link = Installation(
         name="", round_trip_ms=case.round_trip_ms, machine_gbit=case.mbit / 1000 if case.mbit else math.inf
@@ -102,10 +104,17 @@ def predicted_rate(
         kind=case.kind,
     )
     slower = case.workers / serial / most
-    waits = {size: model.database_wait(constants, link, size, case.kind, slide_fields) for size in set(chunks)}
-    routes = {size: Route(compute=slower * (size * compute + wait)) for size, wait in waits.items()}
-    outcome = run({WORKERS: case.workers}, routes, [Arrival(at=0.0, fields=fields) for fields in chunks])
-    return outcome.rate
+    routes = {}
+    for size in set(chunks):
+        wait = model.chunk_wait(constants, link, size, case.kind, slide_fields)
+        held = model.slide_seconds(constants, link, size, slide_fields)
+        routes[size] = Route(
+            compute=slower * (size * compute + wait - held), record=(Visit(part=_SLIDE, seconds=slower * held),)
+        )
+    # Chunks of one slide wait for its row; where slides are small, hardly two are at the same one.
+    slides = 1 if slide_fields > max(chunks) else case.workers
+    arrivals = [Arrival(at=0.0, fields=fields) for fields in chunks]
+    return run({WORKERS: case.workers, _SLIDE: slides}, routes, arrivals).rate
 
 
 def check(

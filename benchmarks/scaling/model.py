@@ -29,6 +29,15 @@ CONNECTIONS_PROCESS: Final = 2
 CONNECTIONS_WORKER: Final = 1
 """Of a worker's first process."""
 
+BROKER_TRIPS: Final = 3
+"""Questions to the broker from one chunk to the next, one after the other: the message is acknowledged, another one
+taken out, and noted as taken. A process has one message in hand at a time, so it waits for all of them."""
+ROUND_BROKER_TRIPS: Final = 2
+"""Of a worker's round of housekeeping: its name, the queues' lengths."""
+SLIDE_TRIPS: Final = 5
+"""Questions to the database while a chunk holds its slides, where none of them ends: their counters, the event and its
+slides, their rows, the commit. (`tests/integration/test_round_trips.py` counts what these constants tell of.)"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
@@ -166,6 +175,30 @@ def wire_bytes(constants: Constants, fields: float, kind: Kind) -> float:
     return constants["wire_bytes_chunk"] + fields * (constants["wire_bytes_field"] + more_outlines(constants, kind))
 
 
+def slide_seconds(constants: Constants, installation: Installation, fields: float, slide_fields: float) -> float:
+    """Seconds for which a chunk holds the rows of its slides, while others that record fields of one of them wait."""
+    trips = SLIDE_TRIPS + constants["trips_slide"] * fields / slide_fields
+    return (trips * installation.round_trip_ms + constants["commit_ms"]) / 1000
+
+
+def round_length(constants: Constants, installation: Installation) -> float:
+    """Seconds that a worker's round of housekeeping takes, during which it delivers and acknowledges nothing."""
+    way = (constants["trips_round"] + ROUND_BROKER_TRIPS) * installation.round_trip_ms
+    return (constants["round_cpu_ms"] + way) / 1000
+
+
+def broker_wait(constants: Constants, installation: Installation) -> float:
+    """Seconds from the end of a chunk to the beginning of the next: the broker's answers, and a round of housekeeping.
+
+    A chunk that ends at any time meets a round of length r, of which one begins every p seconds, in r / p of the cases,
+    and waits for half of it. Between two rounds there is at least the length of one.
+    """
+    length = round_length(constants, installation)
+    every = constants["round_seconds"] * max(1, math.ceil(2 * length / constants["round_seconds"]))
+    way = BROKER_TRIPS * installation.round_trip_ms + constants["broker_cpu_us_message"] / 1000
+    return way / 1000 + length**2 / (2 * every)
+
+
 def database_wait(
     constants: Constants, installation: Installation, fields: float, kind: Kind, slide_fields: float
 ) -> float:
@@ -176,11 +209,18 @@ def database_wait(
     return (server + way + line + 2 * constants["commit_ms"]) / 1000
 
 
+def chunk_wait(
+    constants: Constants, installation: Installation, fields: float, kind: Kind, slide_fields: float
+) -> float:
+    """Seconds a chunk waits for database and broker, when no other is in its way."""
+    return database_wait(constants, installation, fields, kind, slide_fields) + broker_wait(constants, installation)
+
+
 def field_seconds(
     constants: Constants, installation: Installation, sizes: Sequence[int], kind: Kind, slide_fields: float
 ) -> float:
-    """Seconds a worker process is taken up by one field of chunks of these sizes, when nothing else is in its way."""
-    wait = sum(database_wait(constants, installation, size, kind, slide_fields) for size in sizes)
+    """Seconds a worker process is taken up by one field of chunks of these sizes, when no other is in its way."""
+    wait = sum(chunk_wait(constants, installation, size, kind, slide_fields) for size in sizes)
     return compute_seconds(constants, kind) + wait / sum(sizes)
 
 

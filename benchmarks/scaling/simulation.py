@@ -232,6 +232,7 @@ def route_of(constants: Constants, demand: Demand, installation: Installation, f
     size = model.field_bytes(constants, demand.kind)
     groups = [min(_GROUP, fields - start) for start in range(0, fields, _GROUP)]
     way = model.round_trips(constants, fields, demand.slide_fields) * installation.round_trip_ms / 1000
+    way += model.broker_wait(constants, installation)
     commit = Visit(part=None, seconds=constants["commit_ms"] / 1000)
     log = model.log_bytes(constants, demand, installation) * fields / (installation.log_mb * 1e6)
     reads = model.index_reads(constants, demand, installation) * fields / installation.page_reads

@@ -233,6 +233,26 @@ def test_a_chunk_asks_more_the_more_slides_it_ends() -> None:
     assert one > CONSTANTS["trips_chunk"] + 8 * CONSTANTS["trips_lookup"]
 
 
+def test_the_way_to_the_broker_and_a_round_of_housekeeping_hold_up_a_chunk_far_away() -> None:
+    near, far, farther = (
+        model.broker_wait(CONSTANTS, replace(AS_IT_IS, round_trip_ms=each)) for each in (0.0, 10.0, 20.0)
+    )
+    assert near < 0.001
+    assert far - near > model.BROKER_TRIPS * 0.01
+    assert farther - near > 2 * (far - near), "a round is met the more often the longer it takes"
+    assert model.broker_wait(CONSTANTS.changed(trips_round=0), replace(AS_IT_IS, round_trip_ms=10)) < far
+
+
+def test_workers_on_one_slide_wait_for_its_row_and_those_on_slides_of_their_own_do_not() -> None:
+    far = Case(workers=8, apart=True, round_trip_ms=200)
+    constants = CONSTANTS.changed(trips_slide=0)
+    alone, together = (predicted_rate(constants, far, [64] * 32, cores=64, slide_fields=each) for each in (40, 2_048))
+    assert together < 0.99 * alone
+    lone = replace(far, workers=1)
+    rates = [predicted_rate(constants, lone, [64] * 32, cores=64, slide_fields=each) for each in (40, 2_048)]
+    assert rates[0] == pytest.approx(rates[1])
+
+
 def test_the_table_of_costs_charges_a_worker_what_the_model_charges_it() -> None:
     *rows, together = [line.split("|")[2:4] for line in report.costs_table(CONSTANTS).splitlines()[2:]]
     servers = rows[-2:]
@@ -271,7 +291,7 @@ def test_submissions_are_cut_into_chunks_as_submit_cuts_them(demand: Demand) -> 
     assert len(set(sizes)) > 2
     assert [each.fields for each in arrivals(demand, AS_IT_IS, submissions=2, seed=1)] == 2 * sizes
     assert model.chunk_size(demand, AS_IT_IS) == pytest.approx(sum(sizes) / len(sizes))
-    waits = [model.database_wait(CONSTANTS, AS_IT_IS, size, demand.kind, demand.slide_fields) for size in sizes]
+    waits = [model.chunk_wait(CONSTANTS, AS_IT_IS, size, demand.kind, demand.slide_fields) for size in sizes]
     expected = model.compute_seconds(CONSTANTS, demand.kind) + sum(waits) / sum(sizes)
     assert model.occupancy(CONSTANTS, demand, AS_IT_IS) == pytest.approx(expected)
 
@@ -279,7 +299,7 @@ def test_submissions_are_cut_into_chunks_as_submit_cuts_them(demand: Demand) -> 
 def test_two_workers_with_a_core_each_do_twice_as_much_and_a_long_way_costs_both_the_same() -> None:
     chunks = [64] * 10
     one, two = (predicted_rate(CONSTANTS, Case(workers=count, apart=False), chunks, cores=64) for count in (1, 2))
-    assert two == pytest.approx(2 * one)
+    assert two == pytest.approx(2 * one, rel=0.01)
     far = predicted_rate(CONSTANTS, Case(workers=2, apart=True, round_trip_ms=100, mbit=10), chunks, cores=64)
     assert far < two
 
@@ -296,7 +316,7 @@ def test_workers_are_predicted_to_do_fewer_of_a_camera_fields() -> None:
 def test_more_workers_than_cores_do_no_more_than_the_cores_can() -> None:
     chunks = [64] * 32
     rates = [predicted_rate(CONSTANTS, Case(workers=count, apart=False), chunks, cores=2) for count in (4, 8)]
-    assert rates[0] == pytest.approx(rates[1])
+    assert rates[0] == pytest.approx(rates[1], rel=0.01)
 
 
 def checked(case: Case, rate: float, trips: int) -> Checked:
