@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import zlib
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+import kombu.message
 import pytest
 from kombu.transport.virtual import Message
 
 from allq.settings import Settings
+from worker import transport
 from worker.app import SCREEN_TASK, make_app
 from worker.messages import chunk_of, without_built_in_tasks
 from worker.requests import NoticingRequest, ScreeningTask
@@ -146,6 +149,18 @@ def test_only_json_is_ever_decoded(settings: Settings) -> None:
     assert app.conf.task_serializer == "json"
     assert not app.conf.worker_enable_remote_control
     assert app.conf.result_backend is None
+
+
+@pytest.mark.parametrize("packer", ["zlib", "bzip2", "unknown", 1])
+def test_a_packed_message_is_refused_without_unpacking_it(monkeypatch: pytest.MonkeyPatch, packer: object) -> None:
+    unpacked: list[Any] = []
+    monkeypatch.setattr(kombu.message, "decompress", lambda *arguments: unpacked.append(arguments))
+    raw = message(body=zlib.compress(b"[[7], {}, {}]"))._raw
+    transport.Message(raw, channel=_Channel())
+    raw["headers"]["compression"] = packer
+    with pytest.raises(ValueError, match="packed"):
+        transport.Message(raw, channel=_Channel())
+    assert unpacked == []
 
 
 def test_a_message_of_another_kind_of_body_is_looked_at_all_the_same() -> None:
