@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from tests.networks import Cable, NoNamespaces
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seat:
@@ -49,31 +51,23 @@ def namespaces(count: int, mbit: float | None) -> Iterator[list[Seat]]:
     if shutil.which("ip") is None or (mbit is not None and shutil.which("tc") is None):
         raise NamespacesMissing("`ip` and `tc` (iproute2) are not installed")
     with ExitStack() as stack:
-        yield [stack.enter_context(_namespace(number, seat, mbit)) for number, seat in enumerate(here(count))]
+        yield [stack.enter_context(_namespace(seat, mbit)) for seat in here(count)]
 
 
 @contextmanager
-def _namespace(number: int, seat: Seat, mbit: float | None) -> Iterator[Seat]:
-    name = f"allq-{os.getpid()}-{number}"
-    outer, inner = f"aq{os.getpid() % 100000}o{number}", f"aq{os.getpid() % 100000}i{number}"
-    # 198.18.0.0/15 is set aside for measuring networks (RFC 2544).
-    host, guest = f"198.18.{number}.1", f"198.18.{number}.2"
-    inside = ("ip", "netns", "exec", name)
-    _do("ip", "netns", "add", name)
+def _namespace(seat: Seat, mbit: float | None) -> Iterator[Seat]:
     try:
-        _do("ip", "link", "add", outer, "type", "veth", "peer", "name", inner)
-        _do("ip", "link", "set", inner, "netns", name)
-        _do("ip", "address", "add", f"{host}/30", "dev", outer)
-        _do("ip", "link", "set", outer, "up")
-        _do(*inside, "ip", "address", "add", f"{guest}/30", "dev", inner)
-        _do(*inside, "ip", "link", "set", inner, "up")
+        cable = Cable()
+    except NoNamespaces as missing:
+        raise NamespacesMissing(str(missing)) from None
+    outer = cable.namespace.name
+    inside = ("ip", "netns", "exec", outer)
+    try:
         _do(*inside, "ip", "link", "set", "lo", "up")
         if mbit is not None:
             shape = ("root", "tbf", "rate", f"{mbit}mbit", "burst", "64kb", "latency", "200ms")
             _do("tc", "qdisc", "add", "dev", outer, *shape)
-            _do(*inside, "tc", "qdisc", "add", "dev", inner, *shape)
-        yield Seat(core=seat.core, host=host, prefix=inside)
+            _do(*inside, "tc", "qdisc", "add", "dev", "eth0", *shape)
+        yield Seat(core=seat.core, host=cable.here, prefix=inside)
     finally:
-        # With the namespace goes its end of the cable, and with that the other.
-        subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-        subprocess.run(["ip", "link", "delete", outer], capture_output=True, check=False)
+        cable.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
+from benchmarks.scaling.links import NamespacesMissing, namespaces
 from tests import networks
 from tests.networks import Cable, NoNamespaces
 
@@ -44,3 +46,17 @@ def test_of_two_cables_each_reaches_its_own_servers_and_is_pulled_alone():
         assert _all_reach(cables, servers) == [True, True]
     listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout.split()
     assert not {cable.namespace.name for cable in cables} & set(listed)
+
+
+@pytest.mark.parametrize("mbit", [None, 100])
+def test_two_checks_of_scaling_at_once_have_each_a_network_of_their_own(mbit: float | None):
+    with ExitStack() as stack:
+        try:
+            seats = [seat for _ in range(2) for seat in stack.enter_context(namespaces(2, mbit))]
+        except NamespacesMissing as missing:
+            pytest.skip(str(missing))
+        assert len({seat.host for seat in seats}) == len(seats)
+        for seat in seats:
+            server = stack.enter_context(socket.create_server((seat.host, 0)))
+            asked = f"import socket; socket.create_connection({server.getsockname()!r}, timeout=5)"
+            subprocess.run([*seat.prefix, sys.executable, "-c", asked], check=True)
