@@ -34,6 +34,9 @@ _UNUSABLE: Final = KEY_PREFIX + "unusable:"
 
 _UNUSABLE_SECONDS: Final = 60
 
+_COUNTED: Final = KEY_PREFIX + "counted"
+"""There while nobody need count what waits, because a worker did lately, with its name as its value."""
+
 _NAMELESS: Final[dict[str, Any]] = (
     {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
 )
@@ -105,6 +108,19 @@ def queue_lengths(settings: Settings) -> Mapping[str, int]:
         for queue in QUEUES:
             together.llen(KEY_PREFIX + queue)
         return dict(zip(QUEUES, map(int, together.execute()), strict=True))
+
+
+def queue_lengths_in_turn(settings: Settings) -> Mapping[str, int] | None:
+    """The same for one worker in half a round of housekeeping, None for the others. Raises BrokerUnreachable.
+
+    Half a round, so that a worker by itself has the turn each time, however regular its rounds are.
+    """
+    with _client(settings) as client, client.pipeline(transaction=False) as together:
+        together.set(_COUNTED, owner(), nx=True, px=max(1, int(settings.housekeeping_seconds * 500)))
+        for queue in QUEUES:
+            together.llen(KEY_PREFIX + queue)
+        first, *lengths = together.execute()
+        return dict(zip(QUEUES, map(int, lengths), strict=True)) if first else None
 
 
 def announce(settings: Settings) -> None:

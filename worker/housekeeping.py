@@ -67,8 +67,12 @@ def republish_lost(app: Celery, database: Database, settings: Settings) -> int:
 
     A queue shorter than the number of chunks that wait for it has lost messages. Queues are first in, first out, so the
     lost ones are among the oldest. One published twice is claimed once.
+
+    Workers take turns: counting takes the longer the more chunks wait, and once is enough for all machines.
     """
-    lengths = broker.queue_lengths(settings)
+    lengths = broker.queue_lengths_in_turn(settings)
+    if lengths is None:
+        return 0
     with database.ask() as connection:
         waiting = chunks.waiting_by_queue(connection)
     total = 0

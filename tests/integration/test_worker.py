@@ -14,6 +14,8 @@ from db.database import Database
 from imaging.synthetic import write_slides
 from tests.screening import copies, status, submit_synthetic, wait_for, workers
 from worker import broker, embedded
+from worker.app import make_app
+from worker.housekeeping import Housekeeper
 from worker.submission import retry
 
 
@@ -147,6 +149,30 @@ def test_a_broker_emptied_in_mid_batch_is_filled_again(database, settings, smear
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
     assert_accounted_for(database, submission.batch)
     assert_nothing_doubled(database, submission.batch)
+
+
+def test_of_all_workers_one_counts_what_waits_in_half_a_round(database, settings, monkeypatch):
+    counted = []
+    count = chunks.waiting_by_queue
+    monkeypatch.setattr(chunks, "waiting_by_queue", lambda conn: counted.append(1) or count(conn))
+    settings = settings.model_copy(update={"housekeeping_seconds": 600.0})
+    with embedded.in_use(settings):
+        app = make_app(settings)
+        for _ in range(3):
+            Housekeeper(app, settings).tick()
+        assert len(counted) == 1
+        redis.Redis(unix_socket_path=str(embedded.socket_path(settings))).flushall()
+        for _ in range(3):
+            Housekeeper(app, settings).tick()
+        assert len(counted) == 2  # a broker that was emptied has forgotten whose turn it was
+
+
+def test_a_worker_by_itself_has_the_turn_to_count_in_each_round(settings):
+    settings = settings.model_copy(update={"housekeeping_seconds": 0.2})
+    with embedded.in_use(settings):
+        for _ in range(3):
+            assert broker.queue_lengths_in_turn(settings) == {"stat": 0, "routine": 0}
+            time.sleep(settings.housekeeping_seconds)
 
 
 def test_a_healthy_worker_keeps_its_connection(database, settings, smears, tmp_path):
