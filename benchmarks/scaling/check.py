@@ -63,10 +63,14 @@ CASES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """A case with both answers, in fields per second. `shaped_by`: what held the link to its rate."""
+    """A case with both answers, in fields per second. `shaped_by`: what held the link to its rate.
+
+    `from_stages`: predicted from the stages alone, without a worker's time in a real run.
+    """
 
     case: Case
     predicted: float
+    from_stages: float
     predicted_trips: float
     real: RealRun
     shaped_by: str
@@ -137,6 +141,7 @@ def check(
             yield Checked(
                 case=case,
                 predicted=predicted,
+                from_stages=predicted_rate(model.from_stages(constants), case, chunks, cores, slide_fields),
                 predicted_trips=predicted_trips(constants, case, chunks, slide_fields, predicted),
                 real=real,
                 shaped_by=shaped_by,
@@ -178,6 +183,7 @@ def checks_table(found: Sequence[Checked]) -> str:
         (
             each.case.name,
             each.shaped_by,
+            f"{each.from_stages:.1f}",
             f"{each.predicted:.1f}",
             f"{each.real.rate:.1f}",
             f"{each.real.rate / each.predicted - 1:+.0%}".replace("%", " %"),
@@ -191,6 +197,7 @@ def checks_table(found: Sequence[Checked]) -> str:
     head = (
         "run",
         "link",
+        "from the stages alone, fields/s",
         "predicted, fields/s",
         "measured, fields/s",
         "off by",
@@ -213,8 +220,10 @@ def differences(found: Sequence[Checked]) -> str:
         )
         for with_link in (True, False)
     )
+    stages = max((abs(each.real.rate / each.from_stages - 1) for each in found if not each.case.mbit), default=0)
     return (
         f"Predictions are off by up to {elsewhere:.0%}, where links are shaped by up to {off:.0%}; so is what follows. "
+        f"Those from the stages alone are off by up to {stages:.0%} where no link is shaped. "
         "The longer a chunk takes, the more rounds of housekeeping go on meanwhile; their questions are counted, too."
     ).replace("%", " %")
 

@@ -28,12 +28,16 @@ CONNECTIONS_PROCESS: Final = 2
 """To the database, of a process that screens: its own and its lease's (`tests/integration/test_connections.py`)."""
 CONNECTIONS_WORKER: Final = 1
 """Of a worker's first process."""
+CONNECTIONS_OTHERS: Final = 13
+"""Not for workers: three that PostgreSQL keeps for its superusers, ten for people, pages, sealer and monitoring."""
 
 BROKER_TRIPS: Final = 3
 """Questions to the broker from one chunk to the next, one after the other: the message is acknowledged, another one
 taken out, and noted as taken. A process has one message in hand at a time, so it waits for all of them."""
 ROUND_BROKER_TRIPS: Final = 2
 """Of a worker's round of housekeeping: its name, the queues' lengths."""
+COUNTS_ROUND: Final = 2
+"""Times that the chunks that wait are counted in a round, at most: workers take turns, each for half a round."""
 SLIDE_TRIPS: Final = 5
 """Questions to the database while a chunk holds its slides, where none of them ends: their counters, the event and its
 slides, their rows, the commit. (`tests/integration/test_round_trips.py` counts what these constants tell of.)"""
@@ -242,10 +246,23 @@ def sized(constants: Constants, demand: Demand, installation: Installation) -> I
     """
     if installation.workers:
         return installation
-    most = max(1, installation.database_connections // CONNECTIONS_PROCESS)
-    while most > 1 and connections(most, installation) > installation.database_connections:
+    free = connections_free(installation)
+    most = max(1, free // CONNECTIONS_PROCESS)
+    while most > 1 and connections(most, installation) > free:
         most -= 1
     return replace(installation, workers=min(most, workers_needed(constants, demand, installation)))
+
+
+def asked_for(constants: Constants, demand: Demand, installation: Installation) -> Installation:
+    """The installation with all the workers that the demand asks for, whether there are connections for them or not."""
+    if installation.workers:
+        return installation
+    return replace(installation, workers=workers_needed(constants, demand, installation))
+
+
+def connections_free(installation: Installation) -> int:
+    """Connections to the database that workers may have."""
+    return max(1, installation.database_connections - CONNECTIONS_OTHERS)
 
 
 def connections(processes: int, installation: Installation) -> int:
@@ -282,10 +299,10 @@ def log_bytes(constants: Constants, demand: Demand, installation: Installation) 
 
 
 def housekeeping_share(constants: Constants, demand: Demand, installation: Installation, waiting: float) -> float:
-    """Database processors kept busy by the workers' rounds, each of which counts the chunks that wait."""
+    """Database processors kept busy by the workers' rounds, in some of which the chunks that wait are counted."""
     machines = math.ceil(installation.workers / installation.processes_per_machine)
-    a_round = constants["round_cpu_ms"] / 1000 + waiting * constants["round_cpu_us_chunk"] / 1e6
-    return machines / constants["round_seconds"] * a_round
+    counts = min(machines, COUNTS_ROUND) * waiting * constants["round_cpu_us_chunk"] / 1e6
+    return (machines * constants["round_cpu_ms"] / 1000 + counts) / constants["round_seconds"]
 
 
 def waiting_chunks(demand: Demand, installation: Installation) -> float:
@@ -354,9 +371,9 @@ def loads(constants: Constants, demand: Demand, installation: Installation) -> l
         ),
         Load(
             part="database, connections",
-            where=f"{installation.database_connections} at most",
+            where=f"{connections_free(installation)} of {installation.database_connections}",
             seconds=occupancy(constants, demand, installation) / installation.target,
-            servers=installation.database_connections
+            servers=connections_free(installation)
             / (CONNECTIONS_PROCESS + CONNECTIONS_WORKER / installation.processes_per_machine),
         ),
         Load(
@@ -367,6 +384,38 @@ def loads(constants: Constants, demand: Demand, installation: Installation) -> l
             background=polls,
         ),
     ]
+
+
+def most_fields_a_day(constants: Constants, demand: Demand, installation: Installation, part: str) -> float:
+    """Fields a day that leave nothing of a part, come in as `demand`'s do; infinite where it takes any number.
+
+    Workers, chunks that wait and findings held grow with them, and what these ask of the part.
+    """
+
+    def share(fields_per_day: float) -> float:
+        grown = replace(demand, fields_per_day=fields_per_day)
+        known = asked_for(constants, grown, installation)
+        (load,) = (load for load in loads(constants, grown, known) if load.part == part)
+        return load.utilisation(grown.rate / installation.shards)
+
+    low, high = 0.0, 1e15
+    if share(high) < 1:
+        return math.inf
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if share(middle) < 1 else (low, middle)
+    return high
+
+
+def from_stages(constants: Constants) -> Constants:
+    """The constants with a worker's time for a field put together from its stages alone and recording into SQLite.
+
+    The time that the model takes was measured in a real run, where nothing can be missing from it.
+    """
+    small = {stage: constants[f"{stage}_ms"] for stage in (*OTHER_STAGES, "classify")}
+    large = small | {stage: constants[f"{stage}_ms_5mp"] for stage in OTHER_STAGES}
+    small_ms, large_ms = (sum(stages.values()) + constants["record_ms"] for stages in (small, large))
+    return constants.changed(worker_cpu_ms=small_ms, worker_cpu_ms_5mp=large_ms)
 
 
 def days_until_full(constants: Constants, demand: Demand, installation: Installation) -> float:

@@ -140,16 +140,16 @@ def limits_table(constants: Constants, demands: Sequence[Demand], installation: 
     by_part: dict[str, list[str]] = {}
     order: list[tuple[float, str, str]] = []
     for demand in demands:
-        for load in model.loads(constants, demand, installation):
+        for load in model.loads(constants, demand, model.asked_for(constants, demand, installation)):
             by_part.setdefault(load.part, []).append(busy(load.utilisation(demand.rate / installation.shards)))
     reference = demands[1]
-    for load in model.loads(constants, reference, installation):
-        if load.part != "workers":
-            order.append((load.limit * model.DAY * installation.shards / reference.peak, load.part, load.where))
+    for load in model.loads(constants, reference, model.asked_for(constants, reference, installation)):
+        if load.part != "workers" and "a worker machine" not in load.part:
+            most = model.most_fields_a_day(constants, reference, installation, load.part)
+            order.append((most, load.part, load.where))
     rows = [
-        (part, "" if "machine" in part else where, *by_part[part], "–" if math.isinf(limit) else millions(limit))
+        (part, where, *by_part[part], "–" if math.isinf(limit) else millions(limit))
         for limit, part, where in sorted(order)
-        if "a worker machine" not in part
     ]
     return table(head, rows)
 

@@ -189,9 +189,45 @@ def test_the_workers_that_are_asked_for_take_the_demand_at_the_target_and_one_fe
 
 
 def test_no_more_workers_are_planned_than_the_database_has_connections_for() -> None:
-    few = replace(AS_IT_IS, database_connections=20)
+    few = replace(AS_IT_IS, database_connections=20 + model.CONNECTIONS_OTHERS)
     assert model.workers_needed(CONSTANTS, ARCHIVE, few) > 20
     assert model.sized(CONSTANTS, ARCHIVE, few).workers == 9  # two each, and one for each of two machines
+    assert model.sized(CONSTANTS, ARCHIVE, replace(few, processes_per_machine=1)).workers == 6
+    lone = replace(AS_IT_IS, processes_per_machine=1_000)
+    assert model.sized(CONSTANTS, ARCHIVE, lone).workers == 43  # as docs/deployment.md has it
+
+
+PARTS = ("storage", "database, connections", "database, processors", "database, index reads", "database, log", "broker")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_most_fields_a_day_keep_a_part_full_with_the_workers_and_the_chunks_that_they_bring(part: str) -> None:
+    most = model.most_fields_a_day(CONSTANTS, NETWORK, AS_IT_IS, part)
+    demand = replace(NETWORK, fields_per_day=most)
+    known = model.asked_for(CONSTANTS, demand, AS_IT_IS)
+    assert known.workers == model.workers_needed(CONSTANTS, demand, AS_IT_IS)
+    (load,) = (load for load in model.loads(CONSTANTS, demand, known) if load.part == part)
+    assert load.utilisation(demand.rate) == pytest.approx(1, rel=0.001)
+
+
+def test_what_a_part_is_busy_with_at_a_scale_counts_all_the_workers_that_it_takes() -> None:
+    """Not only those that there are connections for: the table says what each part would bear."""
+    (row,) = (line for line in report.limits_table(CONSTANTS, DEMANDS, AS_IT_IS).splitlines() if "processors" in line)
+    (more,) = (
+        line
+        for line in report.limits_table(CONSTANTS, DEMANDS, replace(AS_IT_IS, database_connections=9_999)).splitlines()
+        if "processors" in line
+    )
+    assert row == more
+
+
+def test_workers_take_turns_at_counting_so_that_more_machines_count_no_more_often() -> None:
+    def waiting_costs(workers: int) -> float:
+        known = replace(AS_IT_IS, workers=workers)
+        none, many = (model.housekeeping_share(CONSTANTS, ARCHIVE, known, waiting) for waiting in (0, 660_000))
+        return many - none
+
+    assert waiting_costs(800) == waiting_costs(16) == pytest.approx(2 * waiting_costs(8))
 
 
 def test_shards_share_the_work_and_the_volumes() -> None:
@@ -225,6 +261,14 @@ def test_a_field_is_charged_what_a_worker_took_for_one_of_its_kind() -> None:
     more = [model.compute_seconds(slower, kind) - model.compute_seconds(CONSTANTS, kind) for kind in ("5mp", "small")]
     assert more == pytest.approx([0.007, 0])
     assert CONSTANTS["worker_cpu_ms_5mp"] > 1.5 * CONSTANTS["worker_cpu_ms"]
+
+
+def test_what_is_said_from_the_stages_alone_knows_nothing_of_a_real_run() -> None:
+    stages = model.from_stages(CONSTANTS)
+    assert stages.found == model.from_stages(CONSTANTS.changed(worker_cpu_ms=1, worker_cpu_ms_5mp=1)).found
+    parts = sum(CONSTANTS[f"{stage}_ms"] for stage in ("read", "decode", "segment", "classify", "record"))
+    assert model.compute_seconds(stages, "small") == pytest.approx(parts / 1000)
+    assert model.compute_seconds(stages, "5mp") < model.compute_seconds(CONSTANTS, "5mp")
 
 
 def test_a_chunk_asks_more_the_more_slides_it_ends() -> None:
@@ -325,13 +369,15 @@ def checked(case: Case, rate: float, trips: int) -> Checked:
         fields=640, slides=1, failed=0, chunks=10, seconds=640 / rate, worker_cpu=1, database_cpu=1,
         database_traffic=traffic, broker_traffic=traffic, leukocyte_bytes=1,
     )  # fmt: skip
-    return Checked(case=case, predicted=100, predicted_trips=40, real=real, shaped_by="–")
+    return Checked(case=case, predicted=100, from_stages=105, predicted_trips=40, real=real, shaped_by="–")
 
 
 def test_the_sentence_below_the_table_of_checks_is_made_from_it() -> None:
     near = [checked(Case(workers=count, apart=False), 95, 44 + count) for count in (1, 2)]
     far = [checked(Case(workers=2, apart=True, round_trip_ms=ms, mbit=10), 90 - ms, 50 + ms) for ms in (20, 5)]
-    assert "off by up to 5 %, where links are shaped by up to 30 %;" in check.differences([*near, *far])
+    sentence = check.differences([*near, *far])
+    assert "off by up to 5 %, where links are shaped by up to 30 %;" in sentence
+    assert "from the stages alone are off by up to 10 % where no link is shaped." in sentence
     assert check.differences(near) == check.differences(far[:1]) == ""
 
 
