@@ -113,14 +113,18 @@ def queue_lengths(settings: Settings) -> Mapping[str, int]:
 def queue_lengths_in_turn(settings: Settings) -> Mapping[str, int] | None:
     """The same for one worker in half a round of housekeeping, None for the others. Raises BrokerUnreachable.
 
-    Half a round, so that a worker by itself has the turn each time, however regular its rounds are.
+    Half a round, so that a worker by itself has the turn each time, however regular its rounds are. A key that would
+    last for longer, or for ever, is somebody else's, and keeps nobody from a turn.
     """
+    lifetime = max(1, int(settings.housekeeping_seconds * 500))
     with _client(settings) as client, client.pipeline(transaction=False) as together:
-        together.set(_COUNTED, owner(), nx=True, px=max(1, int(settings.housekeeping_seconds * 500)))
+        together.set(_COUNTED, owner(), nx=True, px=lifetime)
+        together.pttl(_COUNTED)
         for queue in QUEUES:
             together.llen(KEY_PREFIX + queue)
-        first, *lengths = together.execute()
-        return dict(zip(QUEUES, map(int, lengths), strict=True)) if first else None
+        first, left, *lengths = together.execute()
+        others = not first and 0 <= left <= lifetime
+        return None if others else dict(zip(QUEUES, map(int, lengths), strict=True))
 
 
 def announce(settings: Settings) -> None:

@@ -175,6 +175,15 @@ def test_a_worker_by_itself_has_the_turn_to_count_in_each_round(settings):
             time.sleep(settings.housekeeping_seconds)
 
 
+@pytest.mark.parametrize("lifetime", [None, 3600])
+def test_a_key_that_no_worker_made_keeps_none_from_its_turn_to_count(settings, lifetime):
+    with embedded.in_use(settings):
+        key = broker.KEY_PREFIX + "counted"
+        redis.Redis(unix_socket_path=str(embedded.socket_path(settings))).set(key, "somebody", ex=lifetime)
+        for _ in range(2):
+            assert broker.queue_lengths_in_turn(settings) is not None
+
+
 def test_a_healthy_worker_keeps_its_connection(database, settings, smears, tmp_path):
     folder = copies(smears, tmp_path / "slides", 2)
     settings = settings.model_copy(update={"chunk_size": 8, "housekeeping_seconds": 0.2})
