@@ -500,8 +500,8 @@ def _is_full(file: str) -> bool:
 
 def _in_plain_words(context: ExceptionContext) -> None:
     """Raise our own error for what an operator can mend; leave all else, which is a fault of ours, as it is."""
-    if context.is_pre_ping or context.engine is None:
-        return
+    if context.is_pre_ping or context.engine is None or not isinstance(context.original_exception, Exception):
+        return  # the last: a signal, such as Ctrl-C, which came while the server was asked
     url = context.engine.url
     message = str(context.original_exception)
     if context.dialect.name == "sqlite":

@@ -1,12 +1,14 @@
 """Opening a database: made, upgraded, refused, unreachable; in one sentence and without the password."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 from sqlalchemy import event, make_url, text
@@ -442,6 +444,19 @@ def test_a_connection_that_the_server_has_cut_is_replaced(postgresql, tmp_path):
     postgresql.execute(cut)
     with database.read() as conn:
         assert reads.batches(conn) == []
+    database.close()
+    postgresql.drop(url)
+
+
+def test_who_is_interrupted_while_the_server_is_asked_is_not_told_that_it_cant_be_reached(postgresql, tmp_path):
+    url = postgresql.create()
+    database = Database.open(settings_for(tmp_path, url))
+    timer = Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), database.read() as conn:
+        timer.start()
+        conn.exec_driver_sql("SELECT pg_sleep(60)")
+    with database.read() as conn:
+        assert conn.exec_driver_sql("SELECT 1").scalar() == 1
     database.close()
     postgresql.drop(url)
 
