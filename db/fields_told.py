@@ -7,26 +7,28 @@ own event. The mark of a twin stays for good.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
 from db import retries_told
+from db.damaged import despite_damage
 from db.findings import failure_digest
 from db.lines import blob
 from db.lost import Lost
-from db.rows_told import Problem, Report, Seen, name_rows, object_of, rows_of
-from db.statements import run, without_indexes
+from db.rows_told import Problem, Report, RowsTold, Seen, name_rows, object_of, rows_of
+from db.statements import plain_blocks, plain_rows, run, without_indexes
 
 KINDS: Final = frozenset({"chunk-recorded", "field-crashed-worker", "field-failed", "twins-found"})
 """The kinds of events that tell of fields."""
 
+EVENTS_AT_ONCE: Final = 16
+"""So many of them are in memory as they were read, and so many chunks' rows."""
+
 _AT_ONCE: Final = 5_000
-_NO_FAILURES: Final = '"failures":[]'
-"""As canonical JSON has it: no text of a user's looks so, and most chunks need not be read any further."""
 
 
 class Failed(NamedTuple):
@@ -42,17 +44,17 @@ class Failed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FieldsTold:
-    """Of which fields a part of the events tells, as far as they are as told. `unsettled`: the others' failures."""
+    """Of which fields a part of the events tells. `unsettled`: the events of which a failure is not as told."""
 
-    failed: array[int]
-    twins: array[int]
-    unsettled: list[Failed]
+    failed: Seen
+    twins: Seen
+    unsettled: list[int]
     rows: int
 
     @classmethod
     def nothing(cls) -> FieldsTold:
         """Of a part that was not read."""
-        return cls(array("q"), array("q"), [], 0)
+        return cls(Seen(), Seen(), [], 0)
 
 
 @dataclass(slots=True)
@@ -60,8 +62,8 @@ class Fields:
     """Compares fields with events, block by block. `rows` counts the failures compared.
 
     `part`: one of several that work side by side. What it finds otherwise than told may have become so since: it leaves
-    that to whoever puts the parts together with `take` and `merge`, and so sees all by one moment. `lost`: tables that
-    are not there.
+    all that this event tells of failures to whoever puts the parts together with `take` and `merge`, and so sees all by
+    one moment. `lost`: tables that are not there.
     """
 
     conn: Connection
@@ -69,43 +71,49 @@ class Fields:
     part: bool = False
     lost: Lost = field(default_factory=Lost)
     rows: int = 0
-    _failed: Seen | None = None
-    _twins: Seen | None = None
-    _unsettled: list[Failed] = field(default_factory=list)
+    _failed: Seen = field(default_factory=Seen)
+    _twins: Seen = field(default_factory=Seen)
+    _unsettled: set[int] = field(default_factory=set)
+    _failures_told: list[Failed] = field(default_factory=list)
+    _twins_told: list[tuple[int, int]] = field(default_factory=list)
     _chunks: retries_told.Chunks | None = None
 
-    def check(self, told: Iterable[tuple[int, str, int | None, str]]) -> None:
-        """Compare what these events tell of: (event, kind, chunk, body). Those of other kinds are passed over."""
+    def check(self, told: Iterable[tuple[int, str, int | None, Mapping[str, Any]]]) -> None:
+        """Compare what events of KINDS tell of: (event, kind, chunk, body as it was read). The last with `settle`."""
         if self.lost.rows_of("field"):
             return
-        failures: list[Failed] = []
-        twins: list[tuple[int, int]] = []
         for event_id, kind, chunk_id, body in told:
-            if kind not in KINDS or (kind == "chunk-recorded" and _NO_FAILURES in body):
-                continue
             try:
                 if kind == "twins-found":
-                    twins += [(number, event_id) for number in _twins_of(object_of(body))]
+                    self._twins_told += [(number, event_id) for number in _twins_of(body)]
                 else:
-                    failures += _failures_of(event_id, kind, chunk_id, object_of(body))
+                    self._failures_told += _failures_of(event_id, kind, chunk_id, body)
             except (KeyError, TypeError, ValueError):
                 what = "does not say which fields it tells of, or what of them"
                 self.report(Problem(table="event", row=str(event_id), what=what))
-            if len(failures) + len(twins) >= _AT_ONCE:
-                self._compare(failures, twins)
-                failures, twins = [], []
-        self._compare(failures, twins)
+            if len(self._failures_told) + len(self._twins_told) >= _AT_ONCE:
+                self.settle()
 
-    def finish(self) -> None:
-        """After all events: name fields that failed or have a twin by none, those that do not lie where they were to be
-        tried again, and slides that count other twins.
+    def settle(self) -> None:
+        """Compare what has waited until it is worth a question."""
+        failures, twins = self._failures_told, self._twins_told
+        self._failures_told, self._twins_told = [], []
+        self._compare_failures(failures)
+        self._compare_twins(twins)
+
+    def finish(self, screened: int) -> None:
+        """After all events: name fields that failed, have a twin or show a finding by none, those that do not lie where
+        they were to be tried again, and slides that count other twins. `screened`: how many show one by an event.
         """
         if self.lost.rows_of("field"):
             return
         with without_indexes(self.conn):
-            failed, twins = run(self.conn, _HOW_MANY).one()
-            self._name_untold("f.state = 'failed'", failed, self._failed_seen(), "failed")
-            self._name_untold("f.duplicate", twins, self._twins_seen(), _TWIN)
+            failed, twins, there = run(self.conn, _HOW_MANY).one()
+            self._name_untold("f.state = 'failed'", failed, self._failed, "failed")
+            self._name_untold("f.duplicate", twins, self._twins, _TWIN)
+            if not self.lost.findings and there != screened:
+                what = "shows a finding, and no event of the ledger tells of its chunk"
+                name_rows(self.report, "field", (row[0] for row in run(self.conn, _MISPLACED)), what)
             if not self.lost.rows_of("slide"):
                 what = "counts other fields whose bytes lie in another slide's folder than show it"
                 name_rows(self.report, "slide", (row[0] for row in run(self.conn, _MISCOUNTED)), what)
@@ -113,57 +121,45 @@ class Fields:
 
     def take(self) -> FieldsTold:
         """What has been seen since the last time."""
-        failed, twins = self._failed_seen().numbers(), self._twins_seen().numbers()
-        told = FieldsTold(array("q", failed), array("q", twins), self._unsettled, self.rows)
-        self._failed, self._twins, self._unsettled, self.rows = None, None, [], 0
+        told = FieldsTold(self._failed, self._twins, sorted(self._unsettled), self.rows)
+        self._failed, self._twins, self._unsettled, self.rows = Seen(), Seen(), set(), 0
         return told
 
     def merge(self, told: FieldsTold) -> None:
         """Add what another has seen, and look at what it has left unsettled."""
         self.rows += told.rows
-        for number in self._failed_seen().add_all(told.failed):
+        for number in self._failed.merge(told.failed):
             self._of_field(number, _TOLD_TWICE)
-        self._twins_seen().add_all(told.twins)
-        for start in range(0, len(told.unsettled), _AT_ONCE):
-            self._compare_failures(told.unsettled[start : start + _AT_ONCE])
+        self._twins.merge(told.twins)
+        for start in range(0, len(told.unsettled), EVENTS_AT_ONCE):
+            ids = {"ids": told.unsettled[start : start + EVENTS_AT_ONCE]}
+            events = despite_damage(self.conn, partial(plain_rows, self.conn, _EVENTS, ids, lists=("ids",)))
+            self.check((number, kind, chunk, object_of(body)) for number, kind, chunk, body in events)
+        self.settle()
 
-    def _failed_seen(self) -> Seen:
-        if self._failed is None:
-            self._failed = self._none_seen()
-        return self._failed
-
-    def _twins_seen(self) -> Seen:
-        if self._twins is None:
-            self._twins = self._none_seen()
-        return self._twins
-
-    def _none_seen(self) -> Seen:
-        count = 0 if self.part else run(self.conn, "SELECT count(*) FROM field").scalar_one()
-        return Seen(2 * count)
-
-    def _compare(self, failures: list[Failed], twins: list[tuple[int, int]]) -> None:
-        self._compare_failures(failures)
-        self.rows += len(failures)
-        shown = dict(rows_of(self.conn, _TWINS, sorted({number for number, _ in twins})))
-        for number, event_id in twins:
+    def _compare_twins(self, told: list[tuple[int, int]]) -> None:
+        shown = dict(rows_of(self.conn, _TWINS, sorted({number for number, _ in told})))
+        for number, event_id in told:
             if number not in shown:
                 self._of_field(number, f"is gone; event {event_id} tells of it")
             elif not shown[number]:
                 self._of_field(number, f"does not show that {_TWIN_OF}, as event {event_id} tells")
             else:
-                self._twins_seen().add(number)
+                self._twins.add(number)
 
     def _compare_failures(self, told: list[Failed]) -> None:
         found = {row[0]: row for row in rows_of(self.conn, _FAILURES, sorted({one.field for one in told}))}
+        differing = [one for one in told if not _as_told(one, found.get(one.field))]
+        if self.part:
+            unsettled = {one.event for one in differing}
+            self._unsettled |= unsettled
+            told = [one for one in told if one.event not in unsettled]
+        else:
+            for one in differing:
+                self._report_unless_retried(one, found.get(one.field))
+        self.rows += len(told)
         for one in told:
-            row = found.get(one.field)
-            in_place = row is not None and row[1] == one.chunk and row[2] == "failed"
-            if not in_place or not _as_told(one, row):
-                if self.part:
-                    self._unsettled.append(one)
-                    continue
-                self._report_unless_retried(one, row)
-            if in_place and not self._failed_seen().add(one.field):
+            if _in_place(one, found.get(one.field)) and not self._failed.add(one.field):
                 self._of_field(one.field, _TOLD_TWICE)
 
     def _report_unless_retried(self, one: Failed, row: tuple[Any, ...] | None) -> None:
@@ -188,7 +184,7 @@ class Fields:
         if count == seen.count:
             return
         of_fields = f"FROM field f {{not_indexed}} WHERE {where}"
-        ids = (row[0] for row in run(self.conn, f"SELECT f.id {of_fields} ORDER BY f.id"))
+        ids = (row[0] for rows in plain_blocks(self.conn, f"SELECT f.id {of_fields} ORDER BY f.id") for row in rows)
         untold = (number for number in ids if number not in seen)
         if name_rows(self.report, "field", untold, f"{what}, and no event of the ledger tells of it") != (
             count - seen.count
@@ -206,9 +202,18 @@ _TOLD_TWICE: Final = "two events tell that it failed"
 
 _TWINS: Final = "SELECT id, duplicate FROM field WHERE id"
 _FAILURES: Final = "SELECT id, chunk_id, state, failure, sha256, slide_id, path, failure_sentence FROM field WHERE id"
+_EVENTS: Final = "SELECT id, kind, chunk_id, body FROM event WHERE id IN :ids ORDER BY id"
 _HOW_MANY: Final = """
-    SELECT count(CASE WHEN state = 'failed' THEN 1 END), count(CASE WHEN duplicate THEN 1 END)
+    SELECT count(CASE WHEN state = 'failed' THEN 1 END), count(CASE WHEN duplicate THEN 1 END),
+           count(CASE WHEN state = 'screened' THEN 1 END)
     FROM field {not_indexed}
+"""
+_MISPLACED: Final = """
+    WITH told AS MATERIALIZED (
+        SELECT DISTINCT chunk_id FROM event {not_indexed} WHERE kind = 'chunk-recorded'
+    )
+    SELECT f.id FROM field f {not_indexed} LEFT JOIN told t ON t.chunk_id = f.chunk_id
+    WHERE f.state = 'screened' AND t.chunk_id IS NULL ORDER BY f.id
 """
 _MISCOUNTED: Final = """
     WITH twins AS (SELECT slide_id, count(*) AS fields FROM field {not_indexed} WHERE duplicate GROUP BY slide_id)
@@ -217,27 +222,46 @@ _MISCOUNTED: Final = """
 """
 
 
-def _failures_of(event_id: int, kind: str, chunk_id: int | None, body: dict[str, Any]) -> list[Failed]:
+def compare(told: Iterable[tuple[int, str, int | None, str]], rows: RowsTold, fields: Fields) -> None:
+    """Compare the rows that events tell of: (event, kind, chunk, body).
+
+    The bodies of those that tell of many rows are long: they are read once, and a few at a time.
+    """
+    of_fields: list[tuple[int, str, int | None, str]] = []
+    others: list[tuple[int, str, int | None, str]] = []
+    for event in told:
+        (of_fields if event[1] in KINDS else others).append(event)
+    rows.check(others)
+    for start in range(0, len(of_fields), EVENTS_AT_ONCE):
+        part = [(*event[:3], object_of(event[3])) for event in of_fields[start : start + EVENTS_AT_ONCE]]
+        rows.check_chunks([(number, chunk, body) for number, kind, chunk, body in part if kind == "chunk-recorded"])
+        fields.check(part)
+    fields.settle()
+
+
+def _failures_of(event_id: int, kind: str, chunk_id: int | None, body: Mapping[str, Any]) -> list[Failed]:
     """The failures that an event tells of. KeyError, TypeError or ValueError when it doesn't say what it should."""
     told = body.get("failures", []) if kind == "chunk-recorded" else [body]
     if not isinstance(told, list):
         raise TypeError("no list")
-    found = [
-        Failed(_number(one["field"]), event_id, chunk_id, one["code"], one.get("sha256"), one.get("shown"))
-        for one in told
-    ]
-    if not all(isinstance(one.code, str) for one in found):
-        raise TypeError("no code")
-    if not all(value is None or isinstance(value, str) for one in found for value in (one.sha256, one.shown)):
-        raise TypeError("no SHA-256")
+    found = []
+    for one in told:
+        code, sha256, shown = one["code"], one.get("sha256"), one.get("shown")
+        if not (isinstance(code, str) and _is_text_or_none(sha256) and _is_text_or_none(shown)):
+            raise TypeError("no text")
+        found.append(Failed(_number(one["field"]), event_id, chunk_id, code, sha256, shown))
     return found
 
 
-def _twins_of(body: dict[str, Any]) -> list[int]:
+def _twins_of(body: Mapping[str, Any]) -> list[int]:
     """The fields that an event `twins-found` tells of. Raises as `_failures_of`."""
     if not isinstance(body["fields"], list):
         raise TypeError("no list")
     return [_number(one) for one in body["fields"]]
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def _number(value: Any) -> int:
@@ -247,8 +271,15 @@ def _number(value: Any) -> int:
     return int(value)
 
 
-def _as_told(one: Failed, row: Any) -> bool:
-    """Whether a failed field shows the reason, the bytes, the slide and the path that the event tells of."""
+def _in_place(one: Failed, row: tuple[Any, ...] | None) -> bool:
+    """Whether a field lies where it has failed, as one that did."""
+    return row is not None and row[1] == one.chunk and row[2] == "failed"
+
+
+def _as_told(one: Failed, row: tuple[Any, ...] | None) -> bool:
+    """Whether it does, and shows the reason, the bytes, the slide and the path that the event tells of."""
+    if row is None or not _in_place(one, row):
+        return False
     _, _, _, code, sha256, slide_id, path, sentence = row
     try:
         if code != one.code or (sha256 and blob(sha256).hex()) != one.sha256:

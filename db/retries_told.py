@@ -89,7 +89,7 @@ def compare(conn: Connection, report: Report, chunks: Chunks, lost: Lost) -> Non
         _compare_chunks(conn, report, chunks)
     if not chunks.retries:
         return
-    seen = Seen(2 * run(conn, "SELECT count(*) FROM field").scalar_one())
+    seen = Seen()
     for event_id in reversed(chunks.retries):  # what came last holds
         try:
             placed = _placed(_body_of(conn, event_id))

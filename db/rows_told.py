@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from db import findings, lines
 from db.damaged import despite_damage
 from db.lost import Lost
-from db.statements import plain_rows, run, without_indexes
+from db.statements import plain_blocks, plain_rows, run, without_indexes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +39,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Which rows a part of the events tells of, by table, ascending; how many were compared.
+    """Which rows a part of the events tells of, by table; how many were compared.
 
     `gone`: how many rows fewer there are than these, or more where one stands there twice, as was said of it.
+    `screened`: how many of the rows are screened fields.
     """
 
-    seen: dict[str, array[int]]
+    seen: dict[str, Seen]
     gone: dict[str, int]
     rows: int
+    screened: int
 
 
 Report = Callable[[Problem], None]
@@ -68,83 +70,91 @@ of each event, which would take as long as all else together: only that nothing 
 """
 _NAME_OF_KEY: Final = {kind: pattern.pattern.partition("(")[0] for kind, (_, pattern) in KEYS.items()}
 
-_CHUNKS_AT_ONCE: Final = 16
+_PAGE: Final = 10
+_PLACES: Final = (1 << _PAGE) - 1
+"""Of a number, the bits that tell its place on a page; the others tell the page."""
 
 _TOLD_TWICE: Final = "two events tell of it"
 _TWICE: Final = "stands there twice"
 
 
 class Seen:
-    """Which numbers have occurred: a byte each, for there are millions of them."""
+    """Which numbers have occurred: a bit each in pages, for there are millions of them, most of them close together."""
 
-    def __init__(self, likely: int) -> None:
-        self._bytes = bytearray(likely + 1)
-        self._others: set[int] = set()
+    def __init__(self) -> None:
+        self._pages: dict[int, int] = {}
         self.count = 0
 
     def add(self, number: int) -> bool:
         """Note a number; False when it was there already."""
-        if number in self:
+        page, bit = number >> _PAGE, 1 << (number & _PLACES)
+        there = self._pages.get(page, 0)
+        if there & bit:
             return False
+        self._pages[page] = there | bit
         self.count += 1
-        if 0 <= number < len(self._bytes):
-            self._bytes[number] = 1
-        else:
-            self._others.add(number)
         return True
 
     def add_all(self, numbers: Sequence[int]) -> list[int]:
-        """Note numbers; return those that were there already. Fast where they are strictly ascending."""
-        if not numbers:
-            return []
-        if not all(map(lt, numbers, numbers[1:])):
+        """Note numbers; return those that were there already. Fast where they are in a row."""
+        if not numbers or numbers[-1] - numbers[0] != len(numbers) - 1 or not all(map(lt, numbers, numbers[1:])):
             return [number for number in numbers if not self.add(number)]
+        there: list[int] = []
         first, last = numbers[0], numbers[-1]
-        without_gaps = first >= 0 and last < len(self._bytes) and last - first + 1 == len(numbers)
-        if without_gaps and self._bytes.find(1, first, last + 1) < 0:
-            self._bytes[first : last + 1] = b"\x01" * len(numbers)
-            self.count += len(numbers)
-            return []
-        if first >= len(self._bytes) and self._others.isdisjoint(numbers):
-            self._others.update(numbers)
-            self.count += len(numbers)
-            return []
-        return [number for number in numbers if not self.add(number)]
+        for page in range(first >> _PAGE, (last >> _PAGE) + 1):
+            low = max(first - (page << _PAGE), 0)
+            high = min(last - (page << _PAGE), _PLACES)
+            there += self._add_page(page, (1 << high + 1) - (1 << low))
+        return there
+
+    def merge(self, other: Seen) -> list[int]:
+        """Note what another has seen; return what was there already."""
+        return [number for page, bits in other._pages.items() for number in self._add_page(page, bits)]
 
     def numbers(self) -> list[int]:
         """What has occurred, ascending."""
-        return sorted({at for at, seen in enumerate(self._bytes) if seen} | self._others)
+        return [number for page in sorted(self._pages) for number in _numbers(page, self._pages[page])]
+
+    def _add_page(self, page: int, bits: int) -> list[int]:
+        there = self._pages.get(page, 0)
+        self._pages[page] = there | bits
+        self.count += (bits & ~there).bit_count()
+        return _numbers(page, there & bits)
 
     def __contains__(self, number: object) -> bool:
-        if isinstance(number, int) and 0 <= number < len(self._bytes):
-            return bool(self._bytes[number])
-        return number in self._others
+        return isinstance(number, int) and bool(self._pages.get(number >> _PAGE, 0) >> (number & _PLACES) & 1)
+
+
+def _numbers(page: int, bits: int) -> list[int]:
+    found = []
+    while bits:
+        lowest = bits & -bits
+        found.append((page << _PAGE) + lowest.bit_length() - 1)
+        bits ^= lowest
+    return found
 
 
 @dataclass(slots=True)
 class RowsTold:
-    """Compares rows with events, block by block. `rows` counts those compared.
+    """Compares rows with events, block by block. `rows` counts those compared, `screened` the screened fields of them.
 
-    `part`: one of several that work side by side; what they have seen is put together with `take` and `merge`. `lost`:
-    tables that are not there; nothing is said of their rows.
+    What several that work side by side have seen is put together with `take` and `merge`. `lost`: tables that are not
+    there; nothing is said of their rows.
     """
 
     conn: Connection
     report: Report
     rows: int = 0
-    part: bool = False
+    screened: int = 0
     lost: Lost = field(default_factory=Lost)
-    _seen: dict[str, Seen] = field(default_factory=dict)
+    _seen: defaultdict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
     _gone: dict[str, int] = field(default_factory=dict)
 
     def check(self, told: Iterable[tuple[int, str, int | None, str]]) -> None:
-        """Compare what these events tell of: (event, kind, chunk, body)."""
+        """Compare what these events tell of: (event, kind, chunk, body). Those of chunks are for `check_chunks`."""
         rows: dict[str, dict[int, tuple[int, str, str]]] = {table: {} for table, _ in KEYS.values()}
-        chunks: list[tuple[int, int | None, str]] = []
-        for event_id, kind, chunk_id, body in told:
-            if kind == "chunk-recorded" and not self.lost.findings:
-                chunks.append((event_id, chunk_id, body))
-            elif kind in KEYS and not self.lost.rows_of(KEYS[kind][0]):
+        for event_id, kind, _, body in told:
+            if kind in KEYS and not self.lost.rows_of(KEYS[kind][0]):
                 table, pattern = KEYS[kind]
                 key, row = pattern.search(body), _ROW.search(body)
                 if body.count('"row":') > 1 or body.count(_NAME_OF_KEY[kind]) > 1:
@@ -162,17 +172,37 @@ class RowsTold:
         for table, of_table in rows.items():
             if of_table:
                 self._compare_digests(table, of_table)
-        self._compare_findings(chunks)
+
+    def check_chunks(self, recorded: Sequence[tuple[int, int | None, Mapping[str, Any]]]) -> None:
+        """Compare the findings of chunks with what events tell of them: (event, chunk, body as it was read).
+
+        The rows of all of them are in memory at once.
+        """
+        if self.lost.findings:
+            return
+        wanted: dict[int, tuple[int, Mapping[str, Any]]] = {}
+        for event_id, chunk_id, told in recorded:
+            if not isinstance(chunk_id, int):
+                self._of_event(event_id, "does not say which chunk it tells of")
+            elif not self._seen["chunk"].add(chunk_id):
+                self.report(Problem(table="chunk", row=str(chunk_id), what=_TOLD_TWICE))
+            else:
+                wanted[chunk_id] = (event_id, told)
+        if not wanted:
+            return
+        left = set(wanted)
+        for chunk_id, group in groupby(self._covered(sorted(wanted)), lambda one: one.chunk_id):
+            left.discard(chunk_id)
+            self._compare_chunk(chunk_id, list(group), *wanted[chunk_id])
+        for chunk_id in sorted(left):
+            self._compare_chunk(chunk_id, [], *wanted[chunk_id])
 
     def finish(self) -> None:
         """After all events: name the rows that none tells of."""
         with without_indexes(self.conn):
             for table in (*lines.COLUMNS, "finding"):
                 if not self.lost.rows_of(table):
-                    self._name_untold(table, "id", self._seen_of(table))
-            if not self.lost.findings:
-                for table, statement, what in _MISPLACED:
-                    name_rows(self.report, table, (row[0] for row in run(self.conn, statement)), what)
+                    self._name_untold(table, "id", self._seen[table])
         if self.lost.findings:
             return
         name_rows(
@@ -184,27 +214,19 @@ class RowsTold:
 
     def take(self) -> Told:
         """What has been seen since the last time."""
-        told = Told({table: array("q", seen.numbers()) for table, seen in self._seen.items()}, self._gone, self.rows)
-        self._seen, self._gone, self.rows = {}, {}, 0
+        told = Told(dict(self._seen), self._gone, self.rows, self.screened)
+        self._seen, self._gone, self.rows, self.screened = defaultdict(Seen), {}, 0, 0
         return told
 
     def merge(self, told: Told) -> None:
         """Add what another has seen."""
         self.rows += told.rows
+        self.screened += told.screened
         for table, count in told.gone.items():
             self._gone[table] = self._gone.get(table, 0) + count
-        for table, numbers in told.seen.items():
-            for number in self._seen_of(table).add_all(numbers):
+        for table, seen in told.seen.items():
+            for number in self._seen[table].merge(seen):
                 self.report(Problem(table=table, row=str(number), what=_TOLD_TWICE))
-
-    def _seen_of(self, table: str) -> Seen:
-        if table not in self._seen and self.part:
-            self._seen[table] = Seen(0)
-        elif table not in self._seen:
-            count = run(self.conn, _COUNT.format(table=table)).scalar_one()
-            # numbers may have gaps where a transaction was rolled back; far ones cost a little more
-            self._seen[table] = Seen(2 * count + 1_000)
-        return self._seen[table]
 
     def _name_untold(self, table: str, key: str, seen: Seen) -> None:
         there = seen.count - self._gone.get(table, 0)
@@ -212,7 +234,7 @@ class RowsTold:
         if not over:
             return
         of_table = f"FROM {table} {{not_indexed}}"
-        ids = (row[0] for row in run(self.conn, f"SELECT {key} {of_table} ORDER BY {key}"))
+        ids = (row[0] for rows in plain_blocks(self.conn, f"SELECT {key} {of_table} ORDER BY {key}") for row in rows)
         untold = (number for number in ids if number not in seen)
         if name_rows(self.report, table, untold, "no event of the ledger tells of it") != over:
             twice = f"SELECT {key} {of_table} GROUP BY {key} HAVING count(*) > 1 ORDER BY {key}"
@@ -220,7 +242,7 @@ class RowsTold:
 
     def _compare_digests(self, table: str, told: dict[int, tuple[int, str, str]]) -> None:
         wanted = sorted(told)
-        for number in self._seen_of(table).add_all(wanted):
+        for number in self._seen[table].add_all(wanted):
             self._of_event(told.pop(number)[0], f"tells of {table} {number}, as another event does")
         columns = ", ".join(f"r.{name}" for name in lines.COLUMNS[table])
         statement = f"SELECT {columns} FROM {table} r"
@@ -291,7 +313,7 @@ class RowsTold:
                 {"after": after, "through": told["through"]},
             ):
                 after = rows[-1][0]
-                for number in self._seen_of(table).add_all([row[0] for row in rows]):
+                for number in self._seen[table].add_all([row[0] for row in rows]):
                     self._of_event(event_id, f"tells of {table} {number}, as another event does")
                 for row in rows:
                     try:
@@ -308,33 +330,13 @@ class RowsTold:
                     )
                 )
 
-    def _compare_findings(self, recorded: Sequence[tuple[int, int | None, str]]) -> None:
-        wanted: dict[int, tuple[int, dict[str, Any]]] = {}
-        for event_id, chunk_id, body in recorded:
-            told = object_of(body)
-            if not isinstance(chunk_id, int):
-                self._of_event(event_id, "does not say which chunk it tells of")
-                continue
-            if not self._seen_of("chunk").add(chunk_id):
-                self.report(Problem(table="chunk", row=str(chunk_id), what=_TOLD_TWICE))
-                continue
-            wanted[chunk_id] = (event_id, told)
-        ids = sorted(wanted)
-        for start in range(0, len(ids), _CHUNKS_AT_ONCE):
-            part = ids[start : start + _CHUNKS_AT_ONCE]
-            left = set(part)
-            covered = self._covered(part)
-            for chunk_id, group in groupby(covered, lambda one: one.chunk_id):
-                left.discard(chunk_id)
-                self._compare_chunk(chunk_id, list(group), *wanted[chunk_id])
-            for chunk_id in left:
-                self._compare_chunk(chunk_id, [], *wanted[chunk_id])
-
     def _covered(self, chunk_ids: Sequence[int]) -> list[findings.Covered]:
         return despite_damage(self.conn, lambda: list(findings.covered(self.conn, chunk_ids)))
 
-    def _compare_chunk(self, chunk_id: int, rows: list[findings.Covered], event_id: int, told: dict[str, Any]) -> None:
-        seen = self._seen_of("finding")
+    def _compare_chunk(
+        self, chunk_id: int, rows: list[findings.Covered], event_id: int, told: Mapping[str, Any]
+    ) -> None:
+        seen = self._seen["finding"]
         for one in rows:
             if one.made and isinstance(one.finding_id, int) and not seen.add(one.finding_id):
                 self._finding(one, "two fields are recorded as the one that it was made for")
@@ -343,6 +345,7 @@ class RowsTold:
             if one.problem is not None:
                 self._finding(one, one.problem)
         self.rows += len(rows)
+        self.screened += len({one.field_id for one in rows})
         if "places" in told and lines.digest(one.place for one in rows) != told["places"]:
             what = f"has another slide or path than event {event_id} tells"
             for at in _differing([one.place for one in rows], told.get("place_marks")):
@@ -368,24 +371,6 @@ class RowsTold:
 
 _COUNT: Final = "SELECT count(*) FROM {table} {{not_indexed}}"
 """Of the rows themselves: databases count by the smallest index, which may have been made to leave some out."""
-
-_CHUNKS_TOLD: Final = """
-    WITH told AS MATERIALIZED (
-        SELECT chunk_id, min(batch_id) AS batch_id FROM event {not_indexed} WHERE kind = 'chunk-recorded'
-        GROUP BY chunk_id
-    )
-"""
-_MISPLACED: Final = (
-    (
-        "field",
-        f"""
-        {_CHUNKS_TOLD} SELECT f.id FROM field f {{not_indexed}} LEFT JOIN told t ON t.chunk_id = f.chunk_id
-        WHERE f.state = 'screened' AND t.chunk_id IS NULL ORDER BY f.id
-        """,
-        "shows a finding, and no event of the ledger tells of its chunk",
-    ),
-)
-"""Of which table, where they are, and what is wrong: fields without an event, and who submitted them made another."""
 
 _STRAY_LEUKOCYTES: Final = """
     SELECT l.finding_id FROM finding_leukocytes l

@@ -14,7 +14,7 @@ slides ascending. Constants such as 'pending' stand in the text, so that partial
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -44,6 +44,14 @@ _POSTGRESQL = {
 MANY_ROWS: Final = "allq_many_rows"
 """The execution option of a statement whose rows are worth a binary format (`db.database` acts on it)."""
 
+ROWS_AT_ONCE: Final = 10_000
+TEXT_AT_ONCE: Final = 1 << 24
+"""Rows, and characters of a column whose texts may be long, that `plain_blocks` has in memory at once."""
+
+_FEW: Final = 100
+_MANY: Final = 1_000
+"""Rows that are asked for at once: before it is known how long they are, and where they are short."""
+
 COPIED_ROWS: Final = "allq_copied_rows"
 """The execution option of a `COPY … FROM STDIN` that holds its rows (`db.database` sends them)."""
 
@@ -62,12 +70,14 @@ def run(
     *,
     lists: tuple[str, ...] = (),
     many_rows: bool = False,
+    streamed: bool = False,
 ) -> CursorResult[*tuple[Any, ...]]:
     """Execute `template`. `lists` names the parameters that stand for several values: `id IN :ids`.
 
-    With `many_rows`, PostgreSQL sends them in binary: numbers are neither written out there nor read here.
+    With `many_rows`, PostgreSQL sends them in binary: numbers are neither written out there nor read here. With
+    `streamed`, it keeps them until they are fetched, and the result is to be closed.
     """
-    options = {MANY_ROWS: True} if many_rows else None
+    options = {MANY_ROWS: many_rows, "stream_results": streamed} if many_rows or streamed else None
     return conn.execute(_prepared(template, conn.dialect.name, lists), parameters or None, execution_options=options)
 
 
@@ -82,6 +92,38 @@ def plain_rows(
     """All rows of `template` as the driver's tuples: without names, in half the time, where there are a million."""
     found = run(conn, template, parameters, lists=lists, many_rows=many_rows)
     return list(found.cursor_strategy.fetchall(found, found.cursor))
+
+
+def plain_blocks(
+    conn: Connection,
+    template: str,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    column: int = -1,
+    many_rows: bool = False,
+) -> Generator[list[tuple[Any, ...]]]:
+    """All rows of `template` as the driver's tuples, block by block, fetched as they are taken.
+
+    A block is of ROWS_AT_ONCE, or of as many as have TEXT_AT_ONCE characters in the column of that number, and some.
+    """
+    if not on_sqlite(conn):  # else a plan is chosen that has the first rows soon, and all of them late
+        conn.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
+    found = run(conn, template, parameters, many_rows=many_rows, streamed=True)
+    block: list[tuple[Any, ...]] = []
+    size, ask_for = 0, _FEW
+    try:
+        while rows := list(found.cursor_strategy.fetchmany(found, found.cursor, ask_for)):
+            block += rows
+            of_these = sum(len(text) for row in rows if isinstance(text := row[column], str))
+            size += of_these
+            ask_for = max(1, min(_MANY, ROWS_AT_ONCE - len(block), TEXT_AT_ONCE // 4 * len(rows) // (of_these + 1)))
+            if size >= TEXT_AT_ONCE or len(block) >= ROWS_AT_ONCE:
+                yield block
+                block, size = [], 0
+        if block:
+            yield block
+    finally:
+        found.close()
 
 
 _ACCESS: Final = {

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
-from db import batches_told, checkpoints, indexes, merkle, rows_shown, schema
+from db import batches_told, checkpoints, fields_told, indexes, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -31,7 +33,7 @@ from db.lost import Lost
 from db.merkle import Frontier, leaf_hash
 from db.rows_told import NAMED, Problem, RowsTold
 from db.sealing import event_columns
-from db.statements import known_moment, run
+from db.statements import known_moment, plain_blocks, run
 from db.verifying_parts import WORTH_IT, Part, parts
 from db.witness import Witness, as_line, read_line
 
@@ -204,7 +206,7 @@ class _Verification:
             if events_there:
                 self._strays()
                 self._rows.finish()
-                self._fields.finish()
+                self._fields.finish(self._rows.screened)
             if events_there and not self._lost.shown:
                 rows_shown.compare(self._conn, self._report)
             if events_there:
@@ -280,13 +282,10 @@ class _Verification:
         for rows in self._pages(statement, {"upto": upto}, BLOCK, start):
             self._found.events += len(rows)
             self._times((row[3], row[4]) for row in rows if row[3] is not None)
-            self._check([(row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str])
+            told = ((row[3], row[5], row[8], row[10]) for row in rows if type(row[10]) is str)
+            fields_told.compare(told, self._rows, self._fields)
             self._progress("Verifying events", self._found.events, max(self._total, self._found.events))
             yield rows
-
-    def _check(self, told: list[tuple[int, str, int | None, str]]) -> None:
-        self._rows.check(told)
-        self._fields.check(told)
 
     def _times(self, events: Iterable[tuple[Any, Any]]) -> None:
         for event_id, at in events:
@@ -344,7 +343,8 @@ class _Verification:
         late = 0
         for rows in self._pages(statement, {"settled": settled} if part else {}, BLOCK):
             self._times((row[0], row[1]) for row in rows)
-            self._check([(row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str])
+            told = ((row[0], row[2], row[5], row[7]) for row in rows if type(row[7]) is str)
+            fields_told.compare(told, self._rows, self._fields)
             for row in rows:
                 if row[0] <= settled:
                     late += 1
@@ -414,16 +414,21 @@ class _Verification:
             row = f"(slide {slide_id}, event {event_id})"
             self._report(Problem(table="event_slide", row=row, what="there is no such event"))
 
-    def _read(self, statement: str, values: dict[str, Any]) -> list[Any]:
-        return despite_damage(self._conn, lambda: list(run(self._conn, statement, values).all()))
-
     def _pages(self, statement: str, values: dict[str, Any], size: int, start: int = _LEAST) -> Iterator[list[Any]]:
-        """The rows of a statement that asks for `:size` of them from the number `:start` on, number first."""
-        while rows := self._read(statement, {**values, "start": start, "size": size}):
+        """The rows of a statement that asks for `:size` of them from the number `:start` on, number first.
+
+        Fewer at once where the texts of its last column are long.
+        """
+        values = {**values, "start": start, "size": size}
+        while rows := despite_damage(self._conn, partial(self._page, statement, values)):
             yield rows
-            if len(rows) < size or rows[-1][0] == _MOST:
+            if rows[-1][0] == _MOST:
                 return
-            start = rows[-1][0] + 1
+            values["start"] = rows[-1][0] + 1
+
+    def _page(self, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        with closing(plain_blocks(self._conn, statement, values)) as blocks:
+            return next(blocks, [])
 
 
 @dataclass(slots=True)
