@@ -10,54 +10,44 @@ slide counts, `db.fields_told` sees; where fields lie that are tried again, `db.
 from __future__ import annotations
 
 import hashlib
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from operator import itemgetter, le
 from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from allq.text import is_utf8, storable
-from db.damaged import despite_damage, readable_moment
+from db.damaged import blocks, despite_damage, readable_moment
 from db.lines import blob, instant, name_line
 from db.rows_told import NAMED, Problem, Report, object_of, rows_of
-from db.statements import plain_rows, run, without_indexes
+from db.statements import run, without_indexes
 
 NEAR: Final = timedelta(hours=1)
 """How far a time may lie from that of its event, where the event is from before events had it: of one transaction."""
 
-SLIDES_AT_ONCE: Final = 10_000
+_BATCHES_AT_ONCE: Final = 1_000
+_ROWS_AT_ONCE: Final = 5_000
 
 _TOLD_OF_A_BATCH: Final = ("root", "queue", "note", "model", "settings")
 _COUNTED: Final = ("slides", "fields", "skipped")
 _COLUMNS: Final = ("operator", *_TOLD_OF_A_BATCH, "raw_root", *_COUNTED, "created_at", "registered_at", "cancelled_at")
 
-_EVENTS: Final = """
-    SELECT e.id, e.batch_id, e.kind, e.at, e.actor, e.body FROM event e {not_indexed}
-    WHERE e.kind IN ('batch-created', 'batch-submitted', 'batch-reopened', 'batch-cancelled') ORDER BY e.id
-"""
+_EVENTS_OF: Final = "SELECT id, batch_id FROM event WHERE id"
+_SLIDES_OF: Final = "SELECT batch_id, id FROM slide {not_indexed} ORDER BY batch_id, id"
+_SKIPPED_OF: Final = "SELECT batch_id, count(*) FROM skipped {not_indexed} GROUP BY batch_id ORDER BY batch_id"
+_IDS: Final = "SELECT id FROM batch {not_indexed} ORDER BY id"
+_EVENTS: Final = "SELECT id, batch_id, kind, at, actor, body FROM event WHERE id"
 _BATCHES: Final = """
     SELECT b.id, b.operator, b.root, b.queue, b.note, m.sha256, b.settings, b.raw_root, b.slides, b.fields, b.skipped,
            b.created_at, b.registered_at, b.cancelled_at
-    FROM batch b {not_indexed} LEFT JOIN model m ON m.id = b.model_id ORDER BY b.id
+    FROM batch b LEFT JOIN model m ON m.id = b.model_id WHERE b.id
 """
-# A number that somebody wrote by hand must not make the sum overflow.
-_SUMS: Final = """
-    WITH slides AS (
-        SELECT batch_id, count(*) AS slides,
-               sum(CASE WHEN fields BETWEEN 0 AND 2147483647 THEN fields ELSE 0 END) AS fields,
-               sum(CASE WHEN cancelled BETWEEN 0 AND 2147483647 THEN cancelled ELSE 0 END) AS cancelled
-        FROM slide {not_indexed} GROUP BY batch_id
-    ), left_out AS (
-        SELECT batch_id, count(*) AS skipped FROM skipped {not_indexed} GROUP BY batch_id
-    )
-    SELECT b.id, coalesce(s.slides, 0), coalesce(s.fields, 0), coalesce(o.skipped, 0), coalesce(s.cancelled, 0)
-    FROM batch b {not_indexed} LEFT JOIN slides s ON s.batch_id = b.id LEFT JOIN left_out o ON o.batch_id = b.id
-"""
-_SLIDES: Final = """
-    SELECT id, batch_id, name, raw_name, complete FROM slide WHERE id > :after ORDER BY id LIMIT :size
-"""
+_SLIDES: Final = "SELECT id, batch_id, name, raw_name, complete, fields, cancelled FROM slide WHERE id"
 _EMPTY: Final = """
     SELECT s.id FROM slide s {not_indexed}
     WHERE s.batch_id = :batch AND NOT EXISTS (SELECT 1 FROM field f WHERE f.slide_id = s.id)
@@ -70,7 +60,7 @@ _NO_BATCH: Final = """
 """
 _OF_CHUNKS: Final = """
     WITH told AS (
-        SELECT chunk_id, min(batch_id) AS first_batch, max(batch_id) AS last_batch FROM event {not_indexed}
+        SELECT chunk_id, min(batch_id) AS first_batch, max(batch_id) AS last_batch FROM event
         WHERE kind IN ('chunk-recorded', 'chunk-halved', 'field-crashed-worker', 'field-failed')
           AND chunk_id IS NOT NULL
         GROUP BY chunk_id
@@ -183,62 +173,125 @@ class _Told:
         return slides if type(slides) is int and not self.closed else None
 
 
-class _Names:
-    """The digest of a batch's slides, of the first `most` if given, as the event that closes it has it."""
+class _There:
+    """What there is of a batch: how many slides, what they count, how much was left out; and the digest of the slides'
+    names, of the first `most` if given, as the event that closes it has it.
+    """
 
     def __init__(self, most: int | None = None) -> None:
-        self._digest = hashlib.sha256()
-        self._left = most
+        self.slides = self.fields = self.cancelled = self.skipped = 0
+        self._names = hashlib.sha256()
+        self._most = most
 
-    def add(self, slide_id: int, name: Any) -> None:
-        if self._left is not None:
-            if self._left <= 0:
-                return
-            self._left -= 1
-        line = name_line(slide_id, name) if isinstance(name, str) else f"no text: {name!r}"
-        self._digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    def add(self, slide_id: int, name: Any, fields: Any, cancelled: Any) -> None:
+        if self._most is None or self.slides < self._most:
+            line = name_line(slide_id, name) if isinstance(name, str) else f"no text: {name!r}"
+            self._names.update(line.encode("utf-8", "surrogatepass") + b"\n")
+        self.slides += 1
+        self.fields += fields if type(fields) is int else 0
+        self.cancelled += cancelled if type(cancelled) is int else 0
 
     def digest(self) -> str:
-        return self._digest.hexdigest()
+        return self._names.hexdigest()
 
 
-def compare(conn: Connection, report: Report, lost: Collection[str] = ()) -> None:
+class _Grouped:
+    """Numbers by the batch that they belong to, and as they come: 16 bytes each."""
+
+    def __init__(self, rows: Iterable[tuple[Any, ...]] = ()) -> None:
+        self._batches, self._numbers = array("q"), array("q")
+        self.of_none: set[Any] = set()
+        for batch, number in rows:
+            if type(batch) is int:
+                self._batches.append(batch)
+                self._numbers.append(number)
+            else:  # as somebody wrote it who changed the column
+                self.of_none.add(batch)
+        if not all(map(le, self._batches, self._batches[1:])):
+            ordered = sorted(range(len(self._batches)), key=self._batches.__getitem__)
+            self._batches, self._numbers = (
+                array("q", map(of.__getitem__, ordered)) for of in (self._batches, self._numbers)
+            )
+
+    def of(self, first: int, last: int) -> array[int]:
+        """Those of the batches from one number to another."""
+        return self._numbers[bisect_left(self._batches, first) : bisect_right(self._batches, last)]
+
+
+def compare(conn: Connection, report: Report, told_by: Collection[int], lost: Collection[str] = ()) -> None:
     """Name batches, slides, chunks and fields that are not as the events tell, or count other than what there is.
 
-    `lost`: tables that are not there; what goes by one of them is left out.
+    `told_by`: the events of the kinds `OF_BATCHES`. `lost`: tables that are not there; what goes by one of them is left
+    out.
     """
 
     def there(*tables: str) -> bool:
         return not set(tables).intersection(lost)
 
-    batches: dict[Any, Mapping[str, Any]] = {}
-    sums: dict[Any, Sequence[Any]] = {}
+    def grouped(statement: str) -> _Grouped:
+        return _Grouped(row for rows in blocks(conn, statement) for row in rows)
+
+    events = _Grouped((batch, number) for number, batch in _rows(conn, _EVENTS_OF, sorted(set(told_by))))
+    batches: array[int] = array("q")
     with without_indexes(conn):
-        told = _told(conn, report)
         if there("batch", "model"):
-            batches = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in _all(conn, _BATCHES)}
-        if there("batch", "slide", "skipped"):
-            sums = {row[0]: row[1:] for row in _all(conn, _SUMS)}
+            batches.extend(row[0] for rows in blocks(conn, _IDS) for row in rows)
+        slides = grouped(_SLIDES_OF) if there("slide") else _Grouped()
+        skipped = grouped(_SKIPPED_OF) if there("skipped") else None
         if there("batch", "slide"):
             _name_each(report, (("slide", row[0], "is of a batch that is not there") for row in _all(conn, _NO_BATCH)))
-        if there("chunk"):
-            _name_each(report, (("chunk", number, what) for number, what in _all(conn, _OF_CHUNKS)))
         if there("chunk", "field", "slide"):
             _name_each(report, (tuple(row) for row in _all(conn, _COUNTERS)))
-        if there("field"):
-            old = {batch for batch, of_batch in told.items() if of_batch.old} if there("slide") else set()
-            _name_each(report, (("field", number, what) for number, what in _odd_fields(conn, old)))
-    names = _compare_slides(conn, report, batches, told) if there("slide") else None
+    if there("chunk"):
+        _name_each(report, (("chunk", number, what) for number, what in _all(conn, _OF_CHUNKS)))
+    old: set[Any] = set()
+    odd = _Each(report)
+    for first, last, ids in _pages(batches):
+        told = _told(_rows(conn, _EVENTS, events.of(first, last)), report)
+        old.update(batch for batch, of_batch in told.items() if of_batch.old)
+        rows = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in _rows(conn, _BATCHES, ids)}
+        found = _compare_slides(odd, _rows(conn, _SLIDES, slides.of(first, last)), rows, told)
+        if there("batch", "model"):
+            _name_gone(report, told, rows)
+        for batch, row in rows.items():
+            of_batch, of_slides, as_told = told.get(batch, _Told()), found.get(batch, _There()), True
+            _compare_batch(report, batch, row, of_batch)
+            if skipped is not None and there("slide"):
+                of_slides.skipped = sum(skipped.of(batch, batch))
+                as_told = _compare_sums(report, batch, row, of_batch, of_slides)
+            if there("slide"):
+                as_told = _compare_names(report, batch, of_batch, of_slides.digest()) and as_told
+            if not as_told and there("field", "slide"):
+                _name_empty(conn, report, batch)
+    odd.finish()
     if there("batch", "model"):
-        _name_gone(report, told, batches)
-    for batch, row in batches.items():
-        of_batch = told.get(batch, _Told())
-        _compare_batch(report, batch, row, of_batch)
-        as_told = batch not in sums or _compare_sums(report, batch, row, of_batch, sums[batch])
-        if names is not None:
-            as_told = _compare_names(report, batch, of_batch, names.get(batch, _Names()).digest()) and as_told
-        if not as_told and there("field", "slide"):
-            _name_empty(conn, report, batch)
+        _name_gone(report, dict.fromkeys(events.of_none, _Told()), {})
+    if there("field"):
+        with without_indexes(conn):
+            fields = _odd_fields(conn, old if there("slide") else set())
+            _name_each(report, (("field", number, what) for number, what in fields))
+
+
+def _pages(batches: array[int]) -> Iterator[tuple[int, int, array[int]]]:
+    """Some batches at a time, with the first and the last number of those to which the page belongs, whichever are."""
+    first = -(1 << 63)
+    for start in range(0, max(1, len(batches)), _BATCHES_AT_ONCE):
+        ids = batches[start : start + _BATCHES_AT_ONCE]
+        last = ids[-1] if start + _BATCHES_AT_ONCE < len(batches) else (1 << 63) - 1
+        yield first, last, ids
+        first = last + 1
+
+
+def _rows(conn: Connection, statement: str, ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """The rows with these numbers, which come first in them; each part that is read in the order of its numbers."""
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        part = sorted(ids[start : start + _ROWS_AT_ONCE])
+        wanted = set(part)
+        found = [row for row in rows_of(conn, statement, part) if row[0] in wanted]
+        if lacking := sorted(wanted.difference(row[0] for row in found)):  # the index has not what the table has
+            with without_indexes(conn):
+                found += [row for row in rows_of(conn, statement, lacking) if row[0] in lacking]
+        yield from sorted(found, key=itemgetter(0))
 
 
 def _name_gone(report: Report, told: Mapping[Any, _Told], batches: Mapping[Any, Any]) -> None:
@@ -248,9 +301,9 @@ def _name_gone(report: Report, told: Mapping[Any, _Told], batches: Mapping[Any, 
         report(Problem(table="batch", row=str(batch), what=what))
 
 
-def _told(conn: Connection, report: Report) -> dict[Any, _Told]:
+def _told(events: Iterable[tuple[Any, ...]], report: Report) -> dict[Any, _Told]:
     found: dict[Any, _Told] = {}
-    for event_id, batch, kind, at, actor, body in _all(conn, _EVENTS):
+    for event_id, batch, kind, at, actor, body in events:
         event = _Event(event_id, at, actor, object_of(body) if isinstance(body, str) else {})
         of_batch = found.setdefault(batch, _Told())
         if kind == "batch-created" and of_batch.begun is not None:
@@ -298,11 +351,10 @@ def _compare_batch(report: Report, batch: Any, row: Mapping[str, Any], told: _To
             say(f"is said to be {done} at another time than event {event.id} tells")
 
 
-def _compare_sums(report: Report, batch: Any, row: Mapping[str, Any], told: _Told, sums: Sequence[Any]) -> bool:
+def _compare_sums(report: Report, batch: Any, row: Mapping[str, Any], told: _Told, there: _There) -> bool:
     """Slides, fields and what was left out: as they are counted, there, and told. False where slides differ."""
-    *there, cancelled = sums
     slides_as_told = True
-    for name, count in zip(_COUNTED, there, strict=True):
+    for name, count in zip(_COUNTED, (there.slides, there.fields, there.skipped), strict=True):
         known = told.counts.get(name, count)
         as_told = count == known or (not told.closed and type(known) is int and count > known)
         if row[name] == count and as_told:
@@ -310,8 +362,8 @@ def _compare_sums(report: Report, batch: Any, row: Mapping[str, Any], told: _Tol
         slides_as_told = slides_as_told and name != "slides"
         said = f"there are {count}" if row[name] != count else _tells(told, known)
         report(Problem(table="batch", row=str(batch), what=f"counts {row[name]} {name}, and {said}"))
-    if cancelled != told.waiting:
-        what = f"has {cancelled} cancelled fields, and the events of the ledger tell of {told.waiting}"
+    if there.cancelled != told.waiting:
+        what = f"has {there.cancelled} cancelled fields, and the events of the ledger tell of {told.waiting}"
         report(Problem(table="batch", row=str(batch), what=what))
     return slides_as_told
 
@@ -339,50 +391,42 @@ def _name_empty(conn: Connection, report: Report, batch: Any) -> None:
 
 
 def _compare_slides(
-    conn: Connection, report: Report, batches: Mapping[Any, Mapping[str, Any]], told: Mapping[Any, _Told]
-) -> dict[Any, _Names]:
-    """Look at each slide's name and whether more fields may come; return the digests of their names, by batch."""
+    odd: _Each, rows: Iterable[tuple[Any, ...]], batches: Mapping[Any, Mapping[str, Any]], told: Mapping[Any, _Told]
+) -> dict[Any, _There]:
+    """Look at each slide's name and whether more fields may come; return what they come to, by batch."""
     closed = {
         batch for batch, row in batches.items() if row["registered_at"] is not None or row["cancelled_at"] is not None
     }
-    names: dict[Any, _Names] = {}
-    odd: list[tuple[str, Any, str]] = []
-    for rows in _slides(conn):
-        for slide, batch, name, raw, complete in rows:
-            if batch not in names:
-                names[batch] = _Names(told[batch].first if batch in told else None)
-            names[batch].add(slide, name)
-            if complete != 1 and batch in closed:
-                odd.append(("slide", slide, "waits for more fields, and its batch takes none"))
-            if not _is_its_text(name, raw, old=batch in told and told[batch].old):
-                odd.append(("slide", slide, "has another name in bytes than in text"))
-    _name_each(report, odd)
-    return names
-
-
-def _slides(conn: Connection) -> Iterator[list[tuple[Any, ...]]]:
-    values = {"after": -(1 << 63), "size": SLIDES_AT_ONCE}
-    while rows := despite_damage(conn, lambda: plain_rows(conn, _SLIDES, values)):
-        yield rows
-        values["after"] = rows[-1][0]
+    found: dict[Any, _There] = {}
+    for slide, batch, name, raw, complete, fields, cancelled in rows:
+        of_batch = told.get(batch)
+        if batch not in found:
+            found[batch] = _There(of_batch.first if of_batch else None)
+        found[batch].add(slide, name, fields, cancelled)
+        if complete != 1 and batch in closed:
+            odd.name("slide", slide, "waits for more fields, and its batch takes none")
+        if not _is_its_text(name, raw, old=of_batch is not None and of_batch.old):
+            odd.name("slide", slide, "has another name in bytes than in text")
+    return found
 
 
 def _odd_fields(conn: Connection, old: Collection[Any]) -> Iterator[tuple[Any, str]]:
     """Each field that is odd, and what about it. `old`: batches of which names may be stored as they were at first."""
-    as_at_first: list[tuple[Any, Any]] = []
-    for number, slide, path, raw, odd in despite_damage(conn, lambda: plain_rows(conn, _ODD_FIELDS)):
-        if odd:
-            yield number, "has what no field of its state has"
-        if _is_its_text(path, raw):
-            continue
-        if old and isinstance(slide, int) and _is_its_text(path, raw, old=True):
-            as_at_first.append((number, slide))
-        else:
-            yield number, _OTHER_PATH
-    batches = dict(rows_of(conn, _BATCH_OF, sorted({slide for _, slide in as_at_first})))
-    for number, slide in as_at_first:
-        if batches.get(slide) not in old:
-            yield number, _OTHER_PATH
+    for rows in blocks(conn, _ODD_FIELDS):
+        as_at_first: list[tuple[Any, Any]] = []
+        for number, slide, path, raw, odd in rows:
+            if odd:
+                yield number, "has what no field of its state has"
+            if _is_its_text(path, raw):
+                continue
+            if old and isinstance(slide, int) and _is_its_text(path, raw, old=True):
+                as_at_first.append((number, slide))
+            else:
+                yield number, _OTHER_PATH
+        batches = dict(rows_of(conn, _BATCH_OF, sorted({slide for _, slide in as_at_first})))
+        for number, slide in as_at_first:
+            if batches.get(slide) not in old:
+                yield number, _OTHER_PATH
 
 
 def _is_its_text(text: Any, raw: Any, *, old: bool = False) -> bool:
@@ -412,16 +456,29 @@ def _same_time(value: Any, column: str, event: _Event) -> bool:
     return moment is not None and told is not None and abs(moment - told) <= NEAR
 
 
-def _name_each(report: Report, found: Iterable[tuple[str, Any, str]]) -> None:
-    """Report rows, of each table and kind the first hundred by name, and how many more there are."""
-    counts: dict[tuple[str, str], int] = {}
-    for table, number, what in found:
-        counts[table, what] = count = counts.get((table, what), 0) + 1
+class _Each:
+    """Reports rows, of each table and kind the first hundred by name, and at the end how many more there are."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def name(self, table: str, number: Any, what: str) -> None:
+        self._counts[table, what] = count = self._counts.get((table, what), 0) + 1
         if count <= NAMED:
-            report(Problem(table=table, row=str(number), what=what))
-    for (table, what), count in counts.items():
-        if count > NAMED:
-            report(Problem(table=table, row=f"and {count - NAMED:,} more", what=what))
+            self._report(Problem(table=table, row=str(number), what=what))
+
+    def finish(self) -> None:
+        for (table, what), count in self._counts.items():
+            if count > NAMED:
+                self._report(Problem(table=table, row=f"and {count - NAMED:,} more", what=what))
+
+
+def _name_each(report: Report, found: Iterable[tuple[str, Any, str]]) -> None:
+    each = _Each(report)
+    for table, number, what in found:
+        each.name(table, number, what)
+    each.finish()
 
 
 def _all(conn: Connection, statement: str, values: Mapping[str, Any] = MappingProxyType({})) -> Sequence[Any]:

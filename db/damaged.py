@@ -5,7 +5,7 @@ allq never writes such values. They are read as something else, and so differ fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from db.lines import is_time
-from db.statements import known_moment, on_sqlite
+from db.statements import known_moment, on_sqlite, plain_blocks
 
 Found = TypeVar("Found")
 
@@ -26,11 +26,29 @@ def despite_damage(conn: Connection, read: Callable[[], Found]) -> Found:
     try:
         return read()
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) is not None:  # the server's own refusal, which ends the transaction
-            raise
-        conn.detach()
-        _take_anything(conn)
+        _take_anything_after(error, conn)
         return read()
+
+
+def blocks(conn: Connection, template: str) -> Iterator[list[tuple[Any, ...]]]:
+    """As `plain_blocks`, of a statement that orders its rows, and despite damage."""
+    count = 0
+    try:
+        for block in plain_blocks(conn, template):
+            yield block
+            count += len(block)
+    except DBAPIError as error:
+        _take_anything_after(error, conn)
+        for block in plain_blocks(conn, template):
+            yield block[count:]
+            count = max(0, count - len(block))
+
+
+def _take_anything_after(error: DBAPIError, conn: Connection) -> None:
+    if getattr(error.orig, "sqlstate", None) is not None:  # the server's own refusal, which ends the transaction
+        raise error
+    conn.detach()
+    _take_anything(conn)
 
 
 def readable_moment(value: Any) -> datetime | None:

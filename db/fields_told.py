@@ -101,9 +101,9 @@ class Fields:
         self._compare_failures(failures)
         self._compare_twins(twins)
 
-    def finish(self, screened: int) -> None:
+    def finish(self, rows: RowsTold) -> None:
         """After all events: name fields that failed, have a twin or show a finding by none, those that do not lie where
-        they were to be tried again, and slides that count other twins. `screened`: how many show one by an event.
+        they were to be tried again, and slides that count other twins. `rows`: has seen the same events.
         """
         if self.lost.rows_of("field"):
             return
@@ -111,13 +111,14 @@ class Fields:
             failed, twins, there = run(self.conn, _HOW_MANY).one()
             self._name_untold("f.state = 'failed'", failed, self._failed, "failed")
             self._name_untold("f.duplicate", twins, self._twins, _TWIN)
-            if not self.lost.findings and there != screened:
+            if not self.lost.findings and there != rows.screened:
                 what = "shows a finding, and no event of the ledger tells of its chunk"
                 name_rows(self.report, "field", (row[0] for row in run(self.conn, _MISPLACED)), what)
             if not self.lost.rows_of("slide"):
                 what = "counts other fields whose bytes lie in another slide's folder than show it"
                 name_rows(self.report, "slide", (row[0] for row in run(self.conn, _MISCOUNTED)), what)
-        retries_told.compare(self.conn, self.report, self._chunks_made(), self.lost)
+        if rows.makes_chunks:
+            retries_told.compare(self.conn, self.report, self._chunks_made(), self.lost)
 
     def take(self) -> FieldsTold:
         """What has been seen since the last time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,13 +43,21 @@ class Told:
     """Which rows a part of the events tells of, by table; how many were compared.
 
     `gone`: how many rows fewer there are than these, or more where one stands there twice, as was said of it.
-    `screened`: how many of the rows are screened fields.
+    `screened`: how many of the rows are screened fields. `of_batches`: the events of these kinds; `makes_chunks`:
+    whether there are any of those.
     """
 
     seen: dict[str, Seen]
     gone: dict[str, int]
     rows: int
     screened: int
+    of_batches: array[int]
+    makes_chunks: bool
+
+    @classmethod
+    def nothing(cls) -> Told:
+        """Of a part that was not read."""
+        return cls({}, {}, 0, 0, array("q"), makes_chunks=False)
 
 
 Report = Callable[[Problem], None]
@@ -68,6 +77,10 @@ KEYS: Final = {
 No text of a user's looks so within canonical JSON: quotation marks in it are escaped. That it is canonical is not asked
 of each event, which would take as long as all else together: only that nothing which is looked for stands there twice.
 """
+OF_BATCHES: Final = frozenset({"batch-created", "batch-submitted", "batch-reopened", "batch-cancelled"})
+MAKING_CHUNKS: Final = frozenset({"fields-retried", "chunk-halved"})
+"""Kinds of events that tell of what is looked at after all of them (`db.batches_told`, `db.retries_told`)."""
+
 _NAME_OF_KEY: Final = {kind: pattern.pattern.partition("(")[0] for kind, (_, pattern) in KEYS.items()}
 
 _PAGE: Final = 10
@@ -138,14 +151,16 @@ def _numbers(page: int, bits: int) -> list[int]:
 class RowsTold:
     """Compares rows with events, block by block. `rows` counts those compared, `screened` the screened fields of them.
 
-    What several that work side by side have seen is put together with `take` and `merge`. `lost`: tables that are not
-    there; nothing is said of their rows.
+    `of_batches` and `makes_chunks` are noted for who looks at these. What several that work side by side have seen is
+    put together with `take` and `merge`. `lost`: tables that are not there; nothing is said of their rows.
     """
 
     conn: Connection
     report: Report
     rows: int = 0
     screened: int = 0
+    of_batches: array[int] = field(default_factory=lambda: array("q"))
+    makes_chunks: bool = False
     lost: Lost = field(default_factory=Lost)
     _seen: defaultdict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
     _gone: dict[str, int] = field(default_factory=dict)
@@ -167,6 +182,10 @@ class RowsTold:
                     self._of_event(event_id, f"tells of {table} {number}, as another event does")
                 else:
                     rows[table][number] = (event_id, row[1], body)
+            elif kind in OF_BATCHES:
+                self.of_batches.append(event_id)
+            elif kind in MAKING_CHUNKS:
+                self.makes_chunks = True
             elif kind == "ledger-began":
                 self._compare_ranges(event_id, body)
         for table, of_table in rows.items():
@@ -214,14 +233,19 @@ class RowsTold:
 
     def take(self) -> Told:
         """What has been seen since the last time."""
-        told = Told(dict(self._seen), self._gone, self.rows, self.screened)
+        told = Told(
+            dict(self._seen), self._gone, self.rows, self.screened, self.of_batches, makes_chunks=self.makes_chunks
+        )
         self._seen, self._gone, self.rows, self.screened = defaultdict(Seen), {}, 0, 0
+        self.of_batches, self.makes_chunks = array("q"), False
         return told
 
     def merge(self, told: Told) -> None:
         """Add what another has seen."""
         self.rows += told.rows
         self.screened += told.screened
+        self.of_batches += told.of_batches
+        self.makes_chunks |= told.makes_chunks
         for table, count in told.gone.items():
             self._gone[table] = self._gone.get(table, 0) + count
         for table, seen in told.seen.items():

@@ -45,7 +45,7 @@ MANY_ROWS: Final = "allq_many_rows"
 """The execution option of a statement whose rows are worth a binary format (`db.database` acts on it)."""
 
 ROWS_AT_ONCE: Final = 10_000
-TEXT_AT_ONCE: Final = 1 << 24
+TEXT_AT_ONCE: Final = 1 << 23
 """Rows, and characters of a column whose texts may be long, that `plain_blocks` has in memory at once."""
 
 _FEW: Final = 100

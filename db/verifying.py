@@ -1,7 +1,10 @@
 """`verify`: recomputes the ledger from the rows as they stand, and names what is not as it was sealed.
 
 Everything is read once, in blocks: leaves with their events in the order of the tree (by several processes where there
-are many), checkpoints and the exported file beside them in lockstep. Memory stays flat but for a byte a row.
+are many), checkpoints and the exported file beside them in lockstep. For that a process takes some 70 MB, of which half
+is SQLite's cache, whatever there is to verify. What grows is a quarter of a byte for each row that is told of, 16 bytes
+for each slide and event of a batch, some hundred for each chunk that was halved or made of fields tried again, and for
+each field of the largest event of these (`benchmarks/verifying.py`).
 
 What is trusted: the exported checkpoints, and the first public key that their name, the origin, was made of. The
 signatures of the first and last checkpoint and of those that change the key are verified; each of the others is vouched
@@ -206,11 +209,11 @@ class _Verification:
             if events_there:
                 self._strays()
                 self._rows.finish()
-                self._fields.finish(self._rows.screened)
+                self._fields.finish(self._rows)
             if events_there and not self._lost.shown:
                 rows_shown.compare(self._conn, self._report)
             if events_there:
-                batches_told.compare(self._conn, self._report, self._lost.tables)
+                batches_told.compare(self._conn, self._report, self._rows.of_batches, self._lost.tables)
             indexes.compare(self._conn, self._report, self._progress)
         found.rows = self._rows.rows + self._fields.rows
 
