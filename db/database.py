@@ -323,7 +323,7 @@ def _postgresql_engine(url: URL) -> Engine:
         if context is None:
             return False
         if _BEGINS in context.execution_options:
-            cursor.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {statement}", prepare=False)
+            cursor.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {statement}", prepare=False)
             cursor.nextset()
             return True
         if COPIED_ROWS not in context.execution_options:
@@ -500,7 +500,7 @@ def _is_full(file: str) -> bool:
 
 def _in_plain_words(context: ExceptionContext) -> None:
     """Raise our own error for what an operator can mend; leave all else, which is a fault of ours, as it is."""
-    if context.is_pre_ping or context.engine is None or not isinstance(context.original_exception, Exception):
+    if context.engine is None or not isinstance(context.original_exception, Exception):
         return  # the last: a signal, such as Ctrl-C, which came while the server was asked
     url = context.engine.url
     message = str(context.original_exception)

@@ -448,6 +448,18 @@ def test_a_connection_that_the_server_has_cut_is_replaced(postgresql, tmp_path):
     postgresql.drop(url)
 
 
+def test_a_database_that_is_set_to_be_read_only_is_not_written(postgresql, tmp_path):
+    url = postgresql.create()
+    postgresql.execute(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = on")
+    database = Database.open(settings_for(tmp_path, url))
+    with database.read() as conn:
+        assert reads.batches(conn) == []
+    with pytest.raises(StoreError, match="read-only"), database.begin() as conn:
+        conn.exec_driver_sql("DELETE FROM skipped")
+    database.close()
+    postgresql.drop(url)
+
+
 def test_who_is_interrupted_while_the_server_is_asked_is_not_told_that_it_cant_be_reached(postgresql, tmp_path):
     url = postgresql.create()
     database = Database.open(settings_for(tmp_path, url))
