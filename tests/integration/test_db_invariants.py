@@ -128,7 +128,7 @@ class Laboratory:
         raise AssertionError("the work never ends")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(actions=_ACTIONS)
 def test_submitted_is_the_sum_of_the_states_at_every_moment(database, actions):
     laboratory = Laboratory(database)
@@ -157,7 +157,7 @@ def test_submitted_is_the_sum_of_the_states_at_every_moment(database, actions):
     assert store.rows(database, twins) == [(0,)], "exactly the bytes that lie in several folders are marked"
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(actions=_ACTIONS)
 def test_whatever_happens_by_rights_is_no_alarm_of_verify(database, actions):
     laboratory = Laboratory(database)

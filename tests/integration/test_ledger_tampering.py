@@ -54,7 +54,7 @@ SAID_OF = {
 
 
 examples = hypothesis_settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     database=None,
     phases=(Phase.generate,),
