@@ -70,7 +70,7 @@ def ledger(database: Database, settings: Settings) -> Database:
 
 def in_place(database: Database) -> dict[str, tuple[object, ...]]:
     found = store.rows(database, "SELECT path, id, chunk_id, state, duplicate, failure FROM field ORDER BY id")
-    return {str(path): rest for path, *rest in found}  # type: ignore[misc]
+    return {str(row[0]): tuple(row[1:]) for row in found}
 
 
 NOT_AS_TOLD = "differs from what event "
