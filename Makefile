@@ -15,6 +15,8 @@ SLIDES ?=
 DATA ?=
 # More arguments for pytest, e.g. `make test ARGS="tests/unit -k lease"`.
 ARGS ?=
+# How many processes share the tests: many of these wait for a worker, a lease or a database. Of some tests only, one.
+TEST_PROCESSES ?= $(if $(ARGS),0,2)
 
 ROOMS := allq imaging models db worker review cli
 CHECKED := $(ROOMS) tests benchmarks
@@ -51,7 +53,7 @@ demo: setup ## renders slides and screens them; SLIDES=folder screens your own
 
 .PHONY: test
 test: develop ## every test; ARGS="tests/unit" for some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 .PHONY: check
 check: develop ## ruff, formatting, mypy strict, and who may import whom

@@ -25,6 +25,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("ALLQ_") and not name.startswith("ALLQ_TEST_"):
             monkeypatch.delenv(name)
+    for name in ("COLUMNS", "LINES"):  # pytest-xdist's processes have both: a terminal's, into a pipe
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
