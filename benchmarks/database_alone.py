@@ -72,10 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         columns[name].append(figure)
     machine = measuring.told(measuring.machine())
     said = f"A rate is of one pass, a question's time the median of nine; {machine}.{noise(busy)}\n\n{table(columns)}"
-    print(said)
-    if asked.write:
-        measuring.put(measuring.PAGE, BEGIN, END, said)
-        measuring.say(f"written to {measuring.PAGE}")
+    measuring.shown(said, write=asked.write, page=measuring.PAGE, marks=(BEGIN, END))
     return 0
 
 

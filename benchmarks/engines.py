@@ -436,10 +436,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lines = table()
             disturbed = "" if name == "apart" else noise(max(busy, others_busy()))
             said = f"{title}, {where}; {machine}.{disturbed}\n\n" + "\n".join(lines)
-            print(f"{said}\n", flush=True)
-            if asked.write:
-                measuring.put(PAGES[name], *marks(name), said)
-                measuring.say(f"written to {PAGES[name]}")
+            measuring.shown(said, write=asked.write, page=PAGES[name], marks=marks(name))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class _Rows:
 
 
 def model() -> ModelRecord:
-    """The model that the made-up findings are of."""
+    """The model that made-up findings are of."""
     return ModelRecord(
         id=MODEL, name="benchmark", architecture="none", synthetic=True, configuration={}, code_version="0"
     )

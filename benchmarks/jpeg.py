@@ -152,9 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             profiles[f"{name}, {weight:.2f} MB"] = profile(files, side, asked.repeat)
     where = f"{asked.fields} fields of the folder given, one thread, medians of {asked.repeat}"
     content = f"{where}; {measuring.told(measuring.machine())}.{noise(busy)}\n\n{table(profiles)}"
-    print(content)
-    if asked.write:
-        measuring.put(measuring.PAGE, BEGIN, END, content)
+    measuring.shown(content, write=asked.write, page=measuring.PAGE, marks=(BEGIN, END))
     return 0
 
 

@@ -30,10 +30,10 @@ from typing import Any
 from unittest.mock import patch
 
 from allq.settings import Settings, load
+from benchmarks import filling
 from benchmarks.registering import CHUNK, MODEL, call_slide, outcome, registering
 from db import artefacts, batches, bulk, chunks, events, lines, sealing, verifying
 from db.database import Database
-from db.records import ModelRecord
 from db.witness import Witness
 
 
@@ -82,10 +82,7 @@ def main() -> None:
         database = Database.open(settings, upgrade=True)
         print(f"{database.dialect}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
         with database.begin() as conn:
-            record = ModelRecord(
-                id=MODEL, name="benchmark", architecture="none", synthetic=True, configuration={}, code_version="0"
-            )
-            artefacts.remember_model(conn, record)
+            artefacts.remember_model(conn, filling.model())
         sealing_while_recording(database, settings, given)
         verifying_all(database, settings, "recorded: events and their rows", repeat=given.repeat)
         for what, with_rows, count in (("events alone", False, given.events), ("slide calls", True, given.calls)):

@@ -541,6 +541,14 @@ def put(page: Path, begin: str, end: str, content: str) -> None:
     page.write_text(f"{before}{begin}\n\n{content}\n\n{end}{after}", encoding="utf-8")
 
 
+def shown(content: str, *, write: bool, page: Path, marks: tuple[str, str]) -> None:
+    """Print what a benchmark has found and, if asked to, put it into a page between its marks."""
+    print(f"{content}\n", flush=True)
+    if write:
+        put(page, *marks, content)
+        say(f"written to {page}")
+
+
 def spread(values: Sequence[float]) -> str:
     """The least and the greatest, for the record."""
     return f"{min(values):,.4g} to {max(values):,.4g}"

@@ -179,10 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = f"medians of {asked.repeat}; {measuring.told(machine)}"
     head = f"{asked.fields:,} {images}, {seconds:.1f} s by the clock, {where}.{noise(busy)}"
     said = f"{head}\n\n{table(passes, asked.fields, processes)}"
-    print(said)
-    if asked.write:
-        measuring.put(measuring.PAGE, BEGIN, END, said)
-        measuring.say(f"written to {measuring.PAGE}")
+    measuring.shown(said, write=asked.write, page=measuring.PAGE, marks=(BEGIN, END))
     return 0
 
 

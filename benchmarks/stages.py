@@ -434,10 +434,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({"machine": machine, **asdict(found)}, indent=1, ensure_ascii=False))
     else:
         said = f"{caption(found, asked.fields, asked.repeat, images, machine)}{noise(busy)}\n\n{table(found)}"
-        print(said)
-        if asked.write:
-            measuring.put(measuring.PAGE, BEGIN, END, said)
-            measuring.say(f"written to {measuring.PAGE}")
+        measuring.shown(said, write=asked.write, page=measuring.PAGE, marks=(BEGIN, END))
     return 0
 
 

@@ -26,11 +26,11 @@ from pathlib import Path
 import psutil
 
 from allq.settings import Settings
-from benchmarks import registering
+from benchmarks import filling, registering
 from benchmarks.measuring import machine, most_resident, new_installation, settings_of, told
 from db import artefacts, batches, chunks, sealing, verifying
 from db.database import Database
-from db.records import ClaimedField, Failure, FieldOutcome, FieldRow, ModelRecord, NewField, NewSlide, SlideCallRow
+from db.records import ClaimedField, Failure, FieldOutcome, FieldRow, NewField, NewSlide, SlideCallRow
 from db.witness import Witness
 
 FAILURE = Failure(code="corrupt", sentence="the file ends in the middle of the image")
@@ -58,7 +58,7 @@ def main() -> None:
     for what, count, fill in ledgers:
         with new_installation(given.database_url) as (settings, database):
             with database.begin() as conn:
-                artefacts.remember_model(conn, model())
+                artefacts.remember_model(conn, filling.model())
             fill(database, count)
             sealing.seal(database, settings)
             command = [sys.executable, "-m", "benchmarks.verifying", "--verify", str(settings.home)]
@@ -79,18 +79,6 @@ def verify(settings: Settings) -> None:
     print(
         f"{found.events:>9,} events, {found.rows:>9,} rows, {took:7.2f} s, "
         f"memory {before / 1e6:.0f} MB, at most {at_most / 1e6:.0f} MB"
-    )
-
-
-def model() -> ModelRecord:
-    """The one that the fields are said to be judged by."""
-    return ModelRecord(
-        id=registering.MODEL,
-        name="benchmark",
-        architecture="none",
-        synthetic=True,
-        configuration={},
-        code_version="0",
     )
 
 

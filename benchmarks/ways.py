@@ -235,10 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         busy.append(others_busy(measuring.started(servers, asked.database_url)))
     of = f"A batch of {asked.fields:,} fields, {asked.rows:,} rows put in and set, medians of {asked.repeat}"
     said = f"{of}; {measuring.told(measuring.machine())}.{noise(max(busy))}\n\n{table(found)}"
-    print(said)
-    if asked.write:
-        measuring.put(measuring.PAGE, BEGIN, END, said)
-        measuring.say(f"written to {measuring.PAGE}")
+    measuring.shown(said, write=asked.write, page=measuring.PAGE, marks=(BEGIN, END))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, event, text
 
 from allq.settings import Settings
-from benchmarks import registering
+from benchmarks import filling, registering
 from benchmarks.scaling.model import LOOKUP_FIELDS
 from benchmarks.scaling.relay import Target, Traffic, relay
 from benchmarks.scaling.servers import Postgresql, home
 from benchmarks.scaling.timing import Found, median
 from db import artefacts, chunks, events, findings
 from db.database import Database
-from db.records import Claim, FieldOutcome, ModelRecord
+from db.records import Claim, FieldOutcome
 
 _LARGE, _SMALL = 256, 32
 _LONG_SLIDE = 1_280
@@ -123,15 +123,7 @@ def _opened(url: str) -> Iterator[Database]:
         database = Database.open(settings, upgrade=True)
         try:
             with database.begin() as connection:
-                record = ModelRecord(
-                    id=registering.MODEL,
-                    name="benchmark",
-                    architecture="none",
-                    synthetic=True,
-                    configuration={},
-                    code_version="0",
-                )
-                artefacts.remember_model(connection, record)
+                artefacts.remember_model(connection, filling.model())
             yield database
         finally:
             database.close()
