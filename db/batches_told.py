@@ -3,28 +3,30 @@
 No event has a digest of these rows, which move on by design. But who submitted what, when and from where stays as the
 event that began the batch has it; the events that closed and cancelled it have its times, its sums and its slides,
 which are the least that it has when it is taken up again; the event of a chunk's work has its batch. What they count
-lies in the database: submitted is the sum of the states. (Which fields failed and have twins, and how many of these a
-slide counts, `db.fields_told` sees; where fields lie that are tried again, `db.retries_told`.)
+lies in the database: submitted is the sum of the states. (Slides and chunks against their fields are `db.counters`'
+part. Which fields failed and have twins, and how many of these a slide counts, `db.fields_told` sees; where fields lie
+that are tried again, `db.retries_told`.)
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from operator import itemgetter, le
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from allq.text import is_utf8, storable
+from db import counters
 from db.damaged import blocks, despite_damage, readable_moment
+from db.grouped import LEAST, MOST, Grouped, groups
 from db.lines import blob, instant, name_line
-from db.rows_told import NAMED, Problem, Report, object_of, rows_of
+from db.rows_told import NAMED, Problem, Report, Seen, object_of, rows_of
 from db.statements import run, without_indexes
 
 NEAR: Final = timedelta(hours=1)
@@ -38,8 +40,7 @@ _COUNTED: Final = ("slides", "fields", "skipped")
 _COLUMNS: Final = ("operator", *_TOLD_OF_A_BATCH, "raw_root", *_COUNTED, "created_at", "registered_at", "cancelled_at")
 
 _EVENTS_OF: Final = "SELECT id, batch_id FROM event WHERE id"
-_SLIDES_OF: Final = "SELECT batch_id, id FROM slide {not_indexed} ORDER BY batch_id, id"
-_SKIPPED_OF: Final = "SELECT batch_id, count(*) FROM skipped {not_indexed} GROUP BY batch_id ORDER BY batch_id"
+_SLIDES_OF: Final = "SELECT batch_id, id FROM slide {not_indexed} ORDER BY id"
 _IDS: Final = "SELECT id FROM batch {not_indexed} ORDER BY id"
 _EVENTS: Final = "SELECT id, batch_id, kind, at, actor, body FROM event WHERE id"
 _BATCHES: Final = """
@@ -70,51 +71,6 @@ _OF_CHUNKS: Final = """
     FROM told t LEFT JOIN chunk c ON c.id = t.chunk_id
     WHERE c.id IS NULL OR t.first_batch <> c.batch_id OR t.last_batch <> c.batch_id
     ORDER BY t.chunk_id
-"""
-# The fields are read once, and summed by chunk and slide: what follows goes by these few.
-_COUNTERS: Final = """
-    WITH pair AS MATERIALIZED (
-        SELECT slide_id, chunk_id, count(*) AS fields,
-               sum(CASE WHEN state = 'waiting' THEN 1 ELSE 0 END) AS waiting,
-               sum(CASE WHEN state = 'screened' THEN 1 ELSE 0 END) AS screened,
-               sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS failed,
-               sum(CASE WHEN state = 'cancelled' THEN 1 ELSE 0 END) AS cancelled,
-               sum(CASE WHEN linked = false THEN 0 ELSE 1 END) AS linked
-        FROM field {not_indexed} GROUP BY slide_id, chunk_id
-    ), of_slide AS MATERIALIZED (
-        SELECT slide_id, sum(fields) AS fields, sum(screened) AS screened, sum(failed) AS failed,
-               sum(cancelled) AS cancelled
-        FROM pair GROUP BY slide_id
-    ), of_chunk AS MATERIALIZED (
-        SELECT chunk_id, sum(fields) AS fields, sum(waiting) AS waiting, sum(screened) AS screened,
-               sum(failed) AS failed, sum(cancelled) AS cancelled, sum(linked) AS linked
-        FROM pair GROUP BY chunk_id
-    ), found AS (
-        SELECT 'slide' AS of_table, s.id AS number, 'counts other fields than it has' AS what
-        FROM slide s {not_indexed} LEFT JOIN of_slide p ON p.slide_id = s.id
-        WHERE coalesce(s.fields, -1) <> coalesce(p.fields, 0) OR coalesce(s.screened, -1) <> coalesce(p.screened, 0)
-           OR coalesce(s.failed, -1) <> coalesce(p.failed, 0) OR coalesce(s.cancelled, -1) <> coalesce(p.cancelled, 0)
-        UNION ALL
-        SELECT 'chunk', c.id, 'counts other fields than it has'
-        FROM chunk c {not_indexed} LEFT JOIN of_chunk p ON p.chunk_id = c.id
-        WHERE coalesce(c.fields, -1) <> coalesce(p.fields, 0) OR coalesce(c.screened, -1) <> coalesce(p.screened, 0)
-           OR coalesce(c.failed, -1) <> coalesce(p.failed, 0) OR coalesce(c.cancelled, -1) <> coalesce(p.cancelled, 0)
-           OR coalesce(c.waiting, -1) <> coalesce(p.waiting, 0) OR coalesce(c.linked, -1) <> coalesce(p.linked, 0)
-        UNION ALL
-        SELECT 'chunk', c.id, 'has no fields, and no event of the ledger tells of it'
-        FROM chunk c {not_indexed} LEFT JOIN of_chunk p ON p.chunk_id = c.id
-        WHERE p.chunk_id IS NULL AND NOT EXISTS (SELECT 1 FROM event e WHERE e.chunk_id = c.id)
-        UNION ALL
-        SELECT DISTINCT 'slide', s.id, 'is of another batch than the chunks of its fields'
-        FROM pair p JOIN chunk c ON c.id = p.chunk_id JOIN slide s ON s.id = p.slide_id WHERE c.batch_id <> s.batch_id
-        UNION ALL
-        SELECT 'slide', p.slide_id, 'is gone; there are fields of it'
-        FROM of_slide p LEFT JOIN slide s ON s.id = p.slide_id WHERE s.id IS NULL
-        UNION ALL
-        SELECT 'chunk', p.chunk_id, 'is gone; there are fields of it'
-        FROM of_chunk p LEFT JOIN chunk c ON c.id = p.chunk_id WHERE c.id IS NULL
-    )
-    SELECT of_table, number, what FROM found ORDER BY of_table, number, what
 """
 _ODD_FIELDS: Final = r"""
     SELECT id, slide_id, path, raw_path, odd FROM (
@@ -195,29 +151,6 @@ class _There:
         return self._names.hexdigest()
 
 
-class _Grouped:
-    """Numbers by the batch that they belong to, and as they come: 16 bytes each."""
-
-    def __init__(self, rows: Iterable[tuple[Any, ...]] = ()) -> None:
-        self._batches, self._numbers = array("q"), array("q")
-        self.of_none: set[Any] = set()
-        for batch, number in rows:
-            if type(batch) is int:
-                self._batches.append(batch)
-                self._numbers.append(number)
-            else:  # as somebody wrote it who changed the column
-                self.of_none.add(batch)
-        if not all(map(le, self._batches, self._batches[1:])):
-            ordered = sorted(range(len(self._batches)), key=self._batches.__getitem__)
-            self._batches, self._numbers = (
-                array("q", map(of.__getitem__, ordered)) for of in (self._batches, self._numbers)
-            )
-
-    def of(self, first: int, last: int) -> array[int]:
-        """Those of the batches from one number to another."""
-        return self._numbers[bisect_left(self._batches, first) : bisect_right(self._batches, last)]
-
-
 def compare(conn: Connection, report: Report, told_by: Collection[int], lost: Collection[str] = ()) -> None:
     """Name batches, slides, chunks and fields that are not as the events tell, or count other than what there is.
 
@@ -228,20 +161,19 @@ def compare(conn: Connection, report: Report, told_by: Collection[int], lost: Co
     def there(*tables: str) -> bool:
         return not set(tables).intersection(lost)
 
-    def grouped(statement: str) -> _Grouped:
-        return _Grouped(row for rows in blocks(conn, statement) for row in rows)
-
-    events = _Grouped((batch, number) for number, batch in _rows(conn, _EVENTS_OF, sorted(set(told_by))))
+    seen = Seen()
+    once = array("q", (number for number in told_by if seen.add(number)))
+    events = Grouped((batch, number) for number, batch in _rows(conn, _EVENTS_OF, once))
     batches: array[int] = array("q")
     with without_indexes(conn):
         if there("batch", "model"):
             batches.extend(row[0] for rows in blocks(conn, _IDS) for row in rows)
-        slides = grouped(_SLIDES_OF) if there("slide") else _Grouped()
-        skipped = grouped(_SKIPPED_OF) if there("skipped") else None
+        slides = Grouped(row for rows in blocks(conn, _SLIDES_OF) for row in rows) if there("slide") else Grouped()
+        skipped = _skipped(conn) if there("skipped") else None
         if there("batch", "slide"):
             _name_each(report, (("slide", row[0], "is of a batch that is not there") for row in _all(conn, _NO_BATCH)))
         if there("chunk", "field", "slide"):
-            _name_each(report, (tuple(row) for row in _all(conn, _COUNTERS)))
+            _name_each(report, counters.compare(conn))
     if there("chunk"):
         _name_each(report, (("chunk", number, what) for number, what in _all(conn, _OF_CHUNKS)))
     old: set[Any] = set()
@@ -272,12 +204,16 @@ def compare(conn: Connection, report: Report, told_by: Collection[int], lost: Co
             _name_each(report, (("field", number, what) for number, what in fields))
 
 
+def _skipped(conn: Connection) -> Grouped:
+    return Grouped(groups(conn, "skipped", "batch_id", by="batch_id", sums="count(*)"))
+
+
 def _pages(batches: array[int]) -> Iterator[tuple[int, int, array[int]]]:
     """Some batches at a time, with the first and the last number of those to which the page belongs, whichever are."""
-    first = -(1 << 63)
+    first = LEAST
     for start in range(0, max(1, len(batches)), _BATCHES_AT_ONCE):
         ids = batches[start : start + _BATCHES_AT_ONCE]
-        last = ids[-1] if start + _BATCHES_AT_ONCE < len(batches) else (1 << 63) - 1
+        last = ids[-1] if start + _BATCHES_AT_ONCE < len(batches) else MOST
         yield first, last, ids
         first = last + 1
 

@@ -1,10 +1,12 @@
 """`verify`: recomputes the ledger from the rows as they stand, and names what is not as it was sealed.
 
 Everything is read once, in blocks: leaves with their events in the order of the tree (by several processes where there
-are many), checkpoints and the exported file beside them in lockstep. For that a process takes some 70 MB, of which half
-is SQLite's cache, whatever there is to verify. What grows is a quarter of a byte for each row that is told of, 16 bytes
-for each slide and event of a batch, some hundred for each chunk that was halved or made of fields tried again, and for
-each field of the largest event of these (`benchmarks/verifying.py`).
+are many), checkpoints and the exported file beside them in lockstep. For that a process takes some 80 MB, of which 32
+are SQLite's cache, whatever there is to verify. What grows is a quarter of a byte for each row that is told of, 50
+bytes for each slide, 65 for each chunk, 25 for each event of a batch, 8 for each batch, some hundred for each chunk
+that was halved or made of fields tried again, and for each field of the largest event of these, and some thirty for
+each field with a twin (`benchmarks/verifying.py`). No table is sorted as a whole on SQLite, which would do it in
+memory (`db.grouped`).
 
 What is trusted: the exported checkpoints, and the first public key that their name, the origin, was made of. The
 signatures of the first and last checkpoint and of those that change the key are verified; each of the others is vouched
@@ -30,6 +32,7 @@ from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
 from db.fields_told import Fields
+from db.grouped import LEAST, MOST
 from db.interruptible import interruptible
 from db.lines import event_text, is_time
 from db.lost import Lost
@@ -52,10 +55,6 @@ seconds what others have sealed; what came just before the file was looked at is
 
 AGAIN_SECONDS: Final = 0.5
 """How often it is told how far it is while that stays the same."""
-
-_LEAST: Final = -(1 << 63)
-_MOST: Final = (1 << 63) - 1
-"""The ends of the numbers that a row can have: what was put in may stand anywhere between them."""
 
 _LEAVES_ALONE: Final = f"""
     SELECT seq, NULL, hash, {", ".join(["NULL"] * 8)} FROM leaf
@@ -258,11 +257,11 @@ class _Verification:
         if self._lost.leaves:
             return
         if self._lost.events:
-            yield from self._pages(_LEAVES_ALONE, {"upto": _MOST}, BLOCK, first if first else _LEAST)
+            yield from self._pages(_LEAVES_ALONE, {"upto": MOST}, BLOCK, first if first else LEAST)
             return
         in_order = run(self._conn, "SELECT count(*), min(seq), max(seq) FROM leaf {not_indexed}").one()
         if self._total - first < WORTH_IT or tuple(in_order) != (self._total, 0, self._total - 1):
-            yield from self._leaf_rows(first if first else _LEAST, _MOST)
+            yield from self._leaf_rows(first if first else LEAST, MOST)
             return
         for part in parts(self._database, self._conn, first - 1, self._total - 1):
             if part.hashes is None:
@@ -385,7 +384,7 @@ class _Verification:
         """A file that has stopped growing; `due`: what was sealed until then should be in it."""
         newest = self._exported.newest
         statement = "SELECT count(*) FROM checkpoint WHERE number > :newest AND sealed_at < :due"
-        lacks = run(self._conn, statement, {"newest": min(newest, _MOST), "due": due}).scalar_one()
+        lacks = run(self._conn, statement, {"newest": min(newest, MOST), "due": due}).scalar_one()
         if newest and lacks:
             self._found.remarks.append(
                 f"The exported checkpoints end with number {newest} and lack {lacks:,} that were sealed more than "
@@ -417,7 +416,7 @@ class _Verification:
             row = f"(slide {slide_id}, event {event_id})"
             self._report(Problem(table="event_slide", row=row, what="there is no such event"))
 
-    def _pages(self, statement: str, values: dict[str, Any], size: int, start: int = _LEAST) -> Iterator[list[Any]]:
+    def _pages(self, statement: str, values: dict[str, Any], size: int, start: int = LEAST) -> Iterator[list[Any]]:
         """The rows of a statement that asks for `:size` of them from the number `:start` on, number first.
 
         Fewer at once where the texts of its last column are long.
@@ -425,7 +424,7 @@ class _Verification:
         values = {**values, "start": start, "size": size}
         while rows := despite_damage(self._conn, partial(self._page, statement, values)):
             yield rows
-            if rows[-1][0] == _MOST:
+            if rows[-1][0] == MOST:
                 return
             values["start"] = rows[-1][0] + 1
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 
 from allq.settings import Settings
 from allq.text import storable
-from db import batches, batches_told, chunks, events, sealing
+from db import batches, batches_told, chunks, events, grouped, sealing
 from db.database import Database
 from db.records import Failure, NewField, NewSlide
 from db.statements import known_moment
@@ -101,6 +101,7 @@ def test_the_tables_that_move_are_those_that_are_not_append_only() -> None:
 def _some_batches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches_told, "_BATCHES_AT_ONCE", 2)
     monkeypatch.setattr(batches_told, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(grouped, "_ROWS_AT_ONCE", 2)
 
 
 @pytest.fixture
