@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import selectors
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
@@ -244,10 +245,34 @@ class Database:
 
 
 def _has_no_log(path: Path) -> bool:
-    """Whether a SQLite file that may be written is in another mode than WAL (its file format, section 1.3.3)."""
+    """Whether a SQLite file that may be written is in another mode than WAL (its file format, section 1.3.3).
+
+    One without a right to write it is left as it is, also by an account that needs none: it may be evidence.
+    """
     with path.open("rb") as file:
         header = file.read(20)
-    return header.startswith(b"SQLite format 3\0") and header[18:20] == b"\1\1" and os.access(path, os.W_OK)
+        may_be_written = _mode(file) & _WRITE and os.access(path, os.W_OK)
+    return bool(may_be_written) and header.startswith(b"SQLite format 3\0") and header[18:20] == b"\1\1"
+
+
+_READ_ONLY: Final = "allq_read_only"
+_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
+
+def _mode(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_mode
+
+
+def _free_what_lies_beside(path: Path) -> None:
+    """Let a database that may be written again be so: SQLite gives its log and the index of this the file's own rights
+    when they are made, and whoever reads a read-only file makes them read-only; they stay so afterwards.
+    """
+    with suppress(OSError):  # not there, or another's: SQLite says what it can't do
+        mode = path.stat().st_mode
+        for beside in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            with suppress(FileNotFoundError):
+                if mode & _WRITE & ~beside.stat().st_mode:
+                    beside.chmod(stat.S_IMODE(mode))
 
 
 def _lock_file(lock: Any) -> None:
@@ -278,9 +303,12 @@ def _sqlite_engine(url: URL) -> Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _: Any) -> None:
+    def on_connect(connection: Any, record: Any) -> None:
         # Python's driver would begin transactions by itself, deferred and too late: we say BEGIN ourselves
         connection.isolation_level = None
+        if url.database:
+            _free_what_lies_beside(Path(url.database))
+            record.info[_READ_ONLY] = not os.access(url.database, os.W_OK)
         for pragma in (
             "foreign_keys = ON",
             "synchronous = FULL",  # docs/decisions/0003-sqlite-durability.md
@@ -288,6 +316,11 @@ def _sqlite_engine(url: URL) -> Engine:
             "temp_store = MEMORY",
         ):
             connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "checkout")
+    def on_checkout(_: Any, record: Any, __: Any) -> None:
+        if record.info.get(_READ_ONLY) and os.access(url.database or "", os.W_OK):
+            raise InvalidatePoolError("a connection stays read-only when its file no longer is")
 
     @event.listens_for(engine, "begin")
     def on_begin(conn: Connection) -> None:

@@ -103,14 +103,25 @@ def key_for(path: Path, expected: bytes | None) -> SigningKey:
         with suppress(FileExistsError):
             if not path.exists():
                 SigningKey.generate().write(path)
-        return SigningKey.read(path)
+    place, key = _found(path, expected)
+    if place == successor(path):
+        promote(path)
+    return key
+
+
+def held(path: Path, expected: bytes | None) -> SigningKey:
+    """The same key, and none is made or given another name: for whoever asks whether it is there."""
+    return _found(path, expected)[1]
+
+
+def _found(path: Path, expected: bytes | None) -> tuple[Path, SigningKey]:
+    if expected is None:
+        return path, SigningKey.read(path)
     for candidate in (path, successor(path), _retired(path, expected)):
         if candidate.exists():
             key = SigningKey.read(candidate)
             if key.public == expected:
-                if candidate == successor(path):
-                    promote(path)
-                return key
+                return candidate, key
     raise NoKey(
         f"This machine has not the ledger's key {short(expected)}: {path} is missing or another key. Copy it from "
         "where the ledger is sealed, or set ALLQ_LEDGER_KEY; other machines go on sealing."

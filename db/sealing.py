@@ -10,7 +10,9 @@ commit is seen, and `pg_locks` shows it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -105,6 +107,19 @@ def require_sealer(database: Database, settings: Settings) -> None:
             _key(conn, settings)
 
 
+def require_way_open(conn: Connection, settings: Settings) -> None:
+    """Raise what keeps this machine from sealing, whether or not there is anything to seal; nothing is changed.
+
+    LeftToOthers when this login may not seal or this machine has not the key; LedgerError when it has the key and may
+    not use it, or when the database has lost checkpoints that the file has.
+    """
+    _require_right(conn)
+    witness.agrees(conn, witness.Witness(settings.checkpoint_file))
+    found = checkpoints.last(conn)
+    if found is not None or settings.ledger_key_file.exists():
+        _key(conn, settings, keys.held)
+
+
 def seal(database: Database, settings: Settings, *, wait: bool = False) -> Sealed:
     """Seal what is unsealed, and write checkpoints to the file and the hooks.
 
@@ -164,13 +179,17 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
     """Say in the ledger that the database is a restored backup, and why; give up the checkpoints it has lost.
 
     Returns the newest one given up; None, and does nothing, when the file has none that the database has lost.
+    LedgerError when there is no file to tell by, or when the database was sealed since.
     """
     seen = witness.Witness(settings.checkpoint_file).last()
     with database.begin() as conn:
         _require_right(conn)
         turns.wait(conn, "sealing")
         if seen is None:
-            return None
+            raise LedgerError(
+                f"No exported checkpoint is at hand, so nobody can tell what the backup has lost: "
+                f"{settings.checkpoint_file} is missing or empty. Put the file back, or name it with ALLQ_LEDGER_FILE."
+            )
         try:
             witness.agrees(conn, witness.Witness(settings.checkpoint_file))
         except LedgerError:
@@ -206,10 +225,12 @@ def _require_right(conn: Connection) -> None:
         )
 
 
-def _key(conn: Connection, settings: Settings) -> SigningKey:
+def _key(
+    conn: Connection, settings: Settings, find: Callable[[Path, bytes | None], SigningKey] = keys.key_for
+) -> SigningKey:
     found = checkpoints.last(conn)
     try:
-        return keys.key_for(settings.ledger_key_file, found[0].key_after if found else None)
+        return find(settings.ledger_key_file, found[0].key_after if found else None)
     except NoKey as error:
         if on_sqlite(conn):
             raise  # there are no others: who works on the file is on this machine

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import redis
 from redis.backoff import NoBackoff
@@ -92,13 +92,13 @@ def ensure_running(settings: Settings, *, timeout: float = 15.0) -> None:
     if is_running(settings):
         return
     settings.make_home()
-    place = folder(settings)
-    place.mkdir(mode=0o700, exist_ok=True)
-    with (place / "start.lock").open("w") as lock:
+    with _lock_file(settings, "start.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_running(settings):
             return
-        _start(settings, place)
+        place = folder(settings)
+        with _in_plain_words(place):
+            _start(settings, place)
         deadline = time.monotonic() + timeout
         while not is_running(settings):
             if time.monotonic() > deadline:
@@ -107,6 +107,24 @@ def ensure_running(settings: Settings, *, timeout: float = 15.0) -> None:
                     "or set ALLQ_BROKER_URL to a Redis or Valkey of your own."
                 )
             time.sleep(0.05)
+
+
+def _lock_file(settings: Settings, name: str) -> TextIO:
+    place = folder(settings)
+    with _in_plain_words(place):
+        place.mkdir(mode=0o700, exist_ok=True)
+        return (place / name).open("w")
+
+
+@contextlib.contextmanager
+def _in_plain_words(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BrokerUnreachable(
+            f"The embedded broker can't keep its files in {place} ({error.strerror or error}). Make room there and let "
+            "this account write to it, or set ALLQ_BROKER_URL to a Redis or Valkey of your own."
+        ) from None
 
 
 def _start(settings: Settings, place: Path) -> None:
@@ -158,9 +176,7 @@ def _binary() -> str:
 def in_use(settings: Settings) -> Iterator[None]:
     """Run the embedded broker while the block runs; whoever leaves last shuts it down."""
     settings.make_home()
-    place = folder(settings)
-    place.mkdir(mode=0o700, exist_ok=True)
-    with (place / "users.lock").open("w") as lock:
+    with _lock_file(settings, "users.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         ensure_running(settings)
         try:

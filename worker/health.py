@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from allq.errors import AllqError, BrokerUnreachable, ModelError, SchemaOutdated, StoreError
+from allq.errors import AllqError, BrokerUnreachable, LedgerError, ModelError, SchemaOutdated, StoreError
 from allq.settings import Settings, unknown_variables
 from db import activations, schema, sealing
 from db import health as store
@@ -140,9 +140,21 @@ SEALED_WITHIN: Final = 600.0
 def _ledger(database: Database, settings: Settings) -> Check:
     with database.read() as connection:
         waits = sealing.waiting_seconds(connection)
+        hindrance = None
+        try:
+            sealing.require_way_open(connection, settings)
+        except sealing.LeftToOthers:
+            pass  # whether they do it shows in what waits
+        except LedgerError as error:
+            hindrance = str(error)
+    detail = "everything is sealed"
+    if waits is not None:
+        detail = f"the oldest event that is not sealed has waited for {waits:,.0f} s"
+    if hindrance is not None:
+        detail = f"{detail}; nothing more can be sealed: {hindrance}"
+        return Check(name="ledger", ok=False, detail=detail, advice="Do what the message says, before workers start.")
     if waits is None:
-        return Check(name="ledger", ok=True, detail="everything is sealed")
-    detail = f"the oldest event that is not sealed has waited for {waits:,.0f} s"
+        return Check(name="ledger", ok=True, detail=detail)
     if waits <= SEALED_WITHIN:
         return Check(name="ledger", ok=True, detail=detail)
     if settings.embedded_broker and not embedded.is_running(settings):

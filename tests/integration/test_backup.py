@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import make_url
 
 from allq.errors import LedgerError
-from db import schema, sealing
+from db import events, schema, sealing
 from db.database import Database
 from db.verifying import verify
 from db.witness import Witness
-from tests import accounts, standin
+from tests import accounts, standin, store
 from tests.databases import KillablePostgresql, PostgresqlMissing, PostgresqlServer, settings_for
 from tests.processes import Runner, Task
 from tests.screening import status, wait_for
-from worker import embedded, submission
+from worker import embedded, health, submission
 
 SLIDES, FIELDS = 6, 8
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
@@ -103,6 +103,69 @@ def test_a_restored_dump_has_the_rights_that_the_file_gave(server):
             assert conn.exec_driver_sql(may, {"role": role, "name": name}).scalar() is expected, (role, name)
         assert schema.differences(conn) == []
     database.close()
+
+
+def test_what_a_restored_database_lacks_beside_it_is_told_by_the_doctor_and_never_taken_for_nothing(tmp_path):
+    before, after = settings_for(tmp_path / "before"), settings_for(tmp_path / "after")
+    database = Database.open(before)
+    with database.begin() as conn:
+        store.submit(conn, [store.new_slide("A", 1)])
+    assert sealing.seal(database, before).checkpoints == 1
+    after.home.mkdir()
+    vacuum_into(before.home / "allq.db", after.home / "allq.db")
+    with database.begin() as conn:
+        store.submit(conn, [store.new_slide("B", 1)])
+    assert sealing.seal(database, before).checkpoints == 1  # which the backup has not
+
+    restored = Database.open(after)
+    assert_not_sealable(restored, after, "This machine has not the ledger's key")
+    after.ledger_key_file.parent.mkdir(exist_ok=True)
+    shutil.copy(before.ledger_key_file, after.ledger_key_file)
+    after.ledger_key_file.chmod(0o644)
+    assert_not_sealable(restored, after, "may be read by others")
+    after.ledger_key_file.chmod(0o600)
+    assert ledger_check(after).ok is True  # that the file is missing, nobody knows here
+    with pytest.raises(LedgerError, match="No exported checkpoint is at hand"):
+        sealing.go_on_after_restore(restored, after, reason="the disk failed", actor="tester")
+    shutil.copy(before.checkpoint_file, after.checkpoint_file)
+    assert_not_sealable(restored, after, "Checkpoint 2 was exported to")
+    assert sealing.go_on_after_restore(restored, after, reason="the disk failed", actor="tester") is not None
+    assert ledger_check(after).ok is True
+    restored.close()
+    database.close()
+
+
+def ledger_check(settings):
+    return next(check for check in health.checks(settings) if check.name == "ledger")
+
+
+def assert_not_sealable(database, settings, words):
+    found = ledger_check(settings)
+    assert found.ok is False
+    assert words in found.detail
+    with database.begin() as conn:
+        events.append(conn, "worker-started", {}, actor="tester")
+    with pytest.raises(LedgerError, match=words):
+        sealing.seal(database, settings)
+
+
+def test_a_copy_without_a_right_to_write_it_is_read_without_a_change_of_a_byte(tmp_path):
+    before, after = settings_for(tmp_path / "before"), settings_for(tmp_path / "archive")
+    database = Database.open(before)
+    with database.begin() as conn:
+        store.submit(conn, [store.new_slide("A", 3)])
+    database.close()
+    after.home.mkdir()
+    copy = after.home / "allq.db"
+    vacuum_into(before.home / "allq.db", copy)
+    copy.chmod(0o444)
+    bytes_before = copy.read_bytes()
+    archive = Database.open(after)
+    with archive.read() as conn:
+        assert conn.exec_driver_sql("SELECT count(*) FROM field").scalar() == 3
+    archive.close()
+    assert copy.read_bytes() == bytes_before
+    assert [path.name for path in after.home.iterdir()] == ["allq.db"]
 
 
 def restore(server, name):
