@@ -10,8 +10,10 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from db.checkpoints import Checkpoint
-    from db.history import SlideHistory
+    from db.history import HistoryEvent, SlideHistory
     from db.verifying import Verified
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: who did what, and that nobody has rewritten it.")
@@ -129,7 +131,12 @@ def _seal_on() -> None:
 
 @app.command("show")
 def show(
-    slide: Annotated[str, typer.Argument(metavar="SLIDE", help="A slide's name: its accession.", show_default=False)],
+    slide: Annotated[
+        str | None, typer.Argument(metavar="[SLIDE]", help="A slide's name: its accession.", show_default=False)
+    ] = None,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Instead of a slide's: keys changed, what was given up, by whom and why.")
+    ] = False,
     fields: Annotated[bool, typer.Option("--fields", help="Each field as well: bytes, finding, worker, when.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -137,11 +144,22 @@ def show(
 
     Example: allq audit show H26-0102
     """
+    from allq.errors import UsageError
     from allq.text import is_utf8, storable
     from cli import console
     from cli.session import open_database
     from db import history
 
+    if (slide is not None) == ledger:
+        raise UsageError("Name a slide, or give --ledger for the history of the ledger itself: one of the two.")
+    if slide is None:
+        with open_database() as database, database.read() as connection:
+            of_ledger = history.of_ledger(connection)
+        for event in of_ledger if json else ():
+            console.emit(_event_record(event))
+        if not json:
+            _show_events(of_ledger)
+        return
     name = slide if is_utf8(slide) else storable(slide)[0]
     with open_database() as database, database.read() as connection:
         found = history.of_slide(connection, name)
@@ -312,9 +330,15 @@ def _history_record(one: SlideHistory) -> dict[str, Any]:
     return asdict(one)
 
 
+def _event_record(event: HistoryEvent) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(event)
+
+
 def _show_history(one: SlideHistory, *, fields: bool) -> None:
     from cli import console
-    from cli.wording import SHORT_ID, event_words
+    from cli.wording import SHORT_ID
 
     console.pairs(
         [
@@ -349,6 +373,13 @@ def _show_history(one: SlideHistory, *, fields: bool) -> None:
                 for field in one.fields
             ),
         )
+    _show_events(one.events)
+
+
+def _show_events(events: Iterable[HistoryEvent]) -> None:
+    from cli import console
+    from cli.wording import event_words
+
     console.table(
         [console.fixed("when"), console.words("what"), console.name("who"), console.fixed("leaf")],
         (
@@ -358,6 +389,6 @@ def _show_history(one: SlideHistory, *, fields: bool) -> None:
                 event.actor,
                 "waits" if event.leaf is None else str(event.leaf),
             )
-            for event in one.events
+            for event in events
         ),
     )

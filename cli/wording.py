@@ -99,6 +99,10 @@ _EVENTS: Final[dict[str, str]] = {
     "slide-called": "the model calls the slide {call}: {suspects} suspect of {leukocytes} leukocytes",
     "slide-looked-at": "looked at the slide, called {call}",
     "slide-reviewed": "decided {call} (the model: {machine}), because: {reason}",
+    "ledger-began": "the ledger began: what the database had before was digested as it was",
+    "ledger-key-rotated": "the key that signs was changed from {from:.16} to {to:.16}",
+    "backup-restored": "a backup was restored, and given up what was sealed since, to checkpoint {exported}, because: "
+    "{reason}",
 }
 """What an event tells a person; the names in braces are those of its body."""
 

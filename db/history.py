@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import NotFound
+from allq.text import printable
 from db.damaged import despite_damage, readable_moment
 from db.rows_told import object_of
 from db.statements import known_moment, run
@@ -85,6 +86,36 @@ _EVENTS: Final = """
     WHERE h.slide_id = :slide ORDER BY h.event_id
 """
 
+_OF_LEDGER: Final = """
+    SELECT e.id AS event_id, e.at, e.kind, e.actor, e.body, l.seq
+    FROM event e LEFT JOIN leaf l ON l.event_id = e.id
+    WHERE e.batch_id IS NULL AND e.chunk_id IS NULL
+      AND e.kind IN ('ledger-began', 'ledger-key-rotated', 'backup-restored')
+    ORDER BY e.id
+"""
+_GIVING_UP: Final = """
+    SELECT e.id AS event_id, e.at, e.kind, e.actor, e.body, l.seq FROM leaf l JOIN event e ON e.id = l.event_id
+    WHERE l.seq >= :after AND e.kind = 'backup-restored' ORDER BY l.seq
+"""
+
+
+def of_ledger(conn: Connection) -> list[HistoryEvent]:
+    """What was done to the ledger itself, oldest first: begun, keys changed, checkpoints given up."""
+    return [_event(row) for row in despite_damage(conn, lambda: run(conn, _OF_LEDGER).all())]
+
+
+def giving_up(conn: Connection, *, exported: int, note: str, after: int) -> str | None:
+    """Who gave up the exported checkpoint with this note, when and why, in words; None where no event says so.
+
+    `note`: the SHA-256 of the checkpoint's note, in hexadecimal. `after`: the leaf from which on it is looked for.
+    """
+    for row in despite_damage(conn, lambda: run(conn, _GIVING_UP, {"after": after}).all()):
+        event = _event(row)
+        if (event.body.get("exported"), event.body.get("note")) == (exported, note):
+            when = f"at {event.at:%Y-%m-%d %H:%M:%S} UTC" if event.at else "at a time that is none"
+            return printable(f"{event.actor} gave it up {when}, because: {event.body.get('reason')}")
+    return None
+
 
 def of_slide(conn: Connection, name: str) -> list[SlideHistory]:
     """The slides of that name in all batches, oldest first. NotFound when there is none."""
@@ -131,14 +162,16 @@ def _fields(conn: Connection, slide_id: int) -> tuple[FieldHistory, ...]:
 
 
 def _events(conn: Connection, slide_id: int) -> tuple[HistoryEvent, ...]:
-    return tuple(
-        HistoryEvent(
-            event=row.event_id,
-            at=readable_moment(row.at),
-            kind=row.kind,
-            actor=row.actor,
-            body=object_of(row.body),
-            leaf=row.seq,
-        )
-        for row in despite_damage(conn, lambda: run(conn, _EVENTS, {"slide": slide_id}).all())
+    rows = despite_damage(conn, lambda: run(conn, _EVENTS, {"slide": slide_id}).all())
+    return tuple(_event(row) for row in rows)
+
+
+def _event(row: Any) -> HistoryEvent:
+    return HistoryEvent(
+        event=row.event_id,
+        at=readable_moment(row.at),
+        kind=row.kind,
+        actor=row.actor,
+        body=object_of(row.body),
+        leaf=row.seq,
     )

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from allq import faults
-from allq.errors import LedgerError
+from allq.errors import LedgerError, UsageError
 from allq.settings import Settings
 from db import bulk, checkpoints, events, keys, turns, witness
 from db.checkpoints import NO_PREVIOUS, Checkpoint
@@ -161,7 +161,7 @@ def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> 
 
 
 def rotate_key(database: Database, settings: Settings, *, actor: str) -> SigningKey:
-    """Let a new key sign from the next checkpoint on; the old one signs that it does, and is destroyed."""
+    """Let a new key sign from the next checkpoint on; the old one signs that it does, and is kept, retired."""
     seal(database, settings, wait=True)
     with database.begin() as conn:
         turns.wait(conn, "sealing")
@@ -179,8 +179,14 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
     """Say in the ledger that the database is a restored backup, and why; give up the checkpoints it has lost.
 
     Returns the newest one given up; None, and does nothing, when the file has none that the database has lost.
-    LedgerError when there is no file to tell by, or when the database was sealed since.
+    LedgerError when there is no file to tell by, or when the database was sealed since. UsageError without a
+    reason.
     """
+    reason = reason.strip()
+    if not reason:
+        raise UsageError(
+            "Giving up what was sealed needs a reason: say with --reason which backup was restored, and why."
+        )
     seen = witness.Witness(settings.checkpoint_file).last()
     with database.begin() as conn:
         _require_right(conn)

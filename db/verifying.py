@@ -27,7 +27,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
-from db import batches_told, checkpoints, fields_told, indexes, merkle, rows_shown, schema
+from allq.text import plural
+from db import batches_told, checkpoints, fields_told, history, indexes, merkle, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -188,7 +189,7 @@ class _Verification:
         before, tree = self._start(since)
         last = None if self._lost.leaves else run(self._conn, "SELECT max(seq) FROM leaf").scalar()
         self._total = 0 if last is None else last + 1
-        chain = _Chain(before, self._exported, self._report)
+        chain = _Chain(before, self._exported, self._report, self._giving_up)
         leaves = _Leaves(self._blocks(tree.size), tree.size, self._report)
         for checkpoint, frontier in self._checkpoints(before.number if before else None):
             found.checkpoints += 1
@@ -215,6 +216,11 @@ class _Verification:
                 batches_told.compare(self._conn, self._report, self._rows.of_batches, self._lost.tables)
             indexes.compare(self._conn, self._report, self._progress)
         found.rows = self._rows.rows + self._fields.rows
+
+    def _giving_up(self, exported: int, note: str, after: int) -> str | None:
+        if self._lost.events or self._lost.leaves:
+            return None
+        return history.giving_up(self._conn, exported=exported, note=note, after=after)
 
     def _report(self, problem: Problem) -> None:
         if len(self._found.problems) < MOST_PROBLEMS:
@@ -369,8 +375,8 @@ class _Verification:
             since = None
         waits = f", the oldest since {(now - since).total_seconds():,.0f} s" if since else ""
         self._found.remarks.append(
-            f"{self._found.waiting:,} events wait to be sealed{waits}. Workers or the sealer do it every few seconds; "
-            "`allq audit seal` does it now."
+            f"{plural(self._found.waiting, 'event waits', 'events wait')} to be sealed{waits}. "
+            "Workers or the sealer do it every few seconds; `allq audit seal` does it now."
         )
 
     def _remark_unfinished(self, error: Exception) -> None:
@@ -611,11 +617,18 @@ class _Exported:
 class _Chain:
     """The checkpoints, one after the other: numbers, the chain of their notes, keys, signatures, the exported ones."""
 
-    def __init__(self, before: Checkpoint | None, exported: _Exported, report: Callable[[Problem], None]) -> None:
+    def __init__(
+        self,
+        before: Checkpoint | None,
+        exported: _Exported,
+        report: Callable[[Problem], None],
+        giving_up: Callable[[int, str, int], str | None],
+    ) -> None:
         self.last = before
         self.remarks: list[str] = []
         self._exported = exported
         self._report = report
+        self._giving_up = giving_up
         self._since = before is not None
         self._broken = False
 
@@ -683,9 +696,13 @@ class _Chain:
             if line.number == int(number) and line.digest.hex() != digest:
                 self._report(_of_checkpoint(line.number, "was exported and is not the one that was given up"))
         first = self.last.number + 1 if self.last else 1
+        lost_ones = (
+            f"Checkpoint {number} was" if first == int(number) else f"Checkpoints {_span(first, int(number))} were"
+        )
+        who = self._giving_up(int(number), digest, self.last.size if self.last else 0)
         self.remarks.append(
-            f"Checkpoints {_span(first, int(number))} were lost with a restored backup; checkpoint {checkpoint.number} "
-            "says so."
+            f"{lost_ones} lost with a restored backup; checkpoint {checkpoint.number} says so, and "
+            f"{who or 'no event says who gave it up'}."
         )
 
 

@@ -727,15 +727,21 @@ def test_after_a_restored_backup_nothing_is_sealed_until_somebody_says_so(
     with pytest.raises(LedgerError, match=r"Checkpoint 2 was exported .* stands at checkpoint 1"):
         sealing.seal(database, settings)
     assert "was exported and is gone" in verify(database, settings).problems[0].what
+    with pytest.raises(UsageError, match="needs a reason"):
+        sealing.go_on_after_restore(database, settings, reason=" ", actor="tester@here")
     lost = sealing.go_on_after_restore(database, settings, reason="the disk failed", actor="tester@here")
     assert lost is not None
     assert lost.number == 2
     assert numbers(settings) == [1, 2, 3]
     found = verify(database, settings, complete=True)
     assert found.problems == []
-    assert found.remarks == ["Checkpoints 2 were lost with a restored backup; checkpoint 3 says so."]
-    ((body,),) = store.rows(database, "SELECT body FROM event WHERE kind = 'backup-restored'")
-    assert json.loads(str(body))["reason"] == "the disk failed"
+    with database.read() as conn:
+        (told,) = history.of_ledger(conn)
+    assert (told.kind, told.actor, told.body["reason"]) == ("backup-restored", "tester@here", "the disk failed")
+    assert found.remarks == [
+        "Checkpoint 2 was lost with a restored backup; checkpoint 3 says so, and "
+        f"tester@here gave it up at {told.at:%Y-%m-%d %H:%M:%S} UTC, because: the disk failed."
+    ]
 
 
 def verify_bundle(path: Path, *more: str) -> subprocess.CompletedProcess[str]:
