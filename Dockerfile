@@ -52,7 +52,8 @@ ENV PATH=/opt/allq/bin:$PATH \
     HOME=/var/lib/allq \
     ALLQ_HOME=/var/lib/allq \
     ALLQ_LOG_FORMAT=json
-WORKDIR /var/lib/allq
+# Nobody may write here: `.env` is read from this folder, and Python takes modules from it when it is told to run a line.
+WORKDIR /
 # A worker gives its chunk back or finishes it on SIGTERM; give it the time that docker-compose.yml gives it.
 STOPSIGNAL SIGTERM
 # Whether the database answers and has the schema that this code needs. docker-compose.yml asks more of a worker.

@@ -489,7 +489,11 @@ _POSTGRESQL_SENTENCES: dict[str, tuple[type[AllqError], str]] = {
     # the server's machine
     "53100": (StoreError, "The server of the database {where} is out of disk. Make room and try again."),
     "53200": (StoreError, "The server of the database {where} is out of memory. Make room and try again."),
-    "25006": (StoreError, "The database {where} is read-only just now. Check that it is the primary server."),
+    "25006": (
+        StoreError,
+        "The database {where} is read-only just now. Check that it is the primary server, and that "
+        "default_transaction_read_only is set neither for it nor for this login.",
+    ),
     "42501": (
         NoRight,
         "The login of the database {where} may not do this ({reason}). deploy/postgres/roles.sql says which may.",

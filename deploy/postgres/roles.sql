@@ -54,9 +54,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- The right to UPDATE a column also lets a session hold rows (SELECT … FOR UPDATE), so that two don't decide at once. Of
--- two columns that is all it gives: every UPDATE of `finding` is refused by its trigger, and a slide's number is held by
--- its fields.
+-- The right to UPDATE a column also lets a session hold rows (SELECT … FOR UPDATE), and others wait for as long as it
+-- does: only workers have it, of what they write. Of `finding` that is all it gives: every UPDATE is refused by its trigger.
 CREATE TEMPORARY TABLE stated (name text, role text, rights text) ON COMMIT DROP;
 INSERT INTO stated VALUES
     -- What moves: a worker can't say afterwards who submitted a batch, or lay a field into another slide.
@@ -98,7 +97,6 @@ INSERT INTO stated VALUES
     ('alembic_version', 'allq_sealer', 'SELECT'),
     -- A person who signs off adds a decision, and the event that tells of it. The latest activation is the one with the
     -- highest number: nobody chooses that either, nor its time.
-    ('slide', 'allq_reviewer', 'SELECT, UPDATE (id)'),
     ('review', 'allq_reviewer', 'SELECT, INSERT (slide_id, slide_call_id, reviewer, call, reason, looked_at)'),
     ('model', 'allq_reviewer', 'SELECT, INSERT (sha256, name, architecture, synthetic, configuration, code_version)'),
     ('activation', 'allq_reviewer', 'SELECT, INSERT (model_id, activated_by, reason)'),
@@ -109,7 +107,7 @@ INSERT INTO stated VALUES
 -- A reviewer reads every table; worker and reviewer read every view, and so does a reader.
 INSERT INTO stated
 SELECT name, 'allq_reviewer', 'SELECT'
-FROM unnest(ARRAY['batch', 'chunk', 'field', 'finding', 'finding_leukocytes', 'slide_call', 'skipped', 'leaf',
+FROM unnest(ARRAY['batch', 'slide', 'chunk', 'field', 'finding', 'finding_leukocytes', 'slide_call', 'skipped', 'leaf',
                   'checkpoint', 'alembic_version', 'sealer_event']) AS name;
 INSERT INTO stated
 SELECT name, role, 'SELECT'
@@ -177,14 +175,15 @@ BEGIN
                 'FROM allq_owner, allq_worker, allq_sealer, allq_reviewer, allq_reader CASCADE';
     END IF;
 
-    -- Who may take a lock may keep it, and all others wait; who may make a large object may fill the disk. Reading large
+    -- Who may take a lock may keep it, and all others wait; who may make a large object, or write to the server's log of
+    -- changes without changing anything, may fill the disk. Reading large
     -- objects and giving locks back stays with everybody: a dump does the one, drivers that reuse a session the other.
     FOR found IN
         SELECT p.oid::regprocedure AS name FROM pg_proc p
         WHERE p.pronamespace = 'pg_catalog'::regnamespace
           AND (p.proname ~ '^pg_(try_)?advisory_(xact_)?lock(_shared)?$'
                OR p.proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_put', 'lo_truncate',
-                                'lo_truncate64', 'lo_unlink', 'lowrite'))
+                                'lo_truncate64', 'lo_unlink', 'lowrite', 'pg_logical_emit_message'))
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC, allq_owner, allq_worker, allq_sealer, allq_reviewer, '
                        'allq_reader', found.name);

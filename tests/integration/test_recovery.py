@@ -215,7 +215,7 @@ def test_a_standby_is_named_as_such_and_a_worker_goes_on_when_it_is_promoted(ser
     here = working(settings_for(tmp_path / "home", on_server))
     server.become_standby()
     try:
-        here.says("is read-only just now. Check that it is the primary server.")
+        here.says("is read-only just now. Check that it is the primary server, and that default_transaction")
         with pytest.raises(StoreError) as caught:
             run._look_at_the_database(here.settings)
         assert_one_sentence(str(caught.value), "read-only", "primary")
