@@ -11,6 +11,7 @@ from cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from db.checkpoints import Checkpoint
     from db.history import HistoryEvent, SlideHistory
@@ -142,6 +143,8 @@ def show(
 ) -> None:
     """Show a slide's history: submitted, computed, looked at, decided; by whom, when, with what, and why.
 
+    As the database has it now, with the time of the checkpoint that sealed each event: it verifies nothing.
+
     Example: allq audit show H26-0102
     """
     from allq.errors import UsageError
@@ -159,6 +162,7 @@ def show(
             console.emit(_event_record(event))
         if not json:
             _show_events(of_ledger)
+            _say_what_it_is_worth(of_ledger)
         return
     name = slide if is_utf8(slide) else storable(slide)[0]
     with open_database() as database, database.read() as connection:
@@ -168,6 +172,8 @@ def show(
             console.emit(_history_record(one))
         else:
             _show_history(one, fields=fields)
+    if not json:
+        _say_what_it_is_worth(event for one in found for event in one.events)
 
 
 @app.command("export")
@@ -343,7 +349,7 @@ def _show_history(one: SlideHistory, *, fields: bool) -> None:
     console.pairs(
         [
             ("slide", one.slide),
-            ("batch", f"{one.batch}, submitted {console.cell(one.submitted_at)} by {one.submitted_by}"),
+            ("batch", f"{one.batch}, submitted {_instant(one.submitted_at)} UTC by {one.submitted_by}"),
             ("folder", one.root),
             ("model", f"{one.model} ({one.model_sha256[:SHORT_ID]}), code {one.model_code_version}"),
             ("settings", one.settings),
@@ -356,7 +362,7 @@ def _show_history(one: SlideHistory, *, fields: bool) -> None:
                 console.words("call"),
                 console.fixed("sha256"),
                 console.fixed("finding"),
-                console.fixed("computed"),
+                console.fixed("computed (UTC)"),
                 console.name("by"),
                 console.words("with"),
             ],
@@ -366,12 +372,13 @@ def _show_history(one: SlideHistory, *, fields: bool) -> None:
                     field.call or field.failure or field.state,
                     None if field.sha256 is None else field.sha256[:SHORT_ID],
                     None if field.finding is None else str(field.finding),
-                    field.computed_at,
+                    _instant(field.computed_at),
                     field.computed_by,
                     None if field.engine is None else f"{field.engine}, {field.code_version}",
                 )
                 for field in one.fields
             ),
+            needed=2,
         )
     _show_events(one.events)
 
@@ -381,14 +388,35 @@ def _show_events(events: Iterable[HistoryEvent]) -> None:
     from cli.wording import event_words
 
     console.table(
-        [console.fixed("when"), console.words("what"), console.name("who"), console.fixed("leaf")],
+        [console.fixed("when (UTC)"), console.words("what"), console.name("who"), console.fixed("sealed (UTC)")],
         (
             (
-                event.at,
-                event_words(event.kind, event.body),
+                _instant(event.at),
+                event_words(event),
                 event.actor,
-                "waits" if event.leaf is None else str(event.leaf),
+                "waits" if event.leaf is None else _instant(event.sealed_at),
             )
             for event in events
         ),
     )
+
+
+def _say_what_it_is_worth(events: Iterable[HistoryEvent]) -> None:
+    from cli import console
+    from db.history import out_of_time
+
+    for event in out_of_time(events):
+        console.say(
+            f"Event {event.event} is dated {_instant(event.at)} UTC, well before one that was recorded earlier: a "
+            "clock was wrong, or it was dated back.",
+            style="yellow",
+        )
+    console.say(
+        "This is what the database says now, in the order in which it was recorded. Whether that is what was sealed, "
+        "`allq audit verify` says."
+    )
+
+
+def _instant(at: datetime | None) -> str:
+    """To the second, in UTC as all of them are here."""
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"

@@ -10,6 +10,7 @@ from cli.console import upper_percent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from db.history import HistoryEvent
     from db.records import BatchStatus, SlideResult
 
 SYNTHETIC: Final = "trained on synthetic smears only, not for patients"
@@ -87,16 +88,16 @@ def pace_words(status: BatchStatus) -> str:
 
 _EVENTS: Final[dict[str, str]] = {
     "batch-created": "submitted to the queue {queue}, to be screened with model {model:.12}",
-    "batch-submitted": "all registered: {slides} slides, {fields} fields, {skipped} left out",
+    "batch-submitted": "all of the batch registered: {slides:slide}, {fields:field}, {skipped} left out",
     "batch-reopened": "taken up again: more fields may come",
-    "batch-cancelled": "batch cancelled, with {fields} fields waiting",
-    "fields-retried": "{fields} failed fields to be tried again",
-    "chunk-recorded": "{screened} fields screened ({linked} by a finding of the same bytes), {failed} failed",
+    "batch-cancelled": "batch cancelled, with {fields:field} waiting",
+    "fields-retried": "{fields:failed field} of the batch to be tried again",
+    "chunk-recorded": "{screened:field} screened ({linked} by a finding of the same bytes), {failed} failed",
     "chunk-halved": "a worker stopped over these fields ({code}): tried again in halves",
     "field-crashed-worker": "field {field} failed: {code}",
     "field-failed": "field {field} failed: {code}",
-    "twins-found": "the same bytes lie in another slide's folder: {fields}",
-    "slide-called": "the model calls the slide {call}: {suspects} suspect of {leukocytes} leukocytes",
+    "twins-found": "the same bytes lie in another slide's folder",
+    "slide-called": "the model calls the slide {call}: {suspects:,} suspect of {leukocytes:leukocyte}",
     "slide-looked-at": "looked at the slide, called {call}",
     "slide-reviewed": "decided {call} (the model: {machine}), because: {reason}",
     "ledger-began": "the ledger began: what the database had before was digested as it was",
@@ -104,16 +105,40 @@ _EVENTS: Final[dict[str, str]] = {
     "backup-restored": "a backup was restored, and given up what was sealed since, to checkpoint {exported}, because: "
     "{reason}",
 }
-"""What an event tells a person; the names in braces are those of its body."""
+"""What an event tells a person; the names in braces are those of its body, with a noun where it is a count."""
 
 
-def event_words(kind: str, body: Mapping[str, Any]) -> str:
-    """What an event says, in a sentence; its body as it is where there is none for its kind."""
+class _Counted(int):
+    """A number that is told with a noun: `{fields:field}` is `1 field` or `3 fields`."""
+
+    def __format__(self, noun: str) -> str:
+        return plural(self, noun) if noun.replace(" ", "").isalpha() else super().__format__(noun)
+
+
+def event_words(event: HistoryEvent) -> str:
+    """What an event says of the slide, in a sentence; its body as it is where there is none for its kind."""
+    body = dict(event.body)
+    more = ""
+    if event.own is not None:
+        own = {"screened": event.own.screened, "linked": event.own.linked, "failed": event.own.failed}
+        if own != {name: body.get(name) for name in own}:
+            more = f"; the whole chunk: {body.get('screened')} screened, {body.get('failed')} failed"
+        body |= own
+    elif event.twins:
+        slides = (f"{plural(one.fields, 'field')} also in {one.slide} (batch {one.batch})" for one in event.twins)
+        more = f": {', '.join(slides)}"
+    elif event.field is not None:
+        body["field"] = event.field
     try:
-        return printable(_EVENTS[kind].format_map(body))
+        words = _EVENTS[event.kind].format_map({name: _counted(value) for name, value in body.items()})
     except (KeyError, ValueError, TypeError):
-        values = ", ".join(f"{name} {value}" for name, value in body.items())
-        return printable(f"{kind}: {values}" if values else kind)
+        values = ", ".join(f"{name} {value}" for name, value in event.body.items())
+        return printable(f"{event.kind}: {values}" if values else event.kind)
+    return printable(words + more)
+
+
+def _counted(value: Any) -> Any:
+    return _Counted(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def status_record(status: BatchStatus) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -183,6 +183,32 @@ def after(conn: Connection, number: int, *, page: int = 1_000) -> Iterator[tuple
         if len(found) < page:
             return
         number = found[-1][0].number
+
+
+_COVERING: Final = """
+    WITH RECURSIVE within (seq, low, high) AS (
+        SELECT l.seq, CAST(0 AS bigint), (SELECT max(number) FROM checkpoint) FROM leaf l WHERE l.seq IN :leaves
+        UNION ALL
+        SELECT w.seq, CASE WHEN m.size > w.seq THEN w.low ELSE w.low + (w.high - w.low) / 2 END,
+               CASE WHEN m.size > w.seq THEN m.number ELSE w.high END
+        FROM within w LEFT JOIN checkpoint m
+          ON m.number = (SELECT max(c.number) FROM checkpoint c WHERE c.number <= w.low + (w.high - w.low) / 2)
+        WHERE w.high - w.low > 1
+    )
+    SELECT w.seq, c.number, c.sealed_at FROM within w JOIN checkpoint c ON c.number = w.high
+    WHERE w.high - w.low = 1 AND c.size > w.seq
+"""
+"""The first checkpoint over each leaf, in steps of half: there may be millions, and none has an index over its size."""
+
+
+def covering(conn: Connection, leaves: Sequence[int]) -> dict[int, tuple[int, Any]]:
+    """By leaf the number of the checkpoint that sealed it, and its time as the database gives it; without the rest."""
+    found: dict[int, tuple[int, Any]] = {}
+    for start in range(0, len(leaves), 1_000):
+        part = {"leaves": leaves[start : start + 1_000]}
+        rows = despite_damage(conn, lambda: run(conn, _COVERING, part, lists=("leaves",)).all())  # noqa: B023 - at once
+        found |= {seq: (number, sealed_at) for seq, number, sealed_at in rows}
+    return found
 
 
 def giving_up(conn: Connection, number: int) -> list[Checkpoint]:

@@ -97,6 +97,18 @@ def test_many_events_are_sealed_by_several_checkpoints(
         screen(database, name)
     assert sealing.seal(database, settings).checkpoints == 5
     assert verify(database, settings, complete=True).problems == []
+    screen(database, "D")
+    with database.read() as conn:
+        made = [one for one, _ in checkpoints.after(conn, 0)]
+        sealed_by = checkpoints.covering(conn, list(range(made[-1].size + 1)))
+        (of_b,), (waits,) = history.of_slide(conn, "B"), history.of_slide(conn, "D")
+    expected = {leaf: next(one.number for one in made if one.size > leaf) for leaf in range(made[-1].size)}
+    assert {leaf: number for leaf, (number, _) in sealed_by.items()} == expected
+    assert {event.leaf: event.checkpoint for event in of_b.events} == {
+        event.leaf: expected[event.leaf] for event in of_b.events if event.leaf is not None
+    }
+    assert all(event.at <= event.sealed_at for event in of_b.events if event.at and event.sealed_at)
+    assert {(event.leaf, event.checkpoint, event.sealed_at) for event in waits.events} == {(None, None, None)}
 
 
 def test_a_long_ledger_is_verified_by_several_processes_with_the_same_result(

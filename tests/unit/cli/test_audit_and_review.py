@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from allq.settings import load
 from cli.main import app
 from db import rows_shown
 from db.database import Database
+from tests import store
 from tests.hand_made import make_batch
 from worker.health import checks
 
@@ -85,6 +87,36 @@ def test_the_ledger_is_sealed_verified_shown_and_exported(batch: int, tmp_path: 
     assert "needs a reason" in run("audit", "restored", "--reason", " ", code=2).stderr
     assert "There is no slide" in run("audit", "show", "Z", code=1).stderr
     assert "no file" in run("audit", "verify", "--checkpoints", "missing.jsonl", code=2).stderr
+
+
+def test_a_slides_history_tells_what_of_a_chunk_is_the_slides_and_where_its_twins_lie(home: Path) -> None:
+    database = Database.open(load())
+    with database.begin() as conn:
+        batch, (shared,) = store.submit(conn, [store.new_slide("A", 1), store.new_slide("B", 2)])
+    store.work(database, [shared], lambda f: store.failed(f) if f.path == "B/001.png" else store.screened(f, of="same"))
+    database.close()
+    (of_a,), (of_b,) = lines("audit", "show", "A"), lines("audit", "show", "B")
+    told = {event["kind"]: event for event in of_a["events"]}
+    assert told["chunk-recorded"]["body"]["screened"] == 2
+    assert told["chunk-recorded"]["own"] == {"screened": 1, "linked": 0, "failed": 0}
+    assert told["twins-found"]["twins"] == [{"slide": "B", "batch": batch, "fields": 1}]
+    told = {event["kind"]: event for event in of_b["events"]}
+    assert told["chunk-recorded"]["own"] == {"screened": 1, "linked": 1, "failed": 1}
+    shown = run("audit", "show", "A")
+    assert "1 field screened (0 by a finding of the same bytes), 0 failed; the whole chunk: 2 screened" in shown.stdout
+    assert f"in another slide's folder: 1 field also in B (batch {batch})" in shown.stdout
+    assert "all of the batch registered: 2 slides, 3 fields" in shown.stdout
+    assert "1 fields" not in shown.stdout
+    at = datetime.fromisoformat(of_a["submitted_at"])
+    assert f"submitted {at:%Y-%m-%d %H:%M:%S} UTC by" in shown.stdout
+    assert "`allq audit verify` says" in shown.stderr
+    assert "dated back" not in shown.stderr
+    database = Database.open(load())
+    with database.begin() as conn:
+        conn.exec_driver_sql("DROP TRIGGER event_no_update")
+        conn.exec_driver_sql("UPDATE event SET at = '2021-01-05 08:30:00.000' WHERE kind = 'slide-called'")
+    database.close()
+    assert "is dated 2021-01-05 08:30:00 UTC, well before one" in run("audit", "show", "A").stderr
 
 
 def test_what_was_changed_is_named_and_the_exit_code_says_so(batch: int) -> None:
