@@ -11,9 +11,11 @@ commit is seen, and `pg_locks` shows it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -27,7 +29,7 @@ from db.database import Database
 from db.keys import NoKey, SigningKey
 from db.lines import event_text, instant, is_time
 from db.merkle import Frontier, leaf_hash
-from db.statements import on_sqlite, run
+from db.statements import on_sqlite, plain_blocks, run
 
 AT_ONCE: Final = 20_000
 """Events of one checkpoint at most; more are sealed by several."""
@@ -72,6 +74,14 @@ class Sealed:
     checkpoint: Checkpoint | None
     damaged: tuple[int, ...] = ()
     held_by: str | None = None
+
+
+class _Leaf(NamedTuple):
+    """The leaf of an event: its number, whether its time is one, and the hash of what it says."""
+
+    event: int
+    dated: bool
+    hash: bytes
 
 
 def event_columns(conn: Connection) -> str:
@@ -151,12 +161,12 @@ def _seal_what_is_due(database: Database, settings: Settings, *, wait: bool) -> 
             elif not turns.taken(conn, "sealing"):
                 held_by = turns.holder(conn, "sealing")
                 break
-            rows = _seal_some(conn, settings)
+            leaves = _seal_some(conn, settings)
             faults.reach("seal.written")
         faults.reach("seal.committed")
-        events_sealed, made = events_sealed + len(rows), made + (len(rows) > 0)
-        damaged += [row[0] for row in rows if not is_time(row[1])]
-        due = len(rows) == AT_ONCE
+        events_sealed, made = events_sealed + len(leaves), made + (len(leaves) > 0)
+        damaged += [one.event for one in leaves if not one.dated]
+        due = len(leaves) == AT_ONCE
     return Sealed(events=events_sealed, checkpoints=made, checkpoint=None, damaged=tuple(damaged), held_by=held_by)
 
 
@@ -245,26 +255,24 @@ def _key(
 
 def _seal_some(
     conn: Connection, settings: Settings, *, next_key: bytes | None = None, given_up: Checkpoint | None = None
-) -> list[Any]:
-    """Seal up to AT_ONCE events by one checkpoint; return their rows."""
+) -> list[_Leaf]:
+    """Seal up to AT_ONCE events by one checkpoint; return their leaves."""
     if given_up is None:
         witness.agrees(conn, witness.Witness(settings.checkpoint_file))
     found = checkpoints.last(conn)
     before = found[0] if found else None
     tree = _tree(*found) if found else Frontier()
-    settled, rows = _unsealed_rows(conn, before.settled if before else 0)
-    if not rows:
+    settled, leaves = _unsealed_leaves(conn, before.settled if before else 0)
+    if not leaves:
         return []
     key = _key(conn, settings)
-    hashes = [leaf_hash(event_text(row).encode("utf-8", "surrogatepass")) for row in rows]
-    first = tree.size
     bulk.insert(
         conn,
         "leaf",
         ("seq", "event_id", "hash"),
-        [(seq, row[0], value) for seq, (row, value) in enumerate(zip(rows, hashes, strict=True), start=first)],
+        [(seq, one.event, one.hash) for seq, one in enumerate(leaves, start=tree.size)],
     )
-    tree.extend(hashes)
+    tree.extend([one.hash for one in leaves])
     now = run(conn, "SELECT {now}").scalar_one()
     checkpoint = checkpoints.signed(
         key,
@@ -279,7 +287,7 @@ def _seal_some(
         next_key=next_key,
     )
     _write(conn, checkpoint, bytes(tree), now)
-    return rows
+    return leaves
 
 
 def _tree(checkpoint: Checkpoint, frontier: bytes) -> Frontier:
@@ -293,20 +301,29 @@ def _tree(checkpoint: Checkpoint, frontier: bytes) -> Frontier:
         ) from None
 
 
-def _unsealed_rows(conn: Connection, settled: int) -> tuple[int, list[Any]]:
-    """The next events to seal, and up to which number none comes later."""
+def _unsealed_leaves(conn: Connection, settled: int) -> tuple[int, list[_Leaf]]:
+    """The leaves of the next events to seal, and up to which number none comes later."""
     if on_sqlite(conn):
         quiet, newest = True, None
     else:  # in this order: see the top
         newest = run(conn, "SELECT max(id) FROM event").scalar()
         quiet = run(conn, _WRITERS).scalar_one() == 0
-    statement = f"SELECT {event_columns(conn)} FROM event e WHERE {_UNSEALED} ORDER BY e.id LIMIT :most"
-    values = {"settled": settled, "most": AT_ONCE}
-    rows = despite_damage(conn, lambda: list(run(conn, statement, values)))
-    if rows and quiet:
-        last = rows[-1][0]
+    leaves = despite_damage(conn, partial(_leaves, conn, {"settled": settled, "most": AT_ONCE}))
+    if leaves and quiet:
+        last = leaves[-1].event
         settled = max(settled, last if newest is None else min(last, newest))
-    return settled, rows
+    return settled, leaves
+
+
+def _leaves(conn: Connection, values: dict[str, int]) -> list[_Leaf]:
+    """Some events are read at a time: the body of one that tells of a chunk has tens of thousands of characters."""
+    statement = f"SELECT {event_columns(conn)} FROM event e WHERE {_UNSEALED} ORDER BY e.id LIMIT :most"
+    with closing(plain_blocks(conn, statement, values)) as blocks:
+        return [
+            _Leaf(row[0], is_time(row[1]), leaf_hash(event_text(row).encode("utf-8", "surrogatepass")))
+            for rows in blocks
+            for row in rows
+        ]
 
 
 def _write(conn: Connection, checkpoint: Checkpoint, frontier: bytes, sealed_at: Any) -> None:
