@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +27,7 @@ from db.lines import canonical, event_text
 from db.merkle import SIZE, Levels
 from db.rows_told import KEYS
 from db.sealing import event_columns
-from db.statements import run
+from db.statements import plain_blocks, run
 
 SCRIPT: Final = Path(__file__).with_name("verify_bundle.py")
 
@@ -67,6 +68,30 @@ class Exported:
     checkpoint: Checkpoint
 
 
+@dataclass(slots=True)
+class _Told:
+    """Of which rows the exported events tell, and of which chunks; of the events themselves no more is kept.
+
+    `rows`: event, table, number; `chunks`: chunk, event. `of_choice`: whether one is not in every bundle.
+    """
+
+    events: int = 0
+    of_choice: bool = False
+    rows: list[tuple[int, str, int]] = field(default_factory=list)
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, event_id: int, kind: str, chunk: Any, body: str) -> None:
+        """Note what an event tells of. Events from before rows had digests are left out."""
+        self.events += 1
+        self.of_choice |= kind not in _ALWAYS
+        if kind in KEYS and '"row":"' in body:
+            table, pattern = KEYS[kind]
+            key = pattern.search(body)
+            self.rows.append((event_id, table, int(key[1]) if key else 0))
+        elif kind == "chunk-recorded" and isinstance(chunk, int):
+            self.chunks.append((chunk, event_id))
+
+
 def export(
     conn: Connection,
     path: Path,
@@ -94,27 +119,27 @@ def export(
             with bundle.open("checkpoints.jsonl", "w", force_zip64=True) as file:
                 for checkpoint, _ in checkpoints.after(conn, 0):
                     _write(file, checkpoint.as_json())
-            told: list[Any] = []
+            told = _Told()
             with bundle.open("events.jsonl", "w", force_zip64=True) as file:
                 for leaf, row in _events(conn, newest.size, slide, batch):
                     proof = [node.hex() for node in tree.proof(leaf)]
                     if not (isinstance(row[7], str) and is_utf8(text := event_text(row))):
                         raise LedgerError(f"Event {row[0]} holds what is no text. Run `allq audit verify`.")
                     _write(file, {"leaf": leaf, "event": text, "proof": proof})
-                    told.append((row[0], row[2], row[5], row[7]))
-                    progress("Exporting events", len(told), len(told))
-            if not any(kind not in _ALWAYS for _, kind, _, _ in told):
+                    told.add(row[0], row[2], row[5], row[7])
+                    progress("Exporting events", told.events, told.events)
+            if not told.of_choice:
                 raise NotFound("There are no sealed events of that slide or batch. `allq audit seal` seals new ones.")
             with bundle.open("rows.jsonl", "w", force_zip64=True) as file:
                 rows = sum(_write(file, record) for record in _rows(conn, told))
             what = f"of slide {slide}" if slide is not None else f"of batch {batch}" if batch is not None else "all"
-            readme = _README.format(events=len(told), what=what, name=path.name, origin=newest.origin)
+            readme = _README.format(events=told.events, what=what, name=path.name, origin=newest.origin)
             bundle.writestr("README.txt", readme)
             bundle.writestr("verify.py", SCRIPT.read_text("utf-8"))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return Exported(path=path, events=len(told), rows=rows, checkpoint=newest)
+    return Exported(path=path, events=told.events, rows=rows, checkpoint=newest)
 
 
 def _hashes(conn: Connection, size: int) -> list[bytes]:
@@ -138,7 +163,9 @@ def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -
     after = -1
 
     def page(after: int) -> Sequence[Any]:
-        return run(conn, statement, {"after": after, "size": size, "page": _PAGE, **given}).all()
+        values = {"after": after, "size": size, "page": _PAGE, **given}
+        with closing(plain_blocks(conn, statement, values)) as pages:  # fewer at once where bodies are long
+            return next(pages, [])
 
     while rows := despite_damage(conn, partial(page, after)):
         for seq, *row in rows:
@@ -146,23 +173,18 @@ def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -
         after = rows[-1][0]
 
 
-def _rows(conn: Connection, told: list[Any]) -> Iterator[dict[str, Any]]:
-    """The digested lines, by the event that has their digest. Events from before rows had digests are left out."""
-    for event_id, kind, _, body in told:
-        if kind in KEYS and '"row":"' in body:
-            table, pattern = KEYS[kind]
-            key = pattern.search(body)
-            row = despite_damage(conn, partial(_row, conn, table, int(key[1]) if key else 0))
-            if row is not None:
-                yield {"table": table, "event": event_id, "lines": [_line(table, row)]}
-    chunks: dict[int, list[int]] = {}  # of a false event beside a chunk's own the script says that it does not fit
-    for event_id, kind, chunk, _ in told:
-        if kind == "chunk-recorded" and isinstance(chunk, int):
-            chunks.setdefault(chunk, []).append(event_id)
-    ordered = sorted(chunks)
+def _rows(conn: Connection, told: _Told) -> Iterator[dict[str, Any]]:
+    """The digested lines, by the event that has their digest."""
+    for event_id, table, number in told.rows:
+        row = despite_damage(conn, partial(_row, conn, table, number))
+        if row is not None:
+            yield {"table": table, "event": event_id, "lines": [_line(table, row)]}
+    ordered = sorted(told.chunks)
     for start in range(0, len(ordered), 16):
-        part = ordered[start : start + 16]
-        rows = despite_damage(conn, partial(_covered, conn, part))
+        events: dict[int, list[int]] = {}  # of a false one beside a chunk's own the script says that it does not fit
+        for chunk, event_id in ordered[start : start + 16]:
+            events.setdefault(chunk, []).append(event_id)
+        rows = despite_damage(conn, partial(_covered, conn, list(events)))
         for chunk, group in groupby(rows, lambda one: one.chunk_id):
             texts = [one.line for one in group]
             if not all(map(is_utf8, texts)):
@@ -170,7 +192,7 @@ def _rows(conn: Connection, told: list[Any]) -> Iterator[dict[str, Any]]:
                     f"A finding of chunk {chunk} holds what is no text. Run `allq audit verify`; other slides can be "
                     "exported."
                 )
-            for event_id in chunks[chunk]:
+            for event_id in events[chunk]:
                 yield {"table": "finding", "event": event_id, "lines": texts}
 
 
