@@ -95,11 +95,12 @@ def failures(
     """
     from cli import console
     from cli.session import open_database
+    from cli.wording import but_cancelled
     from db import reads
 
     with open_database() as database, database.read() as connection:
         number = options.find_batch(connection, batch)
-        reads.batch_status(connection, number)
+        cancelled = reads.batch_status(connection, number).cancelled
         if skipped:
             found: Iterable[dict[str, Any]] = (
                 {"batch": number, "path": item.path, "reason": item.reason}
@@ -117,7 +118,10 @@ def failures(
                 }
                 for item in reads.failures(connection, number)
             )
-            columns, none = [console.name("field"), console.words("reason")], "has no failed field"
+            columns, none = (
+                [console.name("field"), console.words("reason")],
+                f"has no failed field{but_cancelled(cancelled)}",
+            )
         if json:
             for record in found:
                 console.emit(record)

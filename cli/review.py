@@ -169,12 +169,15 @@ def _show(slide: ReviewedSlide) -> None:
     counted = f"{slide.suspects:,} suspect among {plural(slide.leukocytes, 'leukocyte')}"
     if slide.call != "all-suspected" and slide.upper_bound is not None:
         counted += f" (95 % upper bound {console.upper_percent(slide.upper_bound)})"
+    ended = f"{slide.screened:,} screened, {slide.failed:,} failed"
+    if slide.cancelled:
+        ended += f", {slide.cancelled:,} cancelled"
     lines = [
         ("slide", slide.slide),
         ("batch", f"{slide.batch}, called {console.cell(slide.called_at)}"),
         ("call", slide.call + (f", confidence {console.percent(slide.confidence)}" if slide.confidence else "")),
         ("leukocytes", counted),
-        ("fields", f"{slide.fields:,}: {slide.screened:,} screened, {slide.failed:,} failed"),
+        ("fields", f"{slide.fields:,}: {ended}"),
         ("flags", ", ".join(slide.flags) or "none"),
         ("model", slide.model + (f", {SYNTHETIC}" if slide.synthetic else "")),
         ("folder", slide.root),

@@ -71,31 +71,38 @@ def submit(
 def retry(batch: options.Batch, json: options.Json = False) -> None:
     """Screen the failed fields of a batch again, and only those.
 
-    Where none has failed there is nothing to do, which is no error: exit code 0, and 0 `fields` in JSON.
+    Where none has failed there is nothing to do, which is no error: exit code 0, and 0 `fields` in JSON. Cancelled
+    fields stay cancelled: `allq screen` or `allq submit` with their folder begins a new batch.
 
     Example: allq retry last
     """
     from allq.text import plural
     from cli import console
     from cli.session import open_database, working_settings
+    from cli.wording import but_cancelled
+    from db import reads
     from worker import submission
 
     found = working_settings()
     with open_database(found) as database:
         with database.read() as connection:
             number = options.find_batch(connection, batch)
+            cancelled = reads.batch_status(connection, number).cancelled
         done = submission.retry(database, found, number)
     if done.fields:
         console.say(f"{plural(done.fields, 'field')} of batch {number} {'wait' if done.fields > 1 else 'waits'} again.")
         _say_what_it_waits_for(published=done.published, problem=done.broker_problem)
     else:
-        console.say(f"Batch {number} has no failed field: nothing to retry.")
+        console.say(f"Batch {number} has no failed field{but_cancelled(cancelled)}: nothing to retry.")
     if json:
         console.emit({"batch": number, "fields": done.fields, "broker_problem": done.broker_problem})
 
 
 def cancel(batch: options.Batch, json: options.Json = False) -> None:
     """Stop a batch; what is screened already stays.
+
+    A slide that this cuts short is called by what was seen of it, with the flag `cancelled-fields`. A failed field that
+    waits to be tried again is cancelled as the others are; why it had failed, `allq failures` no longer tells.
 
     Of a batch that has ended there is nothing to cancel, which is no error: exit code 0, and 0 `fields` in JSON.
 

@@ -20,6 +20,7 @@ from cli.wording import (
     suspect_words,
 )
 from db import reads
+from models.flags import OF_SLIDES
 
 if TYPE_CHECKING:
     from cli.screening import Screened
@@ -114,7 +115,9 @@ def _show_head(status: BatchStatus) -> None:
 
 def _show_flags(slides: list[SlideResult], model: Model) -> None:
     raised = {flag for slide in slides for flag in slide.flags}
-    known = [(name, flag.sentence) for name, flag in model.configuration.flags.items() if name in raised]
+    its_own = model.configuration.flags
+    told = {**its_own, **{name: flag for name, flag in OF_SLIDES.items() if name not in its_own}}
+    known = [(name, flag.sentence) for name, flag in told.items() if name in raised]
     if raised:
         console.output().print()
         console.output().print(Text("What the flags say; each is a reason why a person must look:", style="bold"))

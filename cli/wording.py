@@ -76,6 +76,11 @@ def state_words(status: BatchStatus) -> str:
     return ", ".join(words)
 
 
+def but_cancelled(fields: int) -> str:
+    """`, and 3 fields were cancelled`: added where a batch has no failed field; empty where none was called off."""
+    return f", and {plural(fields, 'field was', 'fields were')} cancelled" if fields else ""
+
+
 def pace_words(status: BatchStatus) -> str:
     """`96.3 fields/s, 4 s left`; empty before anything is known."""
     words = []

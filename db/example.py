@@ -159,7 +159,7 @@ def _outcome(field: ClaimedField) -> FieldOutcome:
 
 def _call(fields: Iterable[FieldRow]) -> SlideCallRow:
     rows = list(fields)
-    seen = [row for row in rows if not row.failed]
+    seen = [row for row in rows if row.state == "screened"]
     mean = round(sum(row.suspicion for row in seen) / len(seen), 4)
     return made_up_call(rows, suspicion=mean)
 
@@ -201,7 +201,7 @@ def made_up_finding(
 
 def made_up_call(rows: Sequence[FieldRow], *, suspicion: float) -> SlideCallRow:
     """A slide's call with this suspicion, by no rule but whether it is above a half."""
-    seen = [row for row in rows if not row.failed]
+    seen = [row for row in rows if row.state == "screened"]
     suspected = suspicion > 0.5
     return SlideCallRow(
         call="insufficient" if not seen else "all-suspected" if suspected else "no-suspects-seen",

@@ -133,10 +133,10 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldRow:
-    """A screened or failed field of a slide whose call is to be made. Cancelled fields are left out.
+    """A field of a slide whose call is to be made: screened, failed or cancelled.
 
-    For a failed field `call`, `probabilities` and `finding_id` are None and the numbers 0. Fields of the same bytes
-    have the same finding.
+    Unless it was screened, `call`, `probabilities` and `finding_id` are None and the numbers 0. Fields of the same
+    bytes have the same finding.
     """
 
     id: int
@@ -151,8 +151,13 @@ class FieldRow:
 
     @property
     def failed(self) -> bool:
-        """True when the field has no finding."""
+        """True when it could not be screened."""
         return self.state == "failed"
+
+    @property
+    def cancelled(self) -> bool:
+        """True when it was called off before anybody looked at it."""
+        return self.state == "cancelled"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -388,6 +393,7 @@ class ReviewedSlide:
     fields: int
     screened: int
     failed: int
+    cancelled: int
     called_at: datetime
     model: str
     synthetic: bool

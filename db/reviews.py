@@ -20,7 +20,8 @@ CALLS: Final = ("all-suspected", "no-suspects-seen", "insufficient")
 
 _SLIDE: Final = """
     SELECT w.slide_id, w.batch, w.slide, s.slide_call_id, w.call, w.confidence, w.suspicion, w.flags, w.leukocytes,
-           w.suspects, w.upper_bound, w.fields, w.screened, w.failed, w.called_at, w.model, w.synthetic, b.root
+           w.suspects, w.upper_bound, w.fields, w.screened, w.failed, w.cancelled,
+           w.called_at, w.model, w.synthetic, b.root
     FROM worklist w JOIN slide s ON s.id = w.slide_id JOIN batch b ON b.id = w.batch
 """
 
@@ -49,6 +50,7 @@ def find(conn: Connection, slide: str, *, batch: int | None = None) -> ReviewedS
         fields=row.fields,
         screened=row.screened,
         failed=row.failed,
+        cancelled=row.cancelled,
         called_at=known_moment(row.called_at),
         model=row.model,
         synthetic=bool(row.synthetic),

@@ -58,7 +58,7 @@ def count(conn: Connection, changes: Mapping[int, Mapping[str, int]]) -> None:
 
 
 def field_rows(conn: Connection, slide_id: int) -> Iterator[FieldRow]:
-    """The slide's screened and failed fields, in their order; only some of them in memory at a time.
+    """The slide's fields that have ended, in their order; only some of them in memory at a time.
 
     A folder without subfolders is one slide, however many images an archive has in it.
     """
@@ -70,7 +70,7 @@ def field_rows(conn: Connection, slide_id: int) -> Iterator[FieldRow]:
             SELECT f.id, f.state, f.finding_id, f.duplicate, i.call, i.p_benign, i.p_early_pre_b, i.p_pre_b, i.p_pro_b,
                    i.suspicion, i.flags, i.leukocytes, i.suspects
             FROM field f LEFT JOIN finding i ON i.id = f.finding_id
-            WHERE f.slide_id = :slide AND f.id > :after AND f.state IN ('screened', 'failed')
+            WHERE f.slide_id = :slide AND f.id > :after AND f.state <> 'waiting'
             ORDER BY f.id LIMIT :rows
             """,
             {"slide": slide_id, "after": after, "rows": _ROWS_AT_ONCE},

@@ -27,11 +27,12 @@ INSUFFICIENT = "insufficient"
 DUPLICATE = "duplicate"
 SCATTERED = "scattered-suspects"
 FAILED_FIELDS = "failed-fields"
+CANCELLED_FIELDS = "cancelled-fields"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSummary:
-    """What a slide call needs to know of one field that was screened or has failed."""
+    """What a slide call needs to know of one field that was screened, has failed or was cancelled."""
 
     call: str | None
     probabilities: Sequence[float]
@@ -41,6 +42,7 @@ class FieldSummary:
     leukocytes: int
     suspects: int
     failed: bool = False
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class SlideCall:
 
 
 def call_slide(fields: Iterable[FieldSummary], configuration: ModelConfiguration) -> SlideCall:
-    """The call of a slide, from all of its fields that ended as screened or failed. They are gone through once."""
+    """The call of a slide, from all of its fields. They are gone through once."""
     return apply_rule(fields, rule=configuration.slide, classes=configuration.classes)
 
 
@@ -104,15 +106,16 @@ class _Seen:
         self._rule = rule
         self._benign = classes[0]
         self._unassessable = frozenset(rule.unassessable)
-        self._failed = self._screened = 0
+        self._failed = self._cancelled = self._screened = 0
         self._flagged: Counter[str] = Counter()
         self.assessable = self.suspect_fields = self.leukocytes = self.suspects = 0
         self.suspicions = array("d")
         self.probabilities = tuple(array("d") for _ in classes)
 
     def add(self, field: FieldSummary) -> None:
-        if field.failed:
-            self._failed += 1
+        if field.failed or field.cancelled:
+            self._failed += field.failed
+            self._cancelled += field.cancelled
             return
         self._screened += 1
         self._flagged.update(set(field.flags))
@@ -131,11 +134,16 @@ class _Seen:
         return math.fsum(values) / self.assessable if self.assessable else 0.0
 
     def flags(self) -> list[str]:
-        """Flags that enough fields carry, in the alphabet's order; a duplicate and a failure count from the first."""
+        """Flags that enough fields carry, in the alphabet's order.
+
+        A duplicate, a failure and a field that was called off count from the first.
+        """
         enough = self._rule.flag_share * self._screened
         flags = {flag for flag, count in self._flagged.items() if flag == DUPLICATE or count >= enough}
         if self._failed:
             flags.add(FAILED_FIELDS)
+        if self._cancelled:
+            flags.add(CANCELLED_FIELDS)
         return sorted(flags)
 
 

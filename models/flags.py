@@ -18,6 +18,17 @@ NO_LEUKOCYTES: Final = "no-leukocytes"
 DUPLICATE: Final = "duplicate"
 SCATTERED: Final = "scattered-suspects"
 FAILED_FIELDS: Final = "failed-fields"
+CANCELLED_FIELDS: Final = "cancelled-fields"
+
+OF_SLIDES: Final = {
+    DUPLICATE: Flag(sentence="The same file lies under more than one slide: one of them may be mislabelled."),
+    SCATTERED: Flag(
+        sentence="Some fields of the slide are suspect, too few to tell from mistakes: look at them one by one."
+    ),
+    FAILED_FIELDS: Flag(sentence="Some files of the slide could not be screened; see its failures."),
+    CANCELLED_FIELDS: Flag(sentence="Screening was cancelled before all files of the slide had been looked at."),
+}
+"""Flags that no threshold of a model raises: one that was made before one of them raises it all the same."""
 
 
 def divided(views: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -51,9 +62,5 @@ def flags(*, novel: float, uncertain: float, quality: QualityParameters) -> dict
             sentence="The field is too dark (its background is below the threshold) or burnt out: it can't be judged.",
             threshold=quality.least_background,
         ),
-        DUPLICATE: Flag(sentence="The same file lies under more than one slide: one of them may be mislabelled."),
-        SCATTERED: Flag(
-            sentence="Some fields of the slide are suspect, too few to tell from mistakes: look at them one by one."
-        ),
-        FAILED_FIELDS: Flag(sentence="Some files of the slide could not be screened; see its failures."),
+        **OF_SLIDES,
     }

@@ -71,7 +71,7 @@ def make_batch(
                 assert claim is not None
             outcomes = [_outcome(field.id, field.path) for field in claim.fields]
             with database.begin() as connection:
-                assert chunks.record(connection, claim, outcomes, call_slide=_call, worker="tester") is not None
+                assert chunks.record(connection, claim, outcomes, call_slide=call, worker="tester") is not None
     finally:
         database.close()
     return batch
@@ -107,8 +107,9 @@ def _outcome(field_id: int, path: str) -> FieldOutcome:
     return FieldOutcome(field_id=field_id, sha256=sha256, finding=finding)
 
 
-def _call(fields: Iterable[FieldRow]) -> SlideCallRow:
-    seen = [field for field in fields if not field.failed]
+def call(fields: Iterable[FieldRow]) -> SlideCallRow:
+    """A slide's call: suspected where a leukocyte is."""
+    seen = [field for field in fields if field.state == "screened"]
     suspects = sum(field.suspects for field in seen)
     leukocytes = sum(field.leukocytes for field in seen)
     return SlideCallRow(

@@ -85,7 +85,7 @@ def failed(field: ClaimedField, code: str = "corrupt") -> FieldOutcome:
 def call(fields: Iterable[FieldRow]) -> SlideCallRow:
     """A slide's call by the simplest rule: the worst field's."""
     rows = list(fields)
-    return made_up_call(rows, suspicion=max((row.suspicion for row in rows if not row.failed), default=0.0))
+    return made_up_call(rows, suspicion=max((row.suspicion for row in rows if row.state == "screened"), default=0.0))
 
 
 def claimed(database: Database, chunk_id: int, owner: str = "worker-1", lease: float = LEASE) -> Claim:

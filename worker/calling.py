@@ -76,4 +76,5 @@ def _summary(row: FieldRow) -> FieldSummary:
         leukocytes=row.leukocytes,
         suspects=row.suspects,
         failed=row.failed,
+        cancelled=row.cancelled,
     )

@@ -252,7 +252,7 @@ def test_a_slide_cancelled_half_way_is_called_by_what_was_screened(database):
 
         assert slidecalls.call_due(conn, call_slide, worker="tester") == 1
         half, none = reads.slide_results(conn, batch)
-    assert seen == [(store.MODEL_ID, [("screened", "benign")] * 2)]
+    assert seen == [(store.MODEL_ID, [("screened", "benign")] * 2 + [("cancelled", None)] * 2)]
     assert (half.call, half.screened, half.cancelled) == ("no-suspects-seen", 2, 2)
     assert (none.call, none.cancelled) == (None, 4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -14,10 +15,10 @@ from typer.testing import CliRunner, Result
 from allq.errors import StoreError
 from allq.settings import load
 from cli.main import app
-from db import rows_shown
+from db import rows_shown, slidecalls
 from db.database import Database
 from tests import store
-from tests.hand_made import make_batch
+from tests.hand_made import call, make_batch
 from worker.health import checks
 
 
@@ -54,6 +55,15 @@ def test_a_slide_is_listed_looked_at_and_signed(batch: int) -> None:
     run("review", "sign", "B-2", "-d", "agree", "-r", "nothing suspect")
     assert "No slide waits" in run("review", "list").stderr
     assert "no called slide" in run("review", "show", "C-3", code=1).stderr
+
+
+def test_a_slide_that_was_cut_short_is_shown_with_what_nobody_looked_at(home: Path) -> None:
+    batch = make_batch({"B-2": ["f1.png", "f2.png", "f3.png"]}, chunk_size=2, screened=1)
+    run("cancel", str(batch))
+    with closing(Database.open(load())) as database, database.begin() as connection:
+        assert slidecalls.call_due(connection, lambda _, rows: call(rows), worker="tester") == 1
+    assert "3: 2 screened, 0 failed, 1 cancelled" in run("review", "show", "B-2").stdout
+    assert lines("review", "show", "B-2")[0]["cancelled"] == lines("query", "worklist")[0]["cancelled"] == 1
 
 
 def test_the_ledger_is_sealed_verified_shown_and_exported(batch: int, tmp_path: Path) -> None:

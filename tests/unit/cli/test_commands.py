@@ -126,6 +126,8 @@ def test_cancelling_and_retrying_say_how_many_and_who_will_do_it(batch: int) -> 
     ]
     assert run("cancel", str(batch)).stderr == f"1 field of batch {batch} cancelled.\n"
     assert lines("status", str(batch), "--json")[0]["cancelled"] == 1
+    for command in ("failures", "retry"):
+        assert f"Batch {batch} has no failed field, and 1 field was cancelled" in run(command, str(batch)).stderr
 
 
 def test_a_batch_that_was_still_being_registered_can_be_cancelled(home: Path) -> None:

@@ -83,6 +83,13 @@ def test_novel_blurred_and_failed_fields_do_not_count_towards_a_call(configurati
     assert called.flags == ("blurred", "failed-fields", "novel")
 
 
+def test_a_slide_of_which_a_field_was_called_off_says_so_however_many_were_seen(configuration: Configuration) -> None:
+    unseen = FieldSummary(call=None, probabilities=(), suspicion=0, flags=(), leukocytes=0, suspects=0, cancelled=True)
+    called = call_slide([benign()] * 20 + [unseen], configuration())
+    assert (called.call, called.flags) == (NO_SUSPECTS, ("cancelled-fields",))
+    assert set(called.flags) <= set(configuration().flags), "and the sentence is there"
+
+
 def test_a_flag_of_few_fields_is_not_the_slides_but_one_duplicate_is(configuration: Configuration) -> None:
     fields = [benign(flags=("uncertain",))] + [benign(flags=("duplicate",))] + [benign()] * 30
     assert call_slide(fields, configuration()).flags == ("duplicate",)

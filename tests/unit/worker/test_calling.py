@@ -33,7 +33,8 @@ def test_copies_of_one_file_are_weighed_once(settings: Settings):
     )
 
 
-def test_failed_fields_are_each_counted(settings: Settings):
+def test_failed_and_cancelled_fields_are_each_told(settings: Settings):
     configuration = artefact.find(settings, "synthetic-smears").configuration
-    failed = rows(3, state="failed", finding_id=None, call=None, probabilities=None, leukocytes=0)
-    assert "failed-fields" in slide_call_of(iter(failed), configuration).flags
+    for state in ("failed", "cancelled"):
+        unseen = rows(3, state=state, finding_id=None, call=None, probabilities=None, leukocytes=0)
+        assert slide_call_of(iter([*rows(1), *unseen]), configuration).flags == (f"{state}-fields",)
