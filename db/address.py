@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote, quote_plus
+
 from sqlalchemy import URL
 
 from allq.text import without_rows
@@ -19,6 +22,8 @@ def without_secrets(text: str, url: URL) -> str:
     """What a driver said, on one line, every secret of the URL masked in it and no row repeated."""
     text = " ".join(without_rows(text).split())
     secrets = [str(url.password or ""), *(str(url.query.get(name, "")) for name in _SECRETS)]
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    written = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""), quote_plus(secret))}
+    for secret in sorted(written, key=len, reverse=True):
+        # a short one stands in the middle of words, and what is left of these would give it away
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text

@@ -133,6 +133,12 @@ def announce(settings: Settings) -> None:
         client.set(_WORKER + owner(), settings.operator, px=int(settings.housekeeping_seconds * 3000) + 1000)
 
 
+def leave(settings: Settings) -> None:
+    """Say that this worker is there no longer. Raises BrokerUnreachable."""
+    with _client(settings) as client:
+        client.delete(_WORKER + owner())
+
+
 @contextmanager
 def announcing(settings: Settings) -> Iterator[None]:
     """Announce this worker from a thread while the block runs: for one whose event loop waits for each chunk."""
@@ -151,6 +157,8 @@ def announcing(settings: Settings) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        with suppress(BrokerUnreachable):
+            leave(settings)
 
 
 def present(settings: Settings) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from allq.errors import AllqError, BrokerUnreachable, LedgerError, ModelError, SchemaOutdated, StoreError
+from allq.errors import AllqError, BrokerUnreachable, LedgerError, ModelError, NoRight, SchemaOutdated, StoreError
 from allq.settings import Settings, unknown_variables
 from db import activations, schema, sealing
 from db import health as store
@@ -90,7 +90,11 @@ def _database_advice(error: AllqError) -> str:
 
 
 def _database(database: Database) -> Check:
-    store.require_writable(database)
+    may_write = True
+    try:
+        store.require_writable(database)
+    except NoRight:  # of those that only read, decide or seal
+        may_write = False
     with database.read() as connection:
         forgetful = store.forgetful(connection)
     if forgetful:
@@ -99,6 +103,13 @@ def _database(database: Database) -> Check:
             ok=False,
             detail=f"{database.url}: a crash loses what was recorded ({', '.join(forgetful)} = off)",
             advice="Set them to on in postgresql.conf and reload the server.",
+        )
+    if not may_write:
+        return Check(
+            name="database",
+            ok=None,
+            detail=f"{database.dialect}, {database.url}; this login may not see whether it can be written",
+            advice="Where it matters, look with a worker's login.",
         )
     return Check(name="database", ok=True, detail=f"{database.dialect}, {database.url}")
 
@@ -178,6 +189,9 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(
             name=name, ok=False, detail=str(error), advice="Choose another with ALLQ_MODEL: `allq models list`."
         )
+    except NoRight:
+        advice = "Look with a worker's or a reviewer's login; where this is one, run deploy/postgres/roles.sql again."
+        return Check(name=name, ok=None, detail="this login may not see it", advice=advice)
     except StoreError as error:
         return Check(name=name, ok=False, detail=str(error), advice=_database_advice(error))
     except DBAPIError as error:

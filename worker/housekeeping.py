@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import redis
@@ -141,7 +142,9 @@ class Housekeeper:
             log.exception("housekeeping failed")
 
     def end(self) -> None:
-        """Seal what the last chunks have told before the worker goes: no other may come for days."""
+        """Say that the worker goes, and seal what the last chunks have told before: no other may come for days."""
+        with suppress(BrokerUnreachable):
+            broker.leave(self._settings)
         try:
             database = Database.open(self._settings, upgrade=False)
             try:

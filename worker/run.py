@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from celery import signals
 from celery.exceptions import CPendingDeprecationWarning, Reject
+from celery.platforms import EX_FAILURE, EX_OK
 
 from allq import logging as allq_logging
 from allq.errors import UsageError
@@ -32,6 +33,9 @@ log = allq_logging.logger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
 """prctl(2)"""
+
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, of which Celery makes a failure; as of every command."""
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -127,10 +131,20 @@ def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
         without_heartbeat=True,
         quiet=True,
     )
+    interrupted = False
+
+    def ending(sig: str = "", **_: Any) -> None:
+        nonlocal interrupted
+        interrupted = interrupted or sig == "SIGINT"
+
+    signals.worker_shutting_down.connect(ending, weak=False)
     log.info("worker starts", pool=pool, processes=concurrency, queues=",".join(queues))
     worker.start()
-    log.info("worker ended", exit_code=worker.exitcode or 0)
-    return int(worker.exitcode or 0)
+    code = (
+        INTERRUPTED if interrupted and worker.exitcode in {None, EX_OK, EX_FAILURE} else int(worker.exitcode or EX_OK)
+    )
+    log.info("worker ended", exit_code=code)
+    return code
 
 
 def _keep_our_logging(**_: Any) -> None:

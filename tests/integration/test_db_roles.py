@@ -22,6 +22,7 @@ from imaging.synthetic import write_slides
 from tests import store
 from tests.databases import PostgresqlServer, settings_for
 from tests.screening import submit_synthetic
+from worker import health
 from worker.calling import call_due_slides
 from worker.health import _database, _schema
 from worker.housekeeping import Housekeeper
@@ -646,13 +647,18 @@ def test_every_login_that_may_read_the_tables_sees_whether_the_schema_is_allqs(w
         schema.differences(conn)
 
 
-def test_who_may_not_read_all_tables_is_told_which_login_looks_at_the_rest_of_the_schema(written: Laboratory) -> None:
+def test_who_may_not_read_all_tables_is_told_which_login_looks_at_the_rest_of_the_schema(
+    written: Laboratory, tmp_path: Path
+) -> None:
     for group in ("sealer", "reader"):
         with written.opened_as(group) as database:
             check = _schema(database)
         assert check.ok is None, check
         assert "field" in check.detail
         assert "worker's or a reviewer's" in (check.advice or "")
+        settings = settings_for(tmp_path, written.url_as(group))
+        refused = {check.name for check in health.checks(settings) if check.ok is False and "crash" not in check.detail}
+        assert not refused & {"database", "schema", "ledger", "clock"}, "the tests' server forgets in a crash"
     with written.opened_as("owner") as database, database.begin() as conn:
         conn.exec_driver_sql("ALTER TABLE leaf DISABLE TRIGGER leaf_append_only")
     try:

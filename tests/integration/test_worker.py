@@ -1,6 +1,7 @@
 """Real workers on a real Valkey, on SQLite and on PostgreSQL: what is promised whatever happens to them."""
 
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -241,10 +242,12 @@ def test_a_worker_told_to_stop_leaves_nothing_claimed(database, settings, smears
     assert_nothing_doubled(database, submission.batch)
 
 
-def test_a_worker_is_seen_while_it_runs(database, settings: Settings):
-    with workers(settings):
-        wait_for(lambda: embedded.is_running(settings), what="the broker starts")
+def test_a_worker_is_seen_while_it_runs_and_no_longer_and_ctrl_c_ends_it_as_any_command(database, settings: Settings):
+    with embedded.in_use(settings), workers(settings) as (worker,):
         wait_for(lambda: len(broker.present(settings)) == 1, what="the worker announces itself")
+        worker.process.send_signal(signal.SIGINT)
+        assert worker.process.wait(60) == 130
+        assert broker.present(settings) == []
 
 
 def test_a_worker_that_is_busy_is_seen_too(settings: Settings):
