@@ -140,9 +140,9 @@ def _work(pool: str, concurrency: int, queues: Sequence[str]) -> int:
     signals.worker_shutting_down.connect(ending, weak=False)
     log.info("worker starts", pool=pool, processes=concurrency, queues=",".join(queues))
     worker.start()
-    code = (
-        INTERRUPTED if interrupted and worker.exitcode in {None, EX_OK, EX_FAILURE} else int(worker.exitcode or EX_OK)
-    )
+    code = int(worker.exitcode or EX_OK)
+    if interrupted and code in {EX_OK, EX_FAILURE}:
+        code = INTERRUPTED
     log.info("worker ended", exit_code=code)
     return code
 
