@@ -41,8 +41,8 @@ $ psql -v batch=1 -f db/queries/failures.sql "$DATABASE_URL"
 $ sqlite3 allq.db -cmd '.parameter set :batch 1' < db/queries/failures.sql
 ```
 
-By hand each of a query's parameters has to be given (`-v batch=0 -v limit=20`); `allq query` lists what it takes for one
-left out.
+By hand each of a query's parameters has to be given (`-v batch=0 -v limit=20`); `allq query` lists what it takes for
+one left out.
 
 (In psql a text parameter is quoted: `-v slide="'H26-0102'"`.) They stand on the views `batch_progress`, `worklist`,
 `slide_findings`, `field_failures`, `model_use`, `model_activations`, `turnaround`, `slide_history`, `review_queue` and
