@@ -9,8 +9,9 @@ each field with a twin (`benchmarks/verifying.py`). No table is sorted as a whol
 memory (`db.grouped`).
 
 What is trusted: the exported checkpoints, and the first public key that their name, the origin, was made of. The
-signatures of the first and last checkpoint and of those that change the key are verified; each of the others is vouched
-for by its successor, which has the SHA-256 of its whole note, signature and all.
+signatures of the first and last checkpoint are verified, of those that change the key or give up others, and of all
+that were not exported; each of the others is vouched for by its successor, which has the SHA-256 of its whole note,
+signature and all.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
 from allq.text import plural
-from db import batches_told, checkpoints, fields_told, history, indexes, merkle, rows_shown, schema
+from db import batches_told, checkpoints, fields_told, history, indexes, merkle, review_times, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -106,7 +107,8 @@ def verify(
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
     `since` leaves out rows that no event tells of, events put in among the older ones, what slides and batches show,
-    whether fields lie where they were to be tried again, and whether indexes on SQLite hold what their tables do.
+    whether fields lie where they were to be tried again, whether reviews are dated before their calls, and whether
+    indexes on SQLite hold what their tables do.
     NotFound when there is no such checkpoint.
 
     `found` is what is returned, and is filled as it comes: what was wrong is in it whatever error ends this. Where the
@@ -214,6 +216,8 @@ class _Verification:
                 rows_shown.compare(self._conn, self._report)
             if events_there:
                 batches_told.compare(self._conn, self._report, self._rows.of_batches, self._lost.tables)
+            if not self._lost.shown:
+                found.remarks += review_times.remarks(self._conn)
             indexes.compare(self._conn, self._report, self._progress)
         found.rows = self._rows.rows + self._fields.rows
 

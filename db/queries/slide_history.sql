@@ -1,4 +1,4 @@
--- What happened to a slide, in the order of time: who, what, and the ledger's words.
+-- What happened to a slide, in the order in which it was recorded: who, what, and the ledger's words.
 -- :slide  text  name of the slide (its accession)
 SELECT at, batch, kind, actor, body
 FROM slide_history

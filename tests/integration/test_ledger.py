@@ -875,7 +875,7 @@ def test_a_bundle_from_which_rows_were_left_out_is_refused(
         assert "are not in the bundle" in done.stderr
 
 
-def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: Database) -> None:
+def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: Database, settings: Settings) -> None:
     screen(database, "A")
     with database.begin() as conn:
         slide = reviews.find(conn, "A")
@@ -899,6 +899,11 @@ def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: 
     assert kinds[:4] == ["batch-created", "batch-submitted", "chunk-recorded", "slide-called"]
     assert kinds[4:] == ["slide-looked-at", "slide-reviewed"] * 2
     assert {(one.computed_by, one.engine) for one in told.fields} == {("worker-1", "openvino")}
+    assert not [remark for remark in verify(database, settings).remarks if "Review" in remark]
+    with database.begin() as conn, unprotected(conn):
+        conn.exec_driver_sql("UPDATE review SET decided_at = '2021-01-05 08:30:00.000' WHERE id = 2")
+    (remark,) = [remark for remark in verify(database, settings).remarks if "Review" in remark]
+    assert "Review 2 of slide A is dated 2021-01-05 08:30:00 UTC, before the call" in remark
 
 
 @pytest.mark.parametrize("body", ["", "7", "[", '{"slide_call":[]}'])
