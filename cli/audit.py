@@ -187,8 +187,11 @@ def export(
 
     Example: allq audit export evidence.zip --slide H26-0102
     """
+    from shlex import quote
+
     from allq.errors import UsageError
     from allq.text import plural
+    from allq.version import __version__
     from cli import console
     from cli.progress import meter
     from cli.session import open_database
@@ -196,15 +199,28 @@ def export(
 
     if slide is not None and batch is not None:
         raise UsageError("--slide and --batch contradict each other: give one of them.")
+    if not out.parent.is_dir():
+        raise UsageError(f"There is no folder {out.parent} to write {out.name} into. Make it, or name another.")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder. Name the zip file to write.")
     with open_database() as database, database.read() as connection, meter() as shown:
         number = None if batch is None else options.find_batch(connection, batch)
         done = bundle.export(connection, out, slide=slide, batch=number, progress=shown.stage)
     if json:
-        record = {"file": str(done.path), "events": done.events, "rows": done.rows}
-        console.emit(record | _checkpoint_record(done.checkpoint))
+        record = {"file": str(done.path), "events": done.events, "waiting": done.waiting, "rows": done.rows}
+        console.emit(record | {"verify_sha256": done.script} | _checkpoint_record(done.checkpoint))
         return
-    console.say(f"{plural(done.events, 'event')} and {plural(done.rows, 'row')} are in {console.cell(str(done.path))}.")
-    console.say(f"Verify it anywhere:  unzip -p {out.name} verify.py > verify.py && python verify.py {out.name}")
+    path = console.cell(str(done.path))
+    console.say(f"{plural(done.events, 'event')} and {plural(done.rows, 'row')} are in {path}.")
+    if done.waiting:
+        are = "is" if done.waiting == 1 else "are"
+        said = f"{plural(done.waiting, 'event')} that would belong in it {are} not sealed yet, and not in it"
+        console.say(f"{said}: run `allq audit seal` first.", style="yellow")
+    console.say(f"Verify it anywhere:  python verify.py {quote(path)} --origin {done.checkpoint.origin}")
+    console.say(
+        f"verify.py is db/verify_bundle.py of allq {__version__}, in its repository; SHA-256 {done.script}. Whoever "
+        "gets the bundle takes it from there, not from the bundle, and the origin from you by another way."
+    )
 
 
 @app.command("rotate-key")

@@ -6,7 +6,9 @@ that they tell of as the lines that were digested, and the script that verifies 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -20,6 +22,7 @@ from sqlalchemy import Connection
 
 from allq.errors import LedgerError, NotFound
 from allq.text import is_utf8
+from allq.version import __version__
 from db import checkpoints, findings, lines
 from db.checkpoints import Checkpoint
 from db.damaged import despite_damage
@@ -32,14 +35,16 @@ from db.statements import plain_blocks, run
 SCRIPT: Final = Path(__file__).with_name("verify_bundle.py")
 
 _README: Final = """\
-A bundle of allq's ledger: {events} events, {what}.
+A bundle of allq's ledger, written by allq {version}: {events} events, {what}.
 
-    python verify.py {name}
+    python verify.py {name} --origin {origin}
 
-verifies it offline; it needs Python 3.9 or later and the package `cryptography`. Compare the ledger's name (its origin)
-with the one you know from elsewhere:
+verifies it offline; it needs Python 3.9 or later and the package `cryptography`. What lies in a bundle, its maker may
+have replaced, this text too. So take from elsewhere
 
-    {origin}
+- verify.py: it is db/verify_bundle.py of allq {version}, in allq's repository. As it was put in here its SHA-256 is
+  {script}
+- the ledger's name (its origin): ask whoever keeps the ledger by a way that the bundle did not take.
 
 checkpoints.jsonl   every checkpoint: the signed note and the public key, a line each
 events.jsonl        the events: the text that was sealed, its leaf, the proof that it is in the newest checkpoint's tree
@@ -60,12 +65,14 @@ _PAGE: Final = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was written."""
+    """What was written. `waiting`: events that would belong in it and are not sealed yet; `script`: its SHA-256."""
 
     path: Path
     events: int
+    waiting: int
     rows: int
     checkpoint: Checkpoint
+    script: str
 
 
 @dataclass(slots=True)
@@ -102,8 +109,9 @@ def export(
 ) -> Exported:
     """Write a bundle of the events of a slide (by its name), of a batch, or of all. The file appears when it is whole.
 
-    Events that are not sealed yet are left out. LedgerError when nothing is sealed, or the leaves do not give the
-    newest checkpoint's root, or an event or a row holds what can't be read; NotFound when there are no such events.
+    Events that are not sealed yet are left out, and counted. LedgerError when nothing is sealed, or the leaves do not
+    give the newest checkpoint's root, or an event or a row holds what can't be read; NotFound when there are no such
+    events.
     """
     found = checkpoints.last(conn)
     if found is None:
@@ -133,13 +141,16 @@ def export(
             with bundle.open("rows.jsonl", "w", force_zip64=True) as file:
                 rows = sum(_write(file, record) for record in _rows(conn, told))
             what = f"of slide {slide}" if slide is not None else f"of batch {batch}" if batch is not None else "all"
-            readme = _README.format(events=told.events, what=what, name=path.name, origin=newest.origin)
-            bundle.writestr("README.txt", readme)
-            bundle.writestr("verify.py", SCRIPT.read_text("utf-8"))
+            script = SCRIPT.read_bytes()
+            digest = hashlib.sha256(script).hexdigest()
+            named = {"name": shlex.quote(path.name), "origin": newest.origin, "version": __version__, "script": digest}
+            bundle.writestr("README.txt", _README.format(events=told.events, what=what, **named))
+            bundle.writestr("verify.py", script)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return Exported(path=path, events=told.events, rows=rows, checkpoint=newest)
+    waiting = _waiting(conn, newest, slide, batch)
+    return Exported(path=path, events=told.events, waiting=waiting, rows=rows, checkpoint=newest, script=digest)
 
 
 def _hashes(conn: Connection, size: int) -> list[bytes]:
@@ -153,9 +164,26 @@ def _hashes(conn: Connection, size: int) -> list[bytes]:
     return found
 
 
+def _chosen(slide: str | None, batch: int | None) -> tuple[str, dict[str, Any]]:
+    """The condition of the events that belong in a bundle, and its values."""
+    if slide is not None:
+        return f"AND ({_OF_SLIDE})", {"slide": slide}
+    return ("", {}) if batch is None else (f"AND ({_OF_BATCH})", {"batch": batch})
+
+
+def _waiting(conn: Connection, newest: Checkpoint, slide: str | None, batch: int | None) -> int:
+    """How many events belong in a bundle and are not sealed by its newest checkpoint."""
+    where, given = _chosen(slide, batch)
+    statement = f"""
+        SELECT count(*) FROM event e WHERE e.id > :settled {where} AND NOT EXISTS (
+            SELECT 1 FROM leaf l WHERE l.event_id = e.id AND l.event_id > :settled AND l.seq < :size)
+    """
+    values = {"settled": newest.settled, "size": newest.size, **given}
+    return int(despite_damage(conn, lambda: run(conn, statement, values)).scalar_one())
+
+
 def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -> Iterator[tuple[int, Any]]:
-    where = f"AND ({_OF_SLIDE})" if slide is not None else f"AND ({_OF_BATCH})" if batch is not None else ""
-    given = {"slide": slide} if slide is not None else {"batch": batch} if batch is not None else {}
+    where, given = _chosen(slide, batch)
     statement = f"""
         SELECT l.seq, {event_columns(conn)} FROM leaf l JOIN event e ON e.id = l.event_id
         WHERE l.seq > :after AND l.seq < :size {where} ORDER BY l.seq LIMIT :page

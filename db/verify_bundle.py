@@ -3,8 +3,11 @@
 
     python verify.py BUNDLE [--origin allq-ledger-…] [--checkpoint FILE] [--complete]
 
+Take this file from allq's release rather than from the bundle: whoever made that could have put in another one.
+
 BUNDLE is the zip file. `--origin` is the ledger's name as you know it from elsewhere: it is made of the first key.
-`--checkpoint` is a checkpoint that you have kept (a line of the exported file): the bundle must have the very same.
+`--checkpoint` is a file of checkpoints that you have kept, a line each, as allq exports them: the bundle must have the
+very same, but for those that went with a restored backup, as a checkpoint of it says, and those newer than the bundle.
 `--complete`: it must have every event of the ledger; without it, how many it lacks is said.
 Exit code 0: everything fits; 1: something doesn't, and all of it is said, of each kind the first hundred. This file
 uses nothing of allq; the format is described in docs/ledger.md.
@@ -16,11 +19,10 @@ import argparse
 import base64
 import hashlib
 import json
-import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -55,11 +57,10 @@ class Problems:
         self.of_kind: dict[str, int] = {}
 
     def tell(self, sentence: str, *about: object) -> None:
-        """Say it, with control characters escaped: the bundle may be anybody's."""
+        """Say it."""
         self.of_kind[sentence] = self.of_kind.get(sentence, 0) + 1
         if self.of_kind[sentence] <= MOST:
-            text = sentence.format(*(str(one)[:200] for one in about))
-            sys.stderr.write("".join(one if one.isprintable() else repr(one)[1:-1] for one in text) + "\n")
+            sys.stderr.write(escaped(sentence.format(*(str(one)[:200] for one in about))) + "\n")
 
     def end(self) -> bool:
         """Say of what there is more, and how much there is; True when there is any."""
@@ -70,6 +71,11 @@ class Problems:
         if count:
             sys.stderr.write(f"{count} problem{'s' if count > 1 else ''}: the bundle does not fit.\n")
         return count > 0
+
+
+def escaped(text: str) -> str:
+    """A sentence with control characters escaped: the bundle may be anybody's."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def sha256(data: bytes) -> bytes:
@@ -92,10 +98,14 @@ def each(bundle: zipfile.ZipFile, name: str, problems: Problems, verify: Callabl
         problems.tell("The bundle's {} can't be read: {}.", name, repr(error))
 
 
-def parts_of(note: str) -> dict[str, str]:
-    """The lines of a checkpoint's text by name: origin, size, root, then as they name themselves."""
+def parts_of(note: str) -> dict[str, Any]:
+    """The lines of a checkpoint's text by name: origin, size, root, then as they name themselves; the note's digest."""
     lines = note.rpartition("\n\n\u2014 ")[0].split("\n")
-    return {"origin": lines[0], "size": lines[1], "root": lines[2], **dict(line.split(" ", 1) for line in lines[3:])}
+    parts: dict[str, Any] = {"origin": lines[0], "size": int(lines[1]), "root": base64.b64decode(lines[2])}
+    parts |= dict(line.split(" ", 1) for line in lines[3:])
+    lost, _, digest = parts.get("given-up", "0 ").partition(" ")
+    parts |= {"number": int(parts["number"]), "given_up": (int(lost), digest)}
+    return {**parts, "note": note, "digest": sha256(note.encode()).hex()}
 
 
 def verify_checkpoints(bundle: zipfile.ZipFile, problems: Problems) -> list[dict[str, Any]]:
@@ -104,18 +114,19 @@ def verify_checkpoints(bundle: zipfile.ZipFile, problems: Problems) -> list[dict
 
     def verify(record: Any) -> None:
         note, key = record["note"], bytes.fromhex(record["public_key"])
-        parts: dict[str, Any] = parts_of(note)
-        root, size = base64.b64decode(parts["root"]), int(parts["size"])
-        number, _ = parts["number"], parts["sealed"]
+        parts = parts_of(note)
+        number, size, _ = parts["number"], parts["size"], parts["sealed"]
         key_after = base64.b64decode(parts["next-key"]) if "next-key" in parts else key
         text, _, signed = note.rpartition("\n\u2014 ")
         name, _, signature = signed.rstrip("\n").partition(" ")
         signature = base64.b64decode(signature)
-        before: dict[str, Any] = found[-1] if found else {"key_after": key, "digest": "0" * 64}
+        before: dict[str, Any] = found[-1] if found else {"key_after": key, "digest": "0" * 64, "number": 0}
         if not found and parts["origin"] != "allq-ledger-" + sha256(key).hex()[:32]:
             problems.tell("The origin of checkpoint {} is not that of the first key.", number)
         if found and (parts["origin"] != found[0]["origin"] or size <= before["size"]):
             problems.tell("Checkpoint {} has another origin, or no more leaves than the one before.", number)
+        if number != before["number"] + 1 and not before["number"] < number == parts["given_up"][0] + 1:
+            problems.tell("Checkpoint {} does not follow the one before, {}.", number, before["number"])
         if key != before["key_after"]:
             problems.tell("Checkpoint {} is signed with a key that the one before does not name.", number)
         if parts["previous"] != before["digest"]:
@@ -126,8 +137,7 @@ def verify_checkpoints(bundle: zipfile.ZipFile, problems: Problems) -> list[dict
             Ed25519PublicKey.from_public_bytes(key).verify(signature[4:], text.encode())
         except InvalidSignature:
             problems.tell("The signature of checkpoint {} is not that of its key.", number)
-        digest = sha256(note.encode()).hex()
-        found.append({**parts, "note": note, "size": size, "root": root, "key_after": key_after, "digest": digest})
+        found.append({**parts, "key_after": key_after})
 
     each(bundle, "checkpoints.jsonl", problems, verify)
     if not found:
@@ -218,19 +228,90 @@ def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any], problems: Probl
     return sum(seen.values())
 
 
-def verify_kept(name: str, checkpoints: list[dict[str, Any]], problems: Problems) -> None:
-    """The bundle has the very checkpoints that somebody has kept."""
+def kept_lines(name: str) -> Iterator[str]:
+    """The lines of a file of checkpoints, but for what a power cut has torn: the whole line follows that."""
+    with open(name, encoding="utf-8") as file:  # noqa: PTH123 - stands alone
+        before = ""
+        for line in file:
+            if not line.startswith(before.rstrip("\n")):
+                yield before
+            before = line
+        if before.endswith(("}", "\n")):
+            yield before
+
+
+def verify_kept(name: str, checkpoints: list[dict[str, Any]], problems: Problems) -> list[str]:
+    """The bundle has the very checkpoints that somebody has kept. What is to be said where it lacks some lawfully."""
     notes = {one["note"] for one in checkpoints}
+    count, others = 0, []
     try:
-        with open(name, encoding="utf-8") as file:  # noqa: PTH123 - stands alone
-            kept = [json.loads(line)["note"] for line in file if line.strip()]
+        for note in (json.loads(line)["note"] for line in kept_lines(name) if line.strip()):
+            count += 1
+            if note not in notes:
+                others.append(parts_of(note))
     except (OSError, *OTHER_SHAPE) as error:
-        problems.tell("{} is no file of checkpoints: {}.", name, repr(error))
-        return
-    for note in kept:
-        if note not in notes:
-            number = re.search(r"\nnumber (\d+)\n", note)
-            problems.tell("The bundle has not the checkpoint {} that you have kept.", number[1] if number else "")
+        problems.tell("{} is no file of checkpoints: {}.", name or "''", repr(error))
+        return []
+    if not count:
+        problems.tell("{} has no checkpoint that the bundle could be compared with.", name)
+    newest = checkpoints[-1]
+    of_others = [one for one in others if one["origin"] != newest["origin"]]
+    for one in of_others:
+        problems.tell("The checkpoint {} that you have kept is of {}.", one["number"], one["origin"])
+    ours = [one for one in others if one["origin"] == newest["origin"]]
+    lost = verify_lost([one for one in ours if one["number"] <= newest["number"]], checkpoints, problems)
+    newer = verify_newer([one for one in ours if one["number"] > newest["number"]], newest, problems)
+    if newer and count == len(ours):
+        newer.append("None of those that you have kept is in the bundle.")
+    return lost + newer
+
+
+def verify_lost(kept: list[dict[str, Any]], checkpoints: list[dict[str, Any]], problems: Problems) -> list[str]:
+    """Kept checkpoints that a bundle lacks were given up with a restored backup, as the checkpoint after them says."""
+    due: dict[int, str] = {}
+    gaps: list[tuple[int, int, int]] = []
+    before = 0
+    for one in checkpoints:
+        last, digest = one["given_up"]
+        if last:
+            due[last] = digest
+            gaps.append((before, last, one["number"]))
+        before = one["number"]
+    lost: dict[int, list[int]] = {}
+    for one in sorted(kept, key=lambda one: -int(one["number"])):
+        number = one["number"]
+        by = next((by for before, last, by in gaps if before < number <= last), None)
+        if by is None:
+            problems.tell("The bundle has not the checkpoint {} that you have kept.", number)
+        elif due.get(number, one["digest"]) != one["digest"]:
+            problems.tell("The checkpoint {} that you have kept is not the one that {} gives up.", number, by)
+        else:
+            last, digest = one["given_up"]
+            due[last or number - 1] = digest if last else one["previous"]
+            lost.setdefault(by, []).append(number)
+    return [
+        f"{those(numbers)} that you have kept went with a restored backup; checkpoint {number} of the bundle says so."
+        for number, numbers in lost.items()
+    ]
+
+
+def verify_newer(kept: list[dict[str, Any]], newest: dict[str, Any], problems: Problems) -> list[str]:
+    """Of kept checkpoints newer than the bundle the next must go on from the bundle's newest, or give it up."""
+    if not kept:
+        return []
+    for one in kept:
+        last, digest = one["given_up"]
+        goes_on = last or one["number"] - 1, digest if last else one["previous"]
+        if goes_on[0] == newest["number"] and goes_on[1] != newest["digest"]:
+            problems.tell("The checkpoint {} that you have kept goes on from another than the bundle's.", one["number"])
+    numbers = [one["number"] for one in kept]
+    return [f"{those(numbers)} that you have kept came after the bundle, whose newest is {newest['number']}."]
+
+
+def those(numbers: list[int]) -> str:
+    """Checkpoints by their numbers."""
+    first, last = min(numbers), max(numbers)
+    return f"Checkpoint {first}" if first == last else f"Checkpoints {first} to {last}"
 
 
 def main() -> int:
@@ -242,6 +323,7 @@ def main() -> int:
     parser.add_argument("--complete", action="store_true")
     given = parser.parse_args()
     problems = Problems()
+    said: list[str] = []
     try:
         with zipfile.ZipFile(given.bundle) as bundle:
             checkpoints = verify_checkpoints(bundle, problems)
@@ -249,10 +331,10 @@ def main() -> int:
                 problems.end()
                 return 1
             newest = checkpoints[-1]
-            if given.origin and newest["origin"] != given.origin:
-                problems.tell("The ledger is {}, not {}.", newest["origin"], given.origin)
-            if given.checkpoint:
-                verify_kept(given.checkpoint, checkpoints, problems)
+            if given.origin is not None and newest["origin"] != given.origin:
+                problems.tell("The ledger is {}, not {}.", newest["origin"], given.origin or "one without a name")
+            if given.checkpoint is not None:
+                said += verify_kept(given.checkpoint, checkpoints, problems)
             events = verify_events(bundle, newest, problems)
             rows = verify_rows(bundle, events, problems)
     except (ValueError, *NO_FILE) as error:
@@ -264,11 +346,17 @@ def main() -> int:
         problems.tell("{} of {} events of the ledger are not in this bundle.", lacking, newest["size"])
     if problems.end():
         return 1
-    sys.stdout.write(
+    if given.origin is None and given.checkpoint is None:
+        said.append(
+            "Compare this origin with the one that you know from elsewhere, and give it with --origin: a bundle made "
+            "with another key fits in itself as well."
+        )
+    fits = (
         f"Everything fits: {len(events)} events and {rows} rows, under {len(checkpoints)} checkpoints of "
         f"{newest['origin']}; the newest is {newest['number']}, "
-        f"sealed {newest['sealed']}, over {newest['size']} events, of which {lacking} are not in this bundle.\n"
+        f"sealed {newest['sealed']}, over {newest['size']} events, of which {lacking} are not in this bundle."
     )
+    sys.stdout.writelines(f"{escaped(one)}\n" for one in (fits, *said))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import zipfile
@@ -14,7 +15,7 @@ from allq.settings import Settings
 from db import bundle, checkpoints, events, sealing
 from db.database import Database
 from tests import store
-from tests.integration.test_ledger import changed, screen, verify, verify_bundle
+from tests.integration.test_ledger import changed, cut_back, exported, screen, verify, verify_bundle
 from tests.integration.test_provenance import by_hand
 
 NONSENSE = {
@@ -110,6 +111,7 @@ def test_what_gives_up_no_checkpoint_is_told_with_its_number(database: Database,
         sealing.seal(database, settings)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_lines_drawn_together_are_refused(database: Database, settings: Settings, tmp_path: Path) -> None:
     """Their digest is the same, but they would be counted as one row."""
     screen(database, "A")
@@ -157,6 +159,7 @@ def test_all_that_does_not_fit_in_a_bundle_is_said(database: Database, settings:
     assert last == f"{len(said)} problems: the bundle does not fit."
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_of_each_kind_of_what_does_not_fit_a_hundred_are_said_and_how_many_more(
     database: Database, settings: Settings, tmp_path: Path
 ) -> None:
@@ -173,6 +176,7 @@ def test_of_each_kind_of_what_does_not_fit_a_hundred_are_said_and_how_many_more(
 
 
 @pytest.mark.parametrize("member", ["checkpoints.jsonl", "events.jsonl", "rows.jsonl"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_bundle_that_lacks_a_file_or_has_another_for_it_is_refused_in_a_sentence(
     database: Database, settings: Settings, tmp_path: Path, member: str
 ) -> None:
@@ -220,3 +224,97 @@ def test_a_bundle_that_is_packed_in_another_way_is_refused_in_a_sentence(tmp_pat
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert "The bundle's checkpoints.jsonl can't be read" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_nothing_to_compare_with_is_no_comparison(database: Database, settings: Settings, tmp_path: Path) -> None:
+    path = exported(database, settings, tmp_path).path
+    empty, torn = tmp_path / "empty.jsonl", tmp_path / "torn.jsonl"
+    empty.write_bytes(b"\n")
+    torn.write_bytes(settings.checkpoint_file.read_bytes()[:-9])
+    for given, sentence in (
+        (("--origin", ""), "not one without a name"),
+        (("--checkpoint", ""), "is no file of checkpoints"),
+        (("--checkpoint", str(empty)), "has no checkpoint that the bundle could be compared with"),
+        (("--checkpoint", str(torn)), "has no checkpoint that the bundle could be compared with"),
+    ):
+        done = verify_bundle(path, *given)
+        assert (done.returncode, done.stdout) == (1, ""), given
+        assert sentence in done.stderr
+    assert "Compare this origin with" in verify_bundle(path).stdout
+    kept = settings.checkpoint_file.read_bytes()
+    torn.write_bytes(kept[:-9] + b"\n" + kept + kept[:50])
+    done = verify_bundle(path, "--checkpoint", str(torn))
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1), done.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_kept_checkpoints_that_a_bundle_lawfully_lacks_are_said_and_others_refused(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    """Those that went with a restored backup, and those that came later."""
+
+    def export(name: str) -> Path:
+        with database.read() as conn:
+            return bundle.export(conn, tmp_path / name).path
+
+    with database.begin() as conn:
+        store.submit(conn, [store.new_slide("A", 1)])
+    sealing.seal(database, settings)
+    first = export("first.zip")
+    for name in "BC":
+        with database.begin() as conn:
+            store.submit(conn, [store.new_slide(name, 1)])
+        sealing.seal(database, settings)
+    lost = export("lost.zip")
+    cut_back(database, 1)
+    sealing.go_on_after_restore(database, settings, reason="the disk failed", actor="tester")
+    kept = settings.checkpoint_file
+    went = "Checkpoints 2 to 3 that you have kept went with a restored backup; checkpoint 4 of the bundle says so."
+    later = "Checkpoints 2 to 4 that you have kept came after the bundle, whose newest is 1."
+    for path, sentence in ((export("all.zip"), went), (first, later), (lost, "Checkpoint 4 that you have kept came")):
+        done = verify_bundle(path, "--checkpoint", str(kept))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sentence in done.stdout
+    noted = kept.read_bytes().splitlines(keepends=True)
+    other = tmp_path / "other.jsonl"
+    for name, data, sentence in (
+        (
+            "all",
+            noted[1].replace(b"settled ", b"settled 1") + noted[2],
+            "checkpoint 2 that you have kept is not the one",
+        ),
+        ("all", noted[2].replace(b"settled ", b"settled 1"), "checkpoint 3 that you have kept is not the one that 4"),
+        ("all", noted[0].replace(b"settled ", b"settled 1"), "has not the checkpoint 1 that you have kept"),
+        (
+            "first",
+            noted[1].replace(b"previous ", b"previous 0"),
+            "checkpoint 2 that you have kept goes on from another",
+        ),
+        ("lost", noted[3].replace(b"given-up 3 ", b"given-up 3 0"), "checkpoint 4 that you have kept goes on from"),
+        ("first", noted[3].replace(b"allq-ledger-", b"allq-ledger-0"), "checkpoint 4 that you have kept is of allq-"),
+    ):
+        other.write_bytes(data)
+        done = verify_bundle(tmp_path / f"{name}.zip", "--checkpoint", str(other))
+        assert (done.returncode, sentence in done.stderr) == (1, True), (sentence, done.stderr)
+
+
+def test_a_bundle_says_how_many_events_of_it_wait_to_be_sealed_and_which_script_verifies_it(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    screen(database, "A")
+    sealing.seal(database, settings)
+    screen(database, "B")
+    store.review(database, "A", "insufficient", "smudged")
+    with database.read() as conn:
+        done = bundle.export(conn, tmp_path / "of A.zip", slide="A")
+        assert bundle.export(conn, tmp_path / "all.zip").waiting == 6
+    assert done.waiting == 2
+    sealing.seal(database, settings)
+    with database.read() as conn:
+        assert bundle.export(conn, tmp_path / "a.zip", slide="A").waiting == 0
+    with zipfile.ZipFile(done.path) as whole:
+        readme = whole.read("README.txt").decode()
+        assert hashlib.sha256(whole.read("verify.py")).hexdigest() == done.script
+    assert f"python verify.py 'of A.zip' --origin {done.checkpoint.origin}" in readme
+    assert done.script in readme

@@ -86,6 +86,17 @@ def test_the_ledger_is_sealed_verified_shown_and_exported(batch: int, tmp_path: 
     (exported,) = lines("audit", "export", str(tmp_path / "a.zip"), "--slide", "A-1")
     assert exported["checkpoint"] == 1
     assert (tmp_path / "a.zip").is_file()
+    done = run("audit", "export", str(tmp_path / "of A 1.zip"))
+    assert f"python verify.py '{tmp_path / 'of A 1.zip'}' --origin {exported['origin']}" in " ".join(
+        done.stderr.split()
+    )
+    assert (exported["verify_sha256"] in done.stderr, exported["waiting"], "not sealed" in done.stderr) == (
+        True,
+        0,
+        False,
+    )
+    assert "no folder" in run("audit", "export", str(tmp_path / "none" / "a.zip"), code=2).stderr
+    assert "is a folder" in run("audit", "export", str(tmp_path), code=2).stderr
     assert len(lines("audit", "rotate-key")) == 1
     assert lines("audit", "verify", "--since", "1")[0]["events"] == 1
     (rotated,) = lines("audit", "show", "--ledger")
