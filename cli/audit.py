@@ -418,15 +418,19 @@ def _show_events(events: Iterable[HistoryEvent]) -> None:
 
 
 def _say_what_it_is_worth(events: Iterable[HistoryEvent]) -> None:
+    from allq.text import plural
     from cli import console
-    from db.history import out_of_time
+    from db.history import NAMED, out_of_time
 
-    for event in out_of_time(events):
+    odd = list(out_of_time(events))
+    for event in odd[:NAMED]:
         console.say(
             f"Event {event.event} is dated {_instant(event.at)} UTC, well before one that was recorded earlier: a "
             "clock was wrong, or it was dated back.",
             style="yellow",
         )
+    if len(odd) > NAMED:
+        console.say(f"{plural(len(odd) - NAMED, 'more event is', 'more events are')} dated so.", style="yellow")
     console.say(
         "This is what the database says now, in the order in which it was recorded. Whether that is what was sealed, "
         "`allq audit verify` says."

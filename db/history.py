@@ -20,6 +20,9 @@ from db.statements import known_moment, run
 NEAR: Final = timedelta(hours=1)
 """What two machines' clocks, or a late commit, may make of the order of times."""
 
+NAMED: Final = 5
+"""So many of those that are dated back are named; the rest is counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEvent:

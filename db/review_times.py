@@ -9,10 +9,7 @@ from sqlalchemy import Connection
 
 from allq.text import plural, printable
 from db.damaged import blocks, readable_moment
-from db.history import NEAR
-
-NAMED: Final = 5
-"""So many are named; the rest is counted."""
+from db.history import NAMED, NEAR
 
 _EARLIER: Final = """
     SELECT r.id, r.looked_at, r.decided_at, c.called_at, s.name
@@ -34,9 +31,8 @@ def remarks(conn: Connection) -> list[str]:
         else:
             more += 1
     if more:
-        found.append(
-            f"So {'is' if more == 1 else 'are'} {plural(more, 'more review')}: `allq query reviews` has both times."
-        )
+        counted = plural(more, "more review is", "more reviews are")
+        found.append(f"{counted} dated so: `allq query reviews` has the times.")
     return found
 
 

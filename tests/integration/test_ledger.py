@@ -26,7 +26,20 @@ from structlog.testing import capture_logs
 
 from allq.errors import BrokerUnreachable, LedgerError, NotFound, StoreError, UsageError
 from allq.settings import Settings
-from db import bundle, checkpoints, history, keys, lines, reviews, sealing, turns, verifying, verifying_parts, witness
+from db import (
+    bundle,
+    checkpoints,
+    history,
+    keys,
+    lines,
+    review_times,
+    reviews,
+    sealing,
+    turns,
+    verifying,
+    verifying_parts,
+    witness,
+)
 from db.database import Database
 from db.tables import Base
 from db.verifying import Verified
@@ -875,7 +888,9 @@ def test_a_bundle_from_which_rows_were_left_out_is_refused(
         assert "are not in the bundle" in done.stderr
 
 
-def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: Database, settings: Settings) -> None:
+def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     screen(database, "A")
     with database.begin() as conn:
         slide = reviews.find(conn, "A")
@@ -904,6 +919,9 @@ def test_a_review_stands_beside_the_machines_call_and_earlier_reviews(database: 
         conn.exec_driver_sql("UPDATE review SET decided_at = '2021-01-05 08:30:00.000' WHERE id = 2")
     (remark,) = [remark for remark in verify(database, settings).remarks if "Review" in remark]
     assert "Review 2 of slide A is dated 2021-01-05 08:30:00 UTC, before the call" in remark
+    monkeypatch.setattr(review_times, "NAMED", 0)
+    with database.read() as conn:
+        assert review_times.remarks(conn) == ["1 more review is dated so: `allq query reviews` has the times."]
 
 
 @pytest.mark.parametrize("body", ["", "7", "[", '{"slide_call":[]}'])
