@@ -24,10 +24,13 @@ _AT_ONCE = 500
 def send(app: Celery, queue: str, chunk_ids: Sequence[int]) -> None:
     """Put a message for each chunk into `queue`. Raises BrokerUnreachable when the broker does not take them."""
     try:
-        with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
-            for chunk_id in chunk_ids:
-                app.send_task(SCREEN_TASK, args=[chunk_id], queue=queue, producer=producer, retry=False)
-                faults.reach("publish.sending")
+        with app.connection_for_write() as connection:
+            # Tried once: by itself it would wait for a broker for six seconds, which housekeeping might have to start.
+            connection.ensure_connection(max_retries=0)
+            with app.amqp.Producer(connection) as producer:
+                for chunk_id in chunk_ids:
+                    app.send_task(SCREEN_TASK, args=[chunk_id], queue=queue, producer=producer, retry=False)
+                    faults.reach("publish.sending")
     except (OperationalError, RedisError, OSError) as error:
         raise BrokerUnreachable(f"The broker takes no messages ({type(error).__name__}: {error}).") from error
 
