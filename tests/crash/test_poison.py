@@ -1,5 +1,6 @@
 """A field that stops its worker costs itself and nothing else."""
 
+import csv
 import math
 from pathlib import Path
 
@@ -24,11 +25,13 @@ from tests.screening import WorkerProcess, copies, status, submit_synthetic, wai
 def test_a_field_that_stops_its_worker_is_isolated_and_its_neighbours_are_screened(
     database, settings, tmp_path, poison, chunk_size, code, reason
 ):
-    write_slides(tmp_path / "smears", slides=1, fields=8, seed=3)
+    truth = write_slides(tmp_path / "smears", slides=1, fields=8, seed=3)
     slide = next(folder for folder in sorted((tmp_path / "smears").iterdir()) if folder.is_dir())
     folder = copies(slide, tmp_path / "slides", chunk_size // 8 or 1)
     poisoned = sorted(folder.rglob("*.png"))[1]
     poisoned.write_bytes(poisoned.read_bytes() + poison)
+    with truth.open(newline="") as file:
+        (damaged,) = [row["field"] for row in csv.DictReader(file) if row["note"] == "corrupt"]
     settings = settings.model_copy(
         update={"chunk_size": chunk_size, "housekeeping_seconds": 0.3, "task_seconds": 10, "inference_batch": 4}
     )
@@ -42,10 +45,13 @@ def test_a_field_that_stops_its_worker_is_isolated_and_its_neighbours_are_screen
     with database.read() as connection:
         failures = {row.field: row for row in reads.failures(connection, submission.batch)}
         halvings = connection.exec_driver_sql("SELECT count(*) FROM event WHERE kind = 'chunk-halved'").scalar_one()
+    spoilt = {str(path.relative_to(folder)) for path in folder.rglob(damaged)}
+    assert len(spoilt) == (chunk_size // 8 or 1)
+    assert failures.keys() == {str(poisoned.relative_to(folder)), *spoilt}, "and no neighbour"
+    assert {failures[field].code for field in spoilt} == {"corrupt"}
     failure = failures[str(poisoned.relative_to(folder))]
     assert failure.code == code
     assert reason.lower() in failure.sentence.lower()
-    assert [row.code for row in failures.values()].count(code) == 1
     found = status(database, submission.batch)
     assert found.screened == found.fields - len(failures)
     assert halvings <= math.log2(chunk_size)  # and two rounds alone
