@@ -13,6 +13,7 @@ from allq.settings import Settings
 from db import chunks, reads
 from db.database import Database
 from imaging.synthetic import write_slides
+from tests.databases import kill_server
 from tests.screening import copies, status, submit_synthetic, wait_for, workers
 from worker import broker, embedded
 from worker.app import make_app
@@ -203,8 +204,10 @@ def test_a_killed_broker_is_started_again(database, settings, smears, tmp_path):
     submission = submit_synthetic(database, settings, folder)
     with workers(settings):
         wait_for(lambda: status(database, submission.batch).screened > 0, what="something is screened")
-        embedded.stop(settings)
+        killed = int((embedded.folder(settings) / "valkey.pid").read_text())
+        kill_server(killed)
         wait_for(lambda: done(database, submission.batch), what="the batch ends")
+        assert int((embedded.folder(settings) / "valkey.pid").read_text()) != killed
     assert_accounted_for(database, submission.batch)
     assert_nothing_doubled(database, submission.batch)
 
