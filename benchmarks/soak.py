@@ -12,8 +12,11 @@ Everything is real but the pixels' work: fields are tiny pictures that are read,
 segmentation and network a stand-in says how dark they are (tests/standin.py). The lease and the other times are short
 (see the first line of the output), so that an hour's breakdowns fit into minutes.
 
+No chunk may wait longer than the stated time with nobody to see to it, and results that come late, when another worker
+has the chunk, must be refused: workers are stopped right before they record until one was, each time.
+
 A full disk needs the right to mount, a cut network that to make namespaces: where they are missing, the last lines say
-so, and what was not done is not counted as done.
+so, and what was not done is not counted as done. What there was no time for any more makes the exit code 2.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -41,11 +44,12 @@ import psutil
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from allq.errors import BrokerUnreachable, StoreError
+from allq.errors import AllqError, BrokerUnreachable, StoreError
 from allq.settings import Settings
-from db import chunks
+from db import chunks, sealing
 from db.database import Database
 from tests import accounts, standin
+from tests.attendance import Attendance
 from tests.brokers import KillableValkey
 from tests.databases import (
     KillablePostgresql,
@@ -57,7 +61,7 @@ from tests.databases import (
     unmount,
 )
 from tests.networks import Cable, NoNamespaces
-from tests.processes import Runner, Task
+from tests.processes import Fault, Plan, Runner, Task
 from worker import broker
 
 _FIELDS_PER_SLIDE: Final = 40
@@ -71,6 +75,15 @@ _HOUR: Final = 3600.0
 _SUBMISSION_KILLED: Final = "a submission killed"
 _SEALER_KILLED: Final = "the sealer killed"
 _STALLED: Final = "a worker stalled beyond its lease"
+_LATE: Final = "a worker stalled right before it recorded, until another had its chunk"
+_EARLY: Final = 0.8
+"""Stalls happen to those at work: in this first part of it."""
+_LOOKS: Final = 0.5
+"""Seconds between two looks at who waits unattended; of what is between two, at most twice as much counts."""
+_BUSY: Final = 5.0
+"""Seconds by which what is waited for may be late where four workers and two servers share two cores."""
+_REFUSED: Final = "chunk fenced off"
+_LOST_AT_WORK: Final = "chunk dropped: it is no longer ours"
 _BEGIN: Final = "<!-- soak: begin -->"
 _END: Final = "<!-- soak: end -->"
 
@@ -101,9 +114,11 @@ LONG: Final = Programme(
         "the broker emptied": 20,
         "the database killed": 10,
         _STALLED: 30,
+        _LATE: 10,
         "a worker's clock set": 20,
         "the disk full": 3,
         "the network cut": 4,
+        _SEALER_KILLED: 30,
     },
     seconds_per_chunk=0.15,
     patience=180.0,
@@ -120,6 +135,7 @@ SHORT: Final = Programme(
         "the broker emptied": 2,
         "the database killed": 1,
         _STALLED: 2,
+        _LATE: 1,
         "a worker's clock set": 2,
         "the disk full": 1,
         "the network cut": 1,
@@ -143,6 +159,22 @@ class Place:
     runner: Runner | None = None
     stalled: bool = False
 
+    def stands(self) -> bool:
+        """Whether somebody is there, if only stalled."""
+        return self.runner is not None and self.runner.alive()
+
+
+@dataclass(slots=True)
+class Late:
+    """A worker that is to stand still when it is about to record a chunk; then which chunk, at which attempt."""
+
+    place: Place
+    refused_before: int
+    chunk: int | None = None
+    attempt: int = 0
+    stopped_at: float = 0.0
+    resumed_at: float | None = None
+
 
 @dataclass(slots=True)
 class Figures:
@@ -150,6 +182,8 @@ class Figures:
 
     happened: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
+    too_late: bool = False
+    """there was no time for some of it"""
     longest_overdue: float = 0.0
     seconds_to_the_end: float = 0.0
 
@@ -184,11 +218,14 @@ class Soak:
         )
         self.database = Database.open(self.settings)
         stack.callback(self.database.close)
+        self._attendance = Attendance(self.database, self.settings, stride=2 * _LOOKS, each=False)
+        self._looked_at = 0.0
         self._places = [Place(self._worker_task(number)) for number in range(programme.workers)]
         self._sealers = [Place(self._sealer_task())] if _SEALER_KILLED in programme.happenings else []
         stack.callback(self._kill_all)
         self._submissions, self._held_back = self._write_slides()
         self._due: list[tuple[int, str]] = []
+        self._late: Late | None = None
         self._moved = 0.0
         self._submitting: Runner | None = None
         self._submissions_to_kill = programme.happenings[_SUBMISSION_KILLED]
@@ -200,6 +237,7 @@ class Soak:
             "the broker emptied": self._empty_broker,
             "the database killed": self._kill_database,
             _STALLED: self._stall_worker,
+            _LATE: self._stall_before_recording,
             "a worker's clock set": self._set_clock,
             "the disk full": self._fill_disk,
             "the network cut": self._cut_network,
@@ -256,12 +294,17 @@ class Soak:
             )
         clock = self.folder / f"clock-{number}"
         clock.write_text("0")
+        plan = self.folder / f"plan-{number}"
+        plan.mkdir()
+        Plan(plan).disarm()
         return Task(
             settings=settings,
             log=self.folder / "logs" / f"worker-{number}",
+            plan=plan,
             seconds=self.programme.seconds_per_chunk,
             clock=clock,
             network=network,
+            elsewhere=number == 1,  # of this one's death only the end of its lease tells
         )
 
     def _sealer_task(self) -> Task:
@@ -305,7 +348,9 @@ class Soak:
         self._after(seconds, over)
 
     def _victim(self) -> Place:
-        standing = [place for place in self._places if place.runner is not None and place.runner.alive()]
+        """Not the one whose result is to be late: that is to come."""
+        late = self._late.place if self._late else None
+        standing = [place for place in self._places if place.stands() and place is not late]
         if not standing:
             raise NotNow
         return self._random.choice(standing)
@@ -316,8 +361,13 @@ class Soak:
         pool = place.runner.pool()
         if not pool:
             raise NotNow
-        with suppress(psutil.NoSuchProcess):
-            self._random.choice(pool).kill()
+        victim = self._random.choice(pool)
+        try:
+            if victim.status() == psutil.STATUS_ZOMBIE:
+                raise NotNow
+            victim.kill()
+        except psutil.NoSuchProcess:
+            raise NotNow from None
 
     def _kill_worker(self) -> None:
         place = self._victim()
@@ -359,7 +409,7 @@ class Soak:
 
     def _kill_database(self) -> None:
         server = self._server
-        if server is None or self._outages & {"database", "disk"}:
+        if server is None or self._outages & {"database", "disk"} or self._late:
             raise NotNow
         kill_server(server.pid)
         self._outage("database", self._random.uniform(0, 3), server.start)
@@ -392,13 +442,87 @@ class Soak:
             return False
         return bool({owner.split("/")[-2] for owner in owners} & {str(process.pid) for process in family})
 
+    def _stall_before_recording(self) -> None:
+        """Whoever comes late is refused by the fence alone: nothing looks at the lease between there and the record.
+
+        Nothing befalls this worker until then, nor the database: what is to be seen is who refuses its results.
+        """
+        place = self._victim()
+        if self._late or place.stalled or place.task.network or self._outages & {"database", "disk"}:
+            raise NotNow
+        assert place.task.plan is not None
+        stall = Fault(point="record.begin", victim="stall")
+        Plan(place.task.plan).arm([stall], broker=Path(), postgresql=None)
+        self._late = Late(place, self._refused(place))
+
+    def _see_to_the_late(self) -> None:
+        """One step further with the one that is to be late; from its start again where something came between."""
+        late = self._late
+        if late is None:
+            return
+        now = time.monotonic()
+        if late.resumed_at is not None:
+            if self._refused(late.place) > late.refused_before:
+                self.figures.happened[_LATE] += 1
+                self._late = None
+            elif now - late.resumed_at > self.programme.patience / 6:
+                self._once_more(late)
+            return
+        assert late.place.task.plan is not None
+        if not late.place.stands():
+            self._once_more(late)
+        elif late.chunk is None and Plan(late.place.task.plan).happened(0):
+            late.place.stalled = True
+            late.stopped_at = late.stopped_at or now
+            self._find_chunk(late)
+        if late.stopped_at and (self._is_taken_over(late) or now - late.stopped_at > self.programme.patience / 3):
+            assert late.place.runner is not None
+            for process in late.place.runner.family():
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+            late.place.stalled = False
+            late.resumed_at = now
+
+    def _find_chunk(self, late: Late) -> None:
+        assert late.place.runner is not None
+        family = {str(process.pid) for process in late.place.runner.family()}
+        statement = "SELECT id, attempt, owner FROM chunk WHERE state = 'running'"
+        with suppress(StoreError), self.database.read() as connection:
+            for chunk, attempt, owner in connection.execute(text(statement)):
+                if owner.split("/")[-2] in family:
+                    late.chunk, late.attempt = chunk, attempt
+
+    def _is_taken_over(self, late: Late) -> bool:
+        if late.chunk is None:
+            return False
+        with suppress(StoreError), self.database.read() as connection:
+            attempt = connection.execute(text("SELECT attempt FROM chunk WHERE id = :chunk"), {"chunk": late.chunk})
+            return bool(attempt.scalar_one() > late.attempt)
+        return False
+
+    def _once_more(self, late: Late) -> None:
+        self._disarm(late)
+        self._due.insert(0, (0, _LATE))
+
+    def _disarm(self, late: Late) -> None:
+        assert late.place.task.plan is not None
+        Plan(late.place.task.plan).disarm()
+        late.place.stalled = False
+        self._late = None
+
+    def _refused(self, place: Place) -> int:
+        """Results of this worker that the fence has refused."""
+        log = place.task.log
+        return log.read_text(errors="replace").count(_REFUSED) if log.exists() else 0
+
     def _set_clock(self) -> None:
         clock = self._random.choice(self._places).task.clock
         assert clock is not None
-        clock.write_text(str(self._random.choice([-_HOUR, 0.0, _HOUR])))
+        now = float(clock.read_text())
+        clock.write_text(str(self._random.choice([off for off in (-_HOUR, 0.0, _HOUR) if off != now])))
 
     def _fill_disk(self) -> None:
-        if self._outages & {"database", "disk"}:
+        if self._outages & {"database", "disk"} or self._late:
             raise NotNow
         ballast = fill(self._disk_folder)
 
@@ -435,7 +559,7 @@ class Soak:
                 self._submissions.pop(0)
                 self._moved = time.monotonic()
             self._submitting = None
-        if not self._submissions and all(name == _STALLED for _, name in self._due):  # they are stalled at work
+        if not self._submissions and all(name in {_STALLED, _LATE} for _, name in self._due):  # at work
             self._submissions, self._held_back = self._held_back, []
         if self._submitting is None and self._submissions and "database" not in self._outages:
             self._submitting = Runner(
@@ -487,8 +611,10 @@ class Soak:
         while progress < total or self._submissions or self._held_back:
             time.sleep(0.1)
             self._mend()
+            self._see_to_the_late()
             self._keep_submitting()
             self._keep_working()
+            self._look_who_waits()
             found = self._ended()
             if found is not None and found > progress:
                 progress, self._moved = found, time.monotonic()
@@ -502,13 +628,30 @@ class Soak:
                 for line in [problem, *self.stuck()]:
                     say(line)
                 return False
-        for name, times in Counter(name for _, name in self._due).items():
-            self.figures.left_out[f"{name}, {times} ×"] = "the work had ended before it could happen"
-        while self._later:
+        while self._later or (self._late and self._late.stopped_at):
             time.sleep(0.1)
             self._mend()
+            self._see_to_the_late()
+        if self._late:
+            self._once_more(self._late)
+        for name, times in Counter(name for _, name in self._due).items():
+            self.figures.left_out[f"{name}, {times} ×"] = "the work had ended before it could happen"
+            self.figures.too_late = True
         self.figures.seconds_to_the_end = max(0.0, self._moved - last)
         return True
+
+    def _look_who_waits(self) -> None:
+        """Counted from when database and broker can be reached and a worker runs: not in an outage."""
+        if time.monotonic() - self._looked_at < _LOOKS:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            if self._outages or not any(place.stands() and not place.stalled for place in self._places):
+                self._attendance.begin_anew()
+            else:
+                self._attendance.look()
+        except (BrokerUnreachable, StoreError):
+            self._attendance.begin_anew()
 
     def _out_of_patience(self, began: float) -> str | None:
         now = time.monotonic()
@@ -545,8 +688,9 @@ class Soak:
             for _ in range(times)
         ]
         self._random.shuffle(names)
-        slides = sum(1 for folder in self._submissions for _ in folder.iterdir())
-        return sorted((int(self._random.uniform(0, slides * _FIELDS_PER_SLIDE)), name) for name in names)
+        fields = _FIELDS_PER_SLIDE * sum(1 for folder in self._submissions for _ in folder.iterdir())
+        parts = [(_EARLY if name in {_STALLED, _LATE} else 1.0, name) for name in names]
+        return sorted((int(self._random.uniform(0, part * fields)), name) for part, name in parts)
 
     def _let_happen(self) -> bool:
         at, name = self._due.pop(0)
@@ -555,7 +699,8 @@ class Soak:
         except NotNow:
             self._due.insert(min(len(self._due), 3), (at, name))
             return False
-        self.figures.happened[name] += 1
+        if name != _LATE:  # that happens when its result is refused
+            self.figures.happened[name] += 1
         return True
 
     def _mend(self) -> None:
@@ -573,6 +718,13 @@ class Soak:
             if place.runner is not None:
                 place.runner.kill()
         count = self._count
+        made_meanwhile = count("SELECT count(*) FROM checkpoint")
+        try:
+            sealing.seal(self.database, self.settings, wait=True)  # what was told since, by those just killed
+            not_sealed = [] if made_meanwhile else ["nothing was sealed while it went on"]
+        except AllqError as error:
+            not_sealed = [str(error)]
+        exported = self.settings.checkpoint_file
         files = sum(1 for folder in self.folder.glob("batch-*") for _ in folder.rglob("*.png"))
         contents = len({path.read_bytes() for folder in self.folder.glob("batch-*") for path in folder.rglob("*.png")})
         log = "".join(path.read_text(errors="replace") for path in (self.folder / "logs").iterdir())
@@ -594,14 +746,33 @@ class Soak:
             "chunks": count("SELECT count(*) FROM chunk"),
             "halvings": count("SELECT count(*) FROM event WHERE kind = 'chunk-halved'"),
             "most attempts at a chunk": count("SELECT max(attempt) FROM chunk"),
-            "late results fenced off": len(re.findall(r"chunk fenced off|chunk dropped: it is no longer ours", log)),
+            "leases noticed as lost while computing": log.count(_LOST_AT_WORK),
+            "late results refused by the fence": log.count(_REFUSED),
             "chunks given back": len(re.findall(r"chunk given back ", log)),
             "times chunks were published again": len(re.findall(r"no queue held were published again", log)),
             "tracebacks in the logs": len(re.findall(r"^Traceback", log, re.MULTILINE)),
+            "checkpoints sealed meanwhile": made_meanwhile,
+            "events sealed": count("SELECT coalesce(max(size), 0) FROM checkpoint"),
             "longest lease overdue": round(self.figures.longest_overdue, 1),
+            "longest wait of a chunk unattended": round(self._attendance.longest, 1),
             "seconds from the last happening to the end": round(self.figures.seconds_to_the_end, 1),
-            "wrong": accounts.violations(self.database) + accounts.mistaken(self.database),
+            "wrong": [
+                *not_sealed,
+                *self._amiss(log),
+                *accounts.violations(self.database, exported=exported, sealed=True),
+                *accounts.mistaken(self.database),
+            ],
         }
+
+    def _amiss(self, log: str) -> list[str]:
+        found = []
+        most = self.settings.longest_wait + _BUSY
+        if self._attendance.longest > most:
+            waited = f"{self._attendance.longest:.1f} s, not {most:.1f}"
+            found.append(f"nobody came for {waited}: {self._attendance.by}")
+        if self.programme.happenings.get(_LATE) and _REFUSED not in log:
+            found.append("no late result was refused by the fence")
+        return found
 
     def _count(self, statement: str) -> int:
         with self.database.read() as connection:
@@ -633,13 +804,7 @@ def main() -> int:
         fields = -(-options.fields // _FIELDS_PER_SLIDE) * _FIELDS_PER_SLIDE
         share = fields / programme.fields
         happenings = {name: max(1, round(times * share)) for name, times in programme.happenings.items()}
-        programme = Programme(
-            fields=fields,
-            workers=programme.workers,
-            happenings=happenings,
-            seconds_per_chunk=programme.seconds_per_chunk,
-            patience=programme.patience,
-        )
+        programme = replace(programme, fields=fields, happenings=happenings, longest=math.inf)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -665,8 +830,10 @@ def main() -> int:
     if options.write is not None:
         _write(options.write, found)
     sound = came_to_its_end and not found["wrong"] and not any(found[name] for name in ("lost", "doubled", "stuck"))
-    print("Nothing lost, nothing doubled, nothing stuck." if sound else "NOT SOUND: see above.", file=sys.stderr)
-    return 0 if sound else 1
+    say("Nothing lost, nothing doubled, nothing stuck." if sound else "NOT SOUND: see above.")
+    for name, why in soak.figures.left_out.items():
+        say(f"Did not happen: {name} ({why})")
+    return 1 if not sound else 2 if soak.figures.too_late else 0
 
 
 def _first_line(options: argparse.Namespace, settings: Settings) -> str:

@@ -65,10 +65,13 @@ _UNENDED = {
 }
 
 
-def violations(database: Database, *, ended: bool = True, exported: Path = Path("not-exported")) -> list[str]:
+def violations(
+    database: Database, *, ended: bool = True, exported: Path = Path("not-exported"), sealed: bool = False
+) -> list[str]:
     """What is wrong, a sentence each; empty when every field is accounted for once. With `ended`, nothing may wait.
 
-    `exported`: the file of checkpoints that the ledger is held against.
+    `exported`: the file of checkpoints that the ledger is held against. With `sealed`, every event must be sealed, and
+    the newest checkpoint be in that file.
     """
     found = []
     try:
@@ -80,10 +83,10 @@ def violations(database: Database, *, ended: bool = True, exported: Path = Path(
             rows = conn.execute(text(statement)).all()
             if rows:
                 found.append(f"{len(rows)} times {what}, e.g. {tuple(rows[0])}")
-    return found + _ledger(database, exported)
+    return found + _ledger(database, exported, sealed=sealed)
 
 
-def _ledger(database: Database, exported: Path) -> list[str]:
+def _ledger(database: Database, exported: Path, *, sealed: bool) -> list[str]:
     """Chunks are recorded once each, and what the events say adds up to what the rows say."""
     told: Counter[tuple[int, str]] = Counter()
     chunks: Counter[int] = Counter()
@@ -107,7 +110,10 @@ def _ledger(database: Database, exported: Path) -> list[str]:
     for (batch, what), number in told.items():
         if rows.get((batch, what), 0) != number:
             found.append(f"the ledger tells of {number} fields {what} of batch {batch}, not {rows.get((batch, what))}")
-    return found + [str(problem) for problem in verify(database, Witness(exported)).problems]
+    verified = verify(database, Witness(exported), complete=sealed)
+    if sealed and (verified.newest is None or verified.newest != Witness(exported).last()):
+        found.append("the newest checkpoint is not in the file of exported ones, or there is none at all")
+    return found + [str(problem) for problem in verified.problems]
 
 
 def mistaken(database: Database) -> list[str]:

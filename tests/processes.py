@@ -26,7 +26,7 @@ import psutil
 from allq.settings import Settings
 from tests.databases import kill_server
 
-Victim = Literal["process", "worker", "broker", "postgresql", "error", "pause"]
+Victim = Literal["process", "worker", "broker", "postgresql", "error", "pause", "stall"]
 Kind = Literal["worker", "sealer", "submission"]
 
 _PRELOADED: Final = [
@@ -64,7 +64,7 @@ class Stumbled(Exception):
 class Fault:
     """At the next time that a process of the kind `by` reaches `point`: kill it, its whole worker, or a server.
 
-    Or let it meet an error that nobody foresaw, or take its time.
+    Or let it meet an error that nobody foresaw, or take its time, or its whole worker stand still until it is resumed.
     """
 
     point: str
@@ -116,6 +116,8 @@ def _break(victim: str, plan: dict[str, str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif victim == "worker":
         os.killpg(0, signal.SIGKILL)
+    elif victim == "stall":
+        os.killpg(0, signal.SIGSTOP)
     elif victim == "error":
         raise Stumbled
     elif victim == "pause":
@@ -142,6 +144,8 @@ class Task:
     """what seals and does nothing else"""
     network: Path | None = None
     """network namespace to be in"""
+    elsewhere: bool = False
+    """it says that it is on another machine, a new one at each start: when it is killed, nobody sees that it is dead"""
 
 
 @dataclass(slots=True)
@@ -208,11 +212,20 @@ def _run(task: Task) -> None:
         networks.enter(task.network)
     if task.clock is not None:
         clocks.obey(task.clock)
+    if task.elsewhere:
+        _be_elsewhere()
     if task.plan is not None:
         from allq import faults
 
         faults.handler = partial(Plan(task.plan).reached, by=_kind(task))
     sys.exit({"worker": _work, "sealer": _seal, "submission": _submit}[_kind(task)](task))
+
+
+def _be_elsewhere() -> None:
+    from worker import identity
+
+    place = f"elsewhere/{os.getpid()}/0"
+    identity._place = lambda: place  # type: ignore[assignment]  # is not cached: there is nothing to find out
 
 
 def _kind(task: Task) -> Kind:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from allq.errors import StoreError
+from allq.errors import BrokerUnreachable, StoreError
 from db import checkpoints, reads, sealing
 from db.database import Database
 from db.verifying import verify
 from db.witness import Witness
 from tests import accounts, standin
+from tests.attendance import Attendance
 from tests.databases import KillablePostgresql, settings_for
 from tests.processes import Fault, Plan, Runner, Task
 from tests.screening import wait_for
@@ -24,6 +25,19 @@ from worker import embedded, submission
 
 _SLACK = 30.0
 """Seconds that a busy machine may need for the work itself, beside what is waited for."""
+
+_BUSY = 3.0
+"""Seconds by which what is waited for may be late: on a busy machine a round of housekeeping takes longer than is
+between two."""
+
+_LOOKED = 0.2
+"""Seconds between two looks at most, as they are counted."""
+
+_LONGEST = 60.0
+"""Seconds for all of it, whoever is late."""
+
+_WORKER_BEGINS = "worker starts"
+_SEALER_BEGINS = "sealer starts"
 
 
 class Laboratory:
@@ -43,6 +57,8 @@ class Laboratory:
         (folder / "plan").mkdir(parents=True)
         self._plan = Plan(folder / "plan")
         self._plan.disarm()
+        self._begun = 0
+        self._runs = False
 
     @cached_property
     def database(self) -> Database:
@@ -77,8 +93,9 @@ class Laboratory:
             self._folder / f"slides-{number}", slides=slides, fields=fields, first=1000 * number
         )
 
-    def _task(self, folder: Path | None = None) -> Task:
+    def _task(self, folder: Path | None = None, *, elsewhere: bool = False) -> Task:
         return Task(
+            elsewhere=elsewhere,
             settings=self.settings,
             log=self._folder / "log",
             plan=self._folder / "plan",
@@ -86,10 +103,18 @@ class Laboratory:
             folder=folder,
         )
 
-    def keep_a_worker(self) -> None:
-        """Start a worker unless one runs."""
+    def keep_a_worker(self, *, elsewhere: bool = False) -> None:
+        """Start a worker unless one runs; one that says it is `elsewhere`, and whose death nobody sees."""
         if self._worker is None or not self._worker.alive():
-            self._worker = Runner(self._task())
+            self._begun = self._logged(_WORKER_BEGINS)
+            self._runs = False
+            self._worker = Runner(self._task(elsewhere=elsewhere))
+
+    def _worker_runs(self) -> bool:
+        if self._worker is None or not self._worker.alive():
+            return False
+        self._runs = self._runs or self._logged(_WORKER_BEGINS) > self._begun
+        return self._runs
 
     def kill_worker(self) -> None:
         if self._worker is not None:
@@ -98,13 +123,13 @@ class Laboratory:
 
     def start_sealer(self) -> None:
         """Start what seals and does nothing else, and wait until it has begun: from then on it waits for a server."""
-        before = self._sealers_begun()
+        before = self._logged(_SEALER_BEGINS)
         self.keep_a_sealer()
-        wait_for(lambda: self._sealers_begun() > before, what="the sealer starts", seconds=_SLACK)
+        wait_for(lambda: self._logged(_SEALER_BEGINS) > before, what="the sealer starts", seconds=_SLACK)
 
-    def _sealers_begun(self) -> int:
+    def _logged(self, what: str) -> int:
         path = self._folder / "log"
-        return path.read_text(errors="replace").count("sealer starts") if path.exists() else 0
+        return path.read_text(errors="replace").count(what) if path.exists() else 0
 
     def keep_a_sealer(self) -> None:
         """Start what seals and does nothing else, unless it runs; workers seal as well, so let there be none."""
@@ -171,14 +196,24 @@ class Laboratory:
             assert again.process.exitcode == 0, "a second submission succeeds"
 
     def until_done(self) -> None:
-        """Wait until everything is screened: no longer than promised, and what the work itself takes."""
+        """Wait until everything is screened, however long the work takes; no chunk waits unattended beyond its time."""
         if self._cut_short is not None:
             self._submit(self._cut_short, publish=True)
             self._cut_short = None
-        wait_for(self._done, what="everything is screened", seconds=self.settings.longest_wait + _SLACK)
+        attendance = Attendance(self.database, self.settings, stride=_LOOKED)
+        wait_for(partial(self._done, attendance), what="everything is screened", seconds=_LONGEST)
+        most = self.settings.longest_wait + _BUSY
+        assert attendance.longest <= most, f"nobody came for {attendance.longest:.1f} s, not {most}: {attendance.by}"
 
-    def _done(self) -> bool:
+    def _done(self, attendance: Attendance) -> bool:
         self.keep_a_worker()
+        try:
+            if self._worker_runs():
+                attendance.look()
+            else:
+                attendance.begin_anew()
+        except BrokerUnreachable:
+            attendance.begin_anew()
         with self.database.read() as connection:
             found = reads.batches(connection)
         return bool(found) and all(batch.state == "done" for batch in found)
