@@ -54,6 +54,7 @@ def query(
 
     Example: allq query worklist batch=7
     """
+    from cli import console
     from cli.session import open_database
     from db import named
 
@@ -66,8 +67,13 @@ def query(
     with open_database() as database, database.read() as connection:
         if "batch" in given:
             given["batch"] = options.find_batch(connection, str(given["batch"]))
+        most = _limit(given, named.find(name).parameters)
+        if most is not None:
+            given["limit"] = most + 1  # one more tells whether there are more
         columns, rows = named.run(connection, name, given)
-        _print(columns, rows, form)
+        _print(columns, itertools.islice(rows, most), form)
+        if most is not None and next(rows, None) is not None:
+            console.say(f"There are more rows than the {most:,} shown: limit={most * 10} shows more.")
 
 
 def _list(found: Sequence[QueryInfo], *, json: bool) -> None:
@@ -109,6 +115,13 @@ def _parameters(values: Sequence[str], known: Sequence[QueryParameter]) -> dict[
         # A name copied from a results table is the text that is stored; one completed by the shell may be bytes.
         given[key] = value if is_utf8(value) else storable(value)[0]
     return given
+
+
+def _limit(given: Mapping[str, str | int | None], known: Sequence[QueryParameter]) -> int | None:
+    """At most how many rows are asked for; None where the query takes no limit, or was given what is none."""
+    default = next((one.default for one in known if one.name == "limit"), None)
+    text = str(given.get("limit", default))
+    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 def _print(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: FormatOption) -> None:

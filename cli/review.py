@@ -42,15 +42,20 @@ def list_(
 ) -> None:
     """List the slides whose latest call nobody has reviewed, most suspicious first.
 
+    A slide that could not be judged (`insufficient`) ranks as one of suspicion 0.5 at least.
+
     Example: allq review list --limit 5
     """
     from cli import console
     from cli.session import open_database
-    from db import named
+    from db import named, reviews
 
     with open_database() as database, database.read() as connection:
         columns, rows = named.run(connection, "review_queue", {"limit": limit})
         records = [dict(zip(columns, row, strict=True)) for row in rows]
+        waiting = reviews.waiting(connection) if len(records) == limit else len(records)
+    if waiting > limit:
+        console.say(f"{limit:,} of {waiting:,} slides shown; --limit {waiting} shows all.")
     if json:
         for record in records:
             record["flags"] = record["flags"].split(",") if record["flags"] else []
@@ -83,9 +88,12 @@ def list_(
             )
             for one in records
         ),
-        needed=3,
+        needed=4,
     )
-    console.say("Look at one:  allq review show SLIDE")
+    several = len(records) > len({one["slide"] for one in records})
+    console.say(f"Look at one:  allq review show SLIDE{' --batch N' if several else ''}")
+    if several:
+        console.say("A slide that was screened in several batches waits in each. Without --batch it is the newest.")
 
 
 @app.command("show")
@@ -162,13 +170,9 @@ def _find(connection: Any, slide: str, batch: str | None) -> ReviewedSlide:
 
 
 def _show(slide: ReviewedSlide) -> None:
-    from allq.text import plural
     from cli import console
-    from cli.wording import SYNTHETIC
+    from cli.wording import SYNTHETIC, leukocyte_words, uncounted_words
 
-    counted = f"{slide.suspects:,} suspect among {plural(slide.leukocytes, 'leukocyte')}"
-    if slide.call != "all-suspected" and slide.upper_bound is not None:
-        counted += f" (95 % upper bound {console.upper_percent(slide.upper_bound)})"
     ended = f"{slide.screened:,} screened, {slide.failed:,} failed"
     if slide.cancelled:
         ended += f", {slide.cancelled:,} cancelled"
@@ -176,12 +180,14 @@ def _show(slide: ReviewedSlide) -> None:
         ("slide", slide.slide),
         ("batch", f"{slide.batch}, called {console.cell(slide.called_at)}"),
         ("call", slide.call + (f", confidence {console.percent(slide.confidence)}" if slide.confidence else "")),
-        ("leukocytes", counted),
+        ("leukocytes", leukocyte_words(slide)),
         ("fields", f"{slide.fields:,}: {ended}"),
         ("flags", ", ".join(slide.flags) or "none"),
         ("model", slide.model + (f", {SYNTHETIC}" if slide.synthetic else "")),
         ("folder", slide.root),
     ]
+    if slide.not_counted.fields:
+        lines.insert(4, ("not counted", uncounted_words(slide.not_counted)))
     console.pairs(lines)
     console.table(
         [

@@ -25,7 +25,8 @@ def screen(
     """Screen a folder of slides on this machine: submit, work, sum up. Takes up what was interrupted before.
 
     Each subfolder is a slide; images directly in PATH form one slide named after it. Exit code 3: some fields failed;
-    130: interrupted, and the work done so far is kept.
+    130: interrupted, and the work done so far is kept. A folder that is done is a new batch when it is screened again,
+    and each of its slides waits for a review once more; what is known of its files is not computed anew.
 
     Example: allq screen ./slides --note "tray 12"
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from allq.text import duration, plural, printable
 from cli.console import upper_percent
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from db.history import HistoryEvent
-    from db.records import BatchStatus, SlideResult
+    from db.records import BatchStatus, SlideResult, UncountedFields
 
 SYNTHETIC: Final = "trained on synthetic smears only, not for patients"
 
@@ -34,7 +34,27 @@ BOUND: Final = "≤"
 """Stands before an upper bound where space is short; what it means is printed beneath."""
 
 
-def suspect_words(slide: SlideResult) -> str:
+class CalledSlide(Protocol):
+    """What is said of a slide's leukocytes is said of these. `call` is None before there is one."""
+
+    @property
+    def call(self) -> str | None:
+        """The slide's call."""
+
+    @property
+    def leukocytes(self) -> int:
+        """Leukocytes in the fields that count."""
+
+    @property
+    def suspects(self) -> int:
+        """Those of them that are suspect."""
+
+    @property
+    def upper_bound(self) -> float | None:
+        """The share of suspects that this leaves possible."""
+
+
+def suspect_words(slide: CalledSlide) -> str:
     """`133 of 410`, or `0 of 410 (≤ 0.8 %)`: `leukocyte_words` in a column that says what is counted."""
     if slide.call is None:
         return "-"
@@ -46,7 +66,7 @@ def suspect_words(slide: SlideResult) -> str:
     return words
 
 
-def leukocyte_words(slide: SlideResult) -> str:
+def leukocyte_words(slide: CalledSlide) -> str:
     """`133 suspect among 410 leukocytes`; unless the slide is suspected, with the upper bound of what that can mean."""
     if slide.call is None:
         return "-"
@@ -56,6 +76,12 @@ def leukocyte_words(slide: SlideResult) -> str:
     if slide.call != "all-suspected" and slide.upper_bound is not None:
         words += f" (95 % upper bound {upper_percent(slide.upper_bound)})"
     return words
+
+
+def uncounted_words(found: UncountedFields) -> str:
+    """`2 fields (2 novel), 6 suspects in them`: the fields that a slide's call leaves out."""
+    why = ", ".join(f"{count:,} {printable(flag)}" for flag, count in found.flags.items())
+    return f"{plural(found.fields, 'field')}{f' ({why})' if why else ''}, {plural(found.suspects, 'suspect')} in them"
 
 
 def call_words(slide: SlideResult) -> str:

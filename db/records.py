@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 Queue = Literal["routine", "stat"]
 BatchState = Literal["registering", "waiting", "running", "done", "cancelled"]
@@ -160,6 +160,10 @@ class FieldRow:
         return self.state == "cancelled"
 
 
+UNJUDGED: Final = 0.5
+"""The least suspicion of a slide whose call is `insufficient`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlideCallRow:
     """The sum over a slide, as it is recorded."""
@@ -174,8 +178,12 @@ class SlideCallRow:
 
     @property
     def suspicion(self) -> float:
-        """By which the worklist is ranked: the probability of anything but benign."""
-        return min(1.0, sum(self.probabilities[1:]))
+        """By which the worklist is ranked: the probability of anything but benign.
+
+        Of a slide that could not be judged, a half at least: without a field that counts it would be 0, beneath all
+        slides in which something was seen to be benign.
+        """
+        return max(min(1.0, sum(self.probabilities[1:])), UNJUDGED if self.call == "insufficient" else 0.0)
 
 
 CallSlide = Callable[[Iterable[FieldRow]], SlideCallRow]
@@ -375,6 +383,18 @@ class SuspectField:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UncountedFields:
+    """The screened fields of a slide that its call leaves out, as they can't be assessed, and the suspects in them.
+
+    `flags`: how many of them carry each flag for which a field is left out.
+    """
+
+    fields: int
+    suspects: int
+    flags: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewedSlide:
     """A slide as a reviewer is shown it: its latest call, what was decided so far, its most suspicious fields."""
 
@@ -397,6 +417,7 @@ class ReviewedSlide:
     called_at: datetime
     model: str
     synthetic: bool
+    not_counted: UncountedFields
     reviews: tuple[ReviewRow, ...]
     most_suspicious: tuple[SuspectField, ...]
 

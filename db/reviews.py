@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 from allq.errors import NotFound, StoreError, UsageError
 from db import events, lines
 from db.damaged import despite_damage, readable_moment
-from db.records import ReviewedSlide, ReviewRow, SuspectField
+from db.records import ReviewedSlide, ReviewRow, SuspectField, UncountedFields
 from db.rows_told import object_of
 from db.statements import flags_of, known_moment, run, timed
 
@@ -21,8 +22,9 @@ CALLS: Final = ("all-suspected", "no-suspects-seen", "insufficient")
 _SLIDE: Final = """
     SELECT w.slide_id, w.batch, w.slide, s.slide_call_id, w.call, w.confidence, w.suspicion, w.flags, w.leukocytes,
            w.suspects, w.upper_bound, w.fields, w.screened, w.failed, w.cancelled,
-           w.called_at, w.model, w.synthetic, b.root
-    FROM worklist w JOIN slide s ON s.id = w.slide_id JOIN batch b ON b.id = w.batch
+           w.called_at, w.model, w.synthetic, b.root,
+           m.configuration
+    FROM worklist w JOIN slide s ON s.id = w.slide_id JOIN batch b ON b.id = w.batch JOIN model m ON m.id = b.model_id
 """
 
 
@@ -54,9 +56,15 @@ def find(conn: Connection, slide: str, *, batch: int | None = None) -> ReviewedS
         called_at=known_moment(row.called_at),
         model=row.model,
         synthetic=bool(row.synthetic),
+        not_counted=_not_counted(conn, row.slide_id, row.configuration),
         reviews=tuple(_reviews(conn, row.slide_id)),
         most_suspicious=tuple(_most_suspicious(conn, row.slide_id)),
     )
+
+
+def waiting(conn: Connection) -> int:
+    """How many slides wait for a review. It counts them, which takes a while where they are very many."""
+    return int(run(conn, "SELECT count(*) FROM review_queue").scalar_one())
 
 
 def look(conn: Connection, slide: ReviewedSlide, *, reviewer: str) -> datetime:
@@ -146,6 +154,30 @@ def _reviews(conn: Connection, slide_id: int) -> Sequence[ReviewRow]:
         )
         for row in rows
     ]
+
+
+def _not_counted(conn: Connection, slide_id: int, configuration: str) -> UncountedFields:
+    """By the rule of the model that called the slide, as it was remembered."""
+    rule = object_of(configuration).get("slide")
+    named = rule.get("unassessable") if isinstance(rule, dict) else None
+    unassessable = frozenset(map(str, named)) if isinstance(named, list) else frozenset()
+    rows = run(
+        conn,
+        """
+        SELECT flags, call, count(*) AS fields, sum(suspects) AS suspects FROM slide_findings
+        WHERE slide_id = :slide AND state = 'screened' AND (call IS NULL OR flags <> '') GROUP BY flags, call
+        """,
+        {"slide": slide_id},
+    )
+    fields = suspects = 0
+    flags: Counter[str] = Counter()
+    for row in rows:
+        why = unassessable.intersection(flags_of(row.flags))
+        if why or row.call is None:
+            fields += row.fields
+            suspects += int(row.suspects)
+            flags.update(dict.fromkeys(why, row.fields))
+    return UncountedFields(fields=fields, suspects=suspects, flags=dict(sorted(flags.items())))
 
 
 def _most_suspicious(conn: Connection, slide_id: int) -> Sequence[SuspectField]:

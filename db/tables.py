@@ -285,7 +285,7 @@ class FindingLeukocytes(Base):
 class SlideCall(Base):
     """The sum over a slide at the time when its last field ended. Never changed; a later one supersedes it.
 
-    `confidence` is 0 where the call is `insufficient`.
+    `confidence` is 0 where the call is `insufficient`, and `suspicion`, by which slides are ranked, a half at least.
     """
 
     __tablename__ = "slide_call"

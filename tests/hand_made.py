@@ -24,7 +24,7 @@ MODEL = ModelRecord(
     name="lite0-three-views",
     architecture="efficientnet-lite0",
     synthetic=False,
-    configuration={},
+    configuration={"slide": {"unassessable": ["no-leukocytes", "novel"]}},
     code_version="0.1.0",
 )
 SYNTHETIC = ModelRecord(
@@ -46,7 +46,8 @@ def make_batch(
     finish: bool = True,
     skipped: Sequence[tuple[str, str]] = (),
 ) -> int:
-    """Register `slides` (name: file names) and screen them: files named `bad…` fail, `blank…` hold no leukocyte.
+    """Register `slides` (name: file names) and screen them: files named `bad…` fail, `blank…` hold no leukocyte,
+    `odd…` are novel and hold four suspects.
 
     `screened` is how many chunks, all by default, are screened; without `finish` more slides may come. A slide whose
     name starts with `A` is all-suspected; the others hold no suspect.
@@ -84,7 +85,7 @@ def _outcome(field_id: int, path: str) -> FieldOutcome:
         failure = Failure(code="corrupt", sentence="The image is cut short: 3 of 9 kB are there. Copy it again.")
         return FieldOutcome(field_id=field_id, sha256=sha256, failure=failure)
     suspect = path.startswith("A")
-    blank = file.startswith("blank")
+    blank, odd = file.startswith("blank"), file.startswith("odd")
     from imaging.outlines import pack
 
     finding = NewFinding(
@@ -94,9 +95,9 @@ def _outcome(field_id: int, path: str) -> FieldOutcome:
         probabilities=(0.01, 0.005, 0.98, 0.005) if suspect else (0.98, 0.01, 0.005, 0.005),
         suspicion=0.99 if suspect else 0.02,
         novelty=0.2,
-        flags=("no-leukocytes",) if blank else (),
+        flags=("no-leukocytes",) if blank else ("novel",) if odd else (),
         leukocytes=0 if blank else 20,
-        suspects=19 if suspect else 0,
+        suspects=19 if suspect else 4 if odd else 0,
         width=224,
         height=224,
         quality={"sharpness": 1.0},
@@ -109,7 +110,7 @@ def _outcome(field_id: int, path: str) -> FieldOutcome:
 
 def call(fields: Iterable[FieldRow]) -> SlideCallRow:
     """A slide's call: suspected where a leukocyte is."""
-    seen = [field for field in fields if field.state == "screened"]
+    seen = [field for field in fields if field.state == "screened" and "novel" not in field.flags]
     suspects = sum(field.suspects for field in seen)
     leukocytes = sum(field.leukocytes for field in seen)
     return SlideCallRow(

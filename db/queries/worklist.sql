@@ -1,4 +1,4 @@
--- The slides that most need a look, most suspicious first.
+-- The slides that most need a look, most suspicious first; what could not be judged counts as 0.5 at least.
 -- Research use: it ranks and documents; a named person decides.
 -- :batch  integer = 0  only this batch; 0 for all
 -- :limit  integer = 20  at most so many slides

@@ -57,6 +57,29 @@ def test_a_slide_is_listed_looked_at_and_signed(batch: int) -> None:
     assert "no called slide" in run("review", "show", "C-3", code=1).stderr
 
 
+def test_the_list_says_how_many_more_wait_and_what_nobody_could_judge_is_above_what_seems_benign(home: Path) -> None:
+    for _ in range(2):
+        make_batch({"B-2": ["f1.png"], "C-3": ["blank.png"], "A-1": ["f1.png"]})
+    assert [one["slide"] for one in lines("review", "list")] == ["A-1", "A-1", "C-3", "C-3", "B-2", "B-2"]
+    for form in ((), ("--json",)):
+        assert "2 of 6 slides shown; --limit 6 shows all." in run("review", "list", "--limit", "2", *form).stderr
+        assert "more rows than the 5 shown: limit=50" in run("query", "worklist", "limit=5", *form).stderr
+    whole = run("review", "list", "--limit", "6").stderr
+    assert "shown" not in whole + run("query", "worklist", "limit=6").stderr
+    assert "allq review show SLIDE --batch N" in whole, "each slide was screened twice"
+
+
+def test_what_does_not_count_towards_a_call_is_told(home: Path) -> None:
+    make_batch({"B-2": ["f1.png", "odd1.png", "odd2.png", "blank.png"], "C-3": ["blank.png"]})
+    text = run("review", "show", "B-2").stdout
+    assert "0 suspect among 20 leukocytes" in text
+    assert "3 fields (1 no-leukocytes, 2 novel), 8 suspects in them" in text
+    text = run("review", "show", "C-3").stdout
+    assert "none that can be judged" in text and "0 suspect" not in text.replace("0 suspects in them", "")
+    (shown,) = lines("review", "show", "C-3")
+    assert shown["not_counted"] == {"fields": 1, "suspects": 0, "flags": {"no-leukocytes": 1}}
+
+
 def test_a_slide_that_was_cut_short_is_shown_with_what_nobody_looked_at(home: Path) -> None:
     batch = make_batch({"B-2": ["f1.png", "f2.png", "f3.png"]}, chunk_size=2, screened=1)
     run("cancel", str(batch))
