@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from db.history import HistoryEvent, SlideHistory
     from db.verifying import Verified
 
-app = typer.Typer(no_args_is_help=True, help="The ledger: who did what, and that nobody has rewritten it.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def audit() -> None:
-    """The ledger: who did what, and that nobody has rewritten it."""
+    """The ledger: who did what, and that nobody has rewritten it.
+
+    Example: allq audit verify
+    """
 
 
 @app.command("verify")

@@ -6,12 +6,15 @@ import typer
 
 from cli import options
 
-app = typer.Typer(no_args_is_help=True, help="The database's schema.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def db() -> None:
-    """The database's schema."""
+    """The database's schema.
+
+    Example: allq db upgrade
+    """
 
 
 @app.command("upgrade")

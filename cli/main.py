@@ -37,7 +37,9 @@ def allq(
 ) -> None:
     """Screen blood-smear slides for acute lymphoblastic leukaemia, in bulk and on record. A person decides.
 
-    Research use, decision support. Start with: allq screen ./slides
+    Research use, decision support. `allq COMMAND --help` has an example of each.
+
+    Example: allq screen ./slides
     """
     from allq.settings import unknown_variables
 

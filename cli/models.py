@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from db.records import Activation
     from models.artefact import Model
 
-app = typer.Typer(no_args_is_help=True, help="The models that can screen.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def models() -> None:
-    """The models that can screen."""
+    """The models that can screen.
+
+    Example: allq models list
+    """
 
 
 @app.command("list")

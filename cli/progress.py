@@ -99,6 +99,7 @@ class Lines:
         self._console = console
         self._last = time.monotonic()
         self._stage = ""
+        self._stage_ended = False
         self._standing = _Standing()
 
     def say(self, text: str, *, style: str = "") -> None:
@@ -118,8 +119,9 @@ class Lines:
     def stage(self, name: str, done: int, total: int) -> None:
         """See `Meter`."""
         standing = self._standing.words(name, done)
-        if self._due() or name != self._stage:
-            self._stage = name
+        ended = done == total > 0 and name == self._stage and not self._stage_ended
+        if self._due() or name != self._stage or ended:
+            self._stage, self._stage_ended = name, done == total
             self._print(f"{name}: {done:,}/{total:,}{standing}")
 
     def _due(self) -> bool:

@@ -12,7 +12,7 @@ from cli import options
 if TYPE_CHECKING:
     from db.records import ReviewedSlide
 
-app = typer.Typer(no_args_is_help=True, help="A named person decides: what waits, and signing it.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class Decision(Enum):
@@ -32,7 +32,10 @@ InBatch = Annotated[
 
 @app.callback()
 def review() -> None:
-    """A named person decides: what waits, and signing it."""
+    """A named person decides: what waits, and signing it.
+
+    Example: allq review list
+    """
 
 
 @app.command("list")

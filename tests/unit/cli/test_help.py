@@ -51,6 +51,12 @@ def test_the_help_of_a_command_has_an_example_that_starts_with_it(command: tuple
     assert f"allq {' '.join(command)}" in " ".join(example[1].split())
 
 
+@pytest.mark.parametrize("command", [*{command[:-1] for command in COMMANDS}], ids=" ".join)
+def test_the_help_of_a_group_has_an_example_too(command: tuple[str, ...]) -> None:
+    text = " ".join(CliRunner().invoke(app, [*command, "--help"]).stdout.split())
+    assert f"Example: allq {' '.join(command)}".rstrip() in text
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_fits_80_columns_and_has_no_boxes_in_a_pipe(command: tuple[str, ...]) -> None:
     text = CliRunner().invoke(app, [*command, "--help"]).stdout
@@ -101,4 +107,4 @@ def test_the_shell_completes_commands_queries_models_and_batches(home: Path) -> 
 def test_the_list_of_commands_cuts_no_sentence_short() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
     assert "..." not in text.replace("[ARGS]...", "")
-    assert "Start with: allq screen ./slides" in text
+    assert "Example: allq screen ./slides" in text

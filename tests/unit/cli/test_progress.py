@@ -23,7 +23,11 @@ def test_a_stage_that_stands_says_for_how_long(monkeypatch: pytest.MonkeyPatch, 
             shown._progress.refresh()
         clock[0] += 10
         shown.stage("Comparing", 4, 15)
+        shown.stage("Comparing", 5, 15)
+        shown.stage("Comparing", 15, 15)
+        shown.stage("Comparing", 15, 15)
     lines = ["Comparing: 3/15", "Comparing: 3/15, for 6 s", "Comparing: 3/15, for 68 s", "Comparing: 4/15"]
+    lines += ["Comparing: 15/15"]
     if terminal:
         assert "3/15, for 69 s" in file.getvalue()
     else:
