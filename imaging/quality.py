@@ -8,13 +8,12 @@ from typing import Final
 import cv2
 import numpy as np
 
+from imaging.flags import BADLY_EXPOSED, BLURRED
 from imaging.histograms import histogram
 from imaging.parameters import QualityParameters
 from imaging.pieces import Pixels, as_pixels
 from imaging.reduction import reduced
 
-BLURRED: Final = "blurred"
-BADLY_EXPOSED: Final = "badly-exposed"
 SIDE: Final = 320
 """Sharpness is measured with the longer side reduced to this, so that it doesn't depend on the camera's resolution …"""
 NUCLEUS: Final = 24

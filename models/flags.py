@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.flags import BADLY_EXPOSED, BLURRED
 from imaging.parameters import QualityParameters
-from imaging.quality import BADLY_EXPOSED, BLURRED
 from models.artefact import Flag
 
 NOVEL: Final = "novel"
