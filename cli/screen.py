@@ -24,9 +24,11 @@ def screen(
 ) -> None:
     """Screen a folder of slides on this machine: submit, work, sum up. Takes up what was interrupted before.
 
-    Each subfolder is a slide; images directly in PATH form one slide named after it. Exit code 3: some fields failed;
-    130: interrupted, and the work done so far is kept. A folder that is done is a new batch when it is screened again,
-    and each of its slides waits for a review once more; what is known of its files is not computed anew.
+    Each subfolder is a slide; images directly in PATH form one slide named after it. Exit code 3: some fields failed,
+    or folders or files could not be read; 130: interrupted, and the work done so far is kept.
+
+    A folder that is done is a new batch when it is screened again, and each of its slides waits for a review once more;
+    what is known of its files is not computed anew.
 
     Example: allq screen ./slides --note "tray 12"
     """
@@ -56,7 +58,7 @@ def report(database: Database, done: Screened, *, path: str, json: bool, advice:
     from shlex import quote
 
     from cli import console, summary
-    from cli.wording import state_words
+    from cli.wording import state_words, unread_words
 
     status = done.status
     if json:
@@ -70,4 +72,6 @@ def report(database: Database, done: Screened, *, path: str, json: bool, advice:
     if status.state == "cancelled":
         console.say(f"Batch {status.batch} was cancelled.", style="yellow")
         return 1
-    return 3 if status.failed else 0
+    if done.submission.unread:
+        console.say(unread_words(done.submission.unread, status.batch), style="yellow")
+    return 3 if status.failed or done.submission.unread else 0

@@ -23,7 +23,7 @@ _LINE_SECONDS: Final = 5.0
 def status(
     batch: options.OptionalBatch = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Refresh until the batch has ended; exit 3 if fields failed.")
+        bool, typer.Option("--watch", "-w", help="Refresh until the batch has ended; exit 3 as `screen`.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many batches to list.")] = 20,
     json: options.Json = False,
@@ -46,11 +46,13 @@ def status(
         with database.read() as connection:
             number = options.find_batch(connection, batch or "last")
             current = reads.batch_status(connection, number)
+            unread = reads.unread(connection, number) if current.skipped and not watch else 0
         if not watch:
-            _show(current, json=json)
+            _show(current, unread, json=json)
             return
         ended = _watch(database, current, json=json)
-    if ended.failed:
+        unread = _say_what_was_not_read(database, ended) if ended.skipped else 0
+    if ended.failed or unread:
         raise typer.Exit(3)
 
 
@@ -79,14 +81,31 @@ def _show_list(found: list[BatchStatus], *, json: bool) -> None:
     )
 
 
-def _show(status: BatchStatus, *, json: bool) -> None:
+def _show(status: BatchStatus, unread: int, *, json: bool) -> None:
+    from allq.text import plural
     from cli import console
     from cli.wording import status_record
 
     if json:
-        console.emit(status_record(status))
-    else:
-        console.pairs(_details(status))
+        console.emit(status_record(status) | {"unread": unread})
+        return
+    lines = _details(status)
+    if unread:
+        could_not = f"{plural(unread, 'folder or file', 'folders or files')} could not be read: slides may be missing"
+        lines.append(("unread", could_not))
+    console.pairs(lines)
+
+
+def _say_what_was_not_read(database: Database, status: BatchStatus) -> int:
+    from cli import console
+    from cli.wording import unread_words
+    from db import reads
+
+    with database.read() as connection:
+        unread = reads.unread(connection, status.batch)
+    if unread:
+        console.say(unread_words(unread, status.batch), style="yellow")
+    return unread
 
 
 def _details(status: BatchStatus) -> list[tuple[str, str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from cli import options
 
 if TYPE_CHECKING:
@@ -22,13 +24,15 @@ def submit(
     Each subfolder is a slide; images directly in PATH form one slide named after it. Where no worker is running the
     batch waits for one: `allq worker`, or `allq screen` with the same PATH.
 
+    Exit code 3: some folders or files could not be read, and what lies in them is not in the batch.
+
     Example: allq submit ./slides --queue stat --note "ward 3, urgent"
     """
     from allq.text import plural
     from cli import console
     from cli.progress import meter
     from cli.session import open_database, working_settings
-    from cli.wording import SYNTHETIC
+    from cli.wording import SYNTHETIC, unread_words
     from worker import active, submission
 
     found = working_settings()
@@ -46,6 +50,8 @@ def submit(
     console.say(f"{verb} {done.batch}: {words}, model {chosen.name}.{cut_short}")
     if chosen.configuration.synthetic:
         console.say(f"Model {chosen.name}: {SYNTHETIC}.", style="yellow")
+    if done.unread:
+        console.say(unread_words(done.unread, done.batch), style="yellow")
     _say_what_it_waits_for(published=done.published, problem=done.broker_problem, path=path)
     console.say(f"See how it goes:  allq status {done.batch} --watch")
     if json:
@@ -56,6 +62,7 @@ def submit(
                 "slides": done.slides,
                 "fields": done.fields,
                 "skipped": done.skipped,
+                "unread": done.unread,
                 "bytes": done.bytes,
                 "published": done.published,
                 "broker_problem": done.broker_problem,
@@ -66,6 +73,8 @@ def submit(
         )
     else:
         console.output().print(str(done.batch))
+    if done.unread:
+        raise typer.Exit(3)
 
 
 def retry(batch: options.Batch, json: options.Json = False) -> None:

@@ -41,6 +41,7 @@ def record(database: Database, done: Screened) -> dict[str, Any]:
     with database.read() as connection:
         slides = reads.slide_results(connection, done.status.batch)
     return status_record(done.status) | {
+        "unread": done.submission.unread,
         "resumed": done.submission.resumed,
         "interrupted": done.interrupted,
         "calls": dict(Counter(slide.call for slide in slides if slide.call is not None)),

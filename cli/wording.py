@@ -107,6 +107,14 @@ def but_cancelled(fields: int) -> str:
     return f", and {plural(fields, 'field was', 'fields were')} cancelled" if fields else ""
 
 
+def unread_words(unread: int, batch: int) -> str:
+    """`2 folders or files could not be read: slides may be missing. See: allq failures 7 --skipped`."""
+    return (
+        f"{plural(unread, 'folder or file', 'folders or files')} could not be read: slides may be missing. "
+        f"See:  allq failures {batch} --skipped"
+    )
+
+
 def pace_words(status: BatchStatus) -> str:
     """`96.3 fields/s, 4 s left`; empty before anything is known."""
     words = []

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from allq.errors import NotFound
 from db.damaged import despite_damage, readable_moment
 from db.records import (
+    UNREAD,
     BatchState,
     BatchStatus,
     FieldFailure,
@@ -183,6 +184,18 @@ def skipped(conn: Connection, batch_id: int) -> Iterator[SkippedItem]:
     _batch(conn, batch_id)
     rows = run(conn, "SELECT path, reason FROM skipped WHERE batch_id = :batch ORDER BY id", {"batch": batch_id})
     return (SkippedItem(path=path, reason=reason) for path, reason in rows)
+
+
+def unread(conn: Connection, batch_id: int) -> int:
+    """How many of the folders and files that were left out could not be looked at, so that slides may be missing.
+
+    A folder that was read later, when the batch was taken up again, doesn't count. It goes through what was left out.
+    """
+    statement = """
+        SELECT count(*) FROM skipped k WHERE k.batch_id = :batch AND k.reason LIKE :unread
+          AND NOT EXISTS (SELECT 1 FROM slide s WHERE s.name = k.path AND s.batch_id = k.batch_id)
+    """
+    return int(run(conn, statement, {"batch": batch_id, "unread": f"%{UNREAD}%"}).scalar_one())
 
 
 def _batch(conn: Connection, batch_id: int) -> Any:

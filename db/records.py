@@ -333,6 +333,10 @@ class FieldFailure:
     sentence: str
 
 
+UNREAD: Final = "can't be read: "
+"""What stands in the reason, before the system's words, why something was left out that could not be looked at."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SkippedItem:
     """Something under the submitted folder that is no field, and why."""

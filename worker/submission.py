@@ -54,6 +54,8 @@ class SubmitOptions:
 class Submission:
     """What was submitted. `fields` and `slides` are the batch's, `bytes` those of its files registered now.
 
+    `unread`: so many of what was skipped could not be looked at.
+
     `resumed`: an unfinished batch was taken up; `added` fields of it are new, because they came in meanwhile or because
     its submission had been cut short.
 
@@ -67,6 +69,7 @@ class Submission:
     slides: int
     fields: int
     skipped: int
+    unread: int
     bytes: int
     published: bool
     broker_problem: str | None
@@ -252,6 +255,7 @@ def _submission(database: Database, settings: Settings, batch: int, tally: _Tall
         delivery = publish(database, settings)
         with database.read() as connection:
             status = reads.batch_status(connection, batch)
+            unread = reads.unread(connection, batch) if status.skipped else 0
     except StoreError as error:
         raise StoreError(
             f"Batch {batch} is submitted as a whole and will be screened: don't submit it again. "
@@ -265,6 +269,7 @@ def _submission(database: Database, settings: Settings, batch: int, tally: _Tall
         slides=status.slides,
         fields=status.fields,
         skipped=status.skipped,
+        unread=unread,
         bytes=tally.bytes,
         published=delivery.published,
         broker_problem=delivery.problem,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from allq.errors import SubmissionError
 from allq.text import printable
+from db.records import UNREAD
 from imaging.formats import named_as_image, sniff
 from worker.files import NAMES_ONLY, real_path, within
 
@@ -116,7 +117,7 @@ def walk(root: Path, roots: Sequence[Path], *, at_once: int = sys.maxsize) -> It
                     outcomes = _list(descriptor, absolute, relative, roots)
                     yield from _parts(name, outcomes, subfolders, at_once)
         except OSError as error:
-            yield FoundFolder(name, skipped=[(relative, f"the folder can't be read: {error.strerror}")])
+            yield FoundFolder(name, skipped=[(relative, f"the folder {UNREAD}{error.strerror}")])
         pending.extend(reversed(subfolders))
 
 
@@ -187,7 +188,7 @@ def _look(
     except FileNotFoundError:
         return "a symbolic link to nothing" if entry.is_symlink() else "vanished while the folder was read"
     except OSError as error:
-        return "a loop of symbolic links" if error.errno == errno.ELOOP else f"can't be read: {error.strerror}"
+        return "a loop of symbolic links" if error.errno == errno.ELOOP else f"{UNREAD}{error.strerror}"
 
 
 def _look_inside(name: str, folder: int, path: str, roots: Sequence[Path]) -> FoundFile | str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,14 @@ from typer.testing import CliRunner, Result
 from allq.settings import load
 from allq.text import storable
 from cli.main import app
-from db import chunks, named
+from cli.screen import report
+from cli.screening import Screened
+from db import chunks, named, reads
 from db.database import Database
+from models import artefact
 from review.results import Level
 from tests.hand_made import SYNTHETIC, make_batch
+from worker.submission import Submission
 
 SLIDES = {"A-2024-001": ["f1.png", "f2.png", "bad.png"], "B-2024-002": ["f1.png", "blank.png"]}
 
@@ -149,6 +155,57 @@ def test_work_submitted_before_any_worker_runs_waits_and_that_is_no_problem(home
     done = json.loads(result.stdout)
     assert (done["fields"], done["published"], done["broker_problem"]) == (1, False, None)
     assert f"The work waits for a worker: `allq worker`, or `allq screen '{slides}'`, does it.\n" in result.stderr
+
+
+def test_a_folder_that_may_not_be_read_ends_submit_and_watching_with_3_and_is_told(
+    home: Path, slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (slides / "T").mkdir()
+    opened = os.open
+
+    def refusing(path: Any, *arguments: Any, **more: Any) -> int:
+        if os.fspath(path) == str(slides / "T"):
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    result = run("submit", str(slides), "--json", code=3)
+    assert (json.loads(result.stdout)["skipped"], json.loads(result.stdout)["unread"]) == (1, 1)
+    assert "1 folder or file could not be read: slides may be missing." in result.stderr
+    assert "unread     1 folder or file could not be read" in run("status", "last").stdout
+    assert lines("status", "last", "--json")[0]["unread"] == 1
+    run("cancel", "last")
+    assert "slides may be missing" in run("status", "last", "--watch", code=3).stderr
+
+
+def test_a_screening_that_left_out_what_it_could_not_read_ends_with_3(home: Path) -> None:
+    number = make_batch({"B": ["f1.png"]}, skipped=[("T", "the folder can't be read: Permission denied")])
+    with closing(Database.open(load())) as database:
+        with database.read() as connection:
+            status, unread = reads.batch_status(connection, number), reads.unread(connection, number)
+        submitted = Submission(
+            batch=number,
+            resumed=False,
+            added=1,
+            slides=1,
+            fields=1,
+            skipped=1,
+            unread=unread,
+            bytes=9,
+            published=True,
+            broker_problem=None,
+        )
+        done = Screened(status=status, submission=submitted, model=artefact.find(load()), interrupted=False)
+        assert report(database, done, path="/slides", json=True) == 3
+        assert (
+            report(
+                database,
+                dataclasses.replace(done, submission=dataclasses.replace(submitted, unread=0)),
+                path="/slides",
+                json=True,
+            )
+            == 0
+        )
 
 
 def test_a_broker_that_should_be_there_and_is_not_is_a_problem_and_the_batch_is_kept(
