@@ -264,12 +264,18 @@ def restored(
     found = settings()
     with open_database(found) as database:
         lost = sealing.go_on_after_restore(database, found, reason=reason, actor=found.operator)
+        old_key = lost is not None and sealing.lost_change_of_key(database, found)
     if lost is None:
         console.say("The database has every checkpoint that was exported: there is nothing to say.")
     else:
         console.say(f"The ledger says so, and goes on after checkpoint {lost.number}, the last that was exported.")
+    if old_key:
+        console.say(
+            "A change of the key was lost as well, and the old key signs again: run `allq audit rotate-key` once more.",
+            style="yellow",
+        )
     if json:
-        console.emit({"given_up": None if lost is None else lost.number})
+        console.emit({"given_up": None if lost is None else lost.number, "old_key": old_key})
 
 
 def _checkpoint_record(checkpoint: Checkpoint | None) -> dict[str, Any]:

@@ -128,6 +128,11 @@ def _found(path: Path, expected: bytes | None) -> tuple[Path, SigningKey]:
     )
 
 
+def retired_signs(path: Path, expected: bytes) -> bool:
+    """Whether what the ledger expects is a key that was replaced here: a backup from before the change was restored."""
+    return _retired(path, expected).exists() and SigningKey.read(path).public != expected
+
+
 def successor(path: Path) -> Path:
     """Where the next key lies while it is not yet the one that signs."""
     return path.with_name(path.name + ".next")

@@ -230,6 +230,13 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
     return seen
 
 
+def lost_change_of_key(database: Database, settings: Settings) -> bool:
+    """Whether the newest checkpoint is signed by a key that was replaced: the change went with a restored backup."""
+    with database.read() as conn:
+        found = checkpoints.last(conn)
+    return found is not None and keys.retired_signs(settings.ledger_key_file, found[0].key_after)
+
+
 def _require_right(conn: Connection) -> None:
     if on_sqlite(conn):
         return  # whoever may write the file may write all of it

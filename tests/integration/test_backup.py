@@ -131,6 +131,20 @@ def test_what_a_restored_database_lacks_beside_it_is_told_by_the_doctor_and_neve
     assert_not_sealable(restored, after, "Checkpoint 2 was exported to")
     assert sealing.go_on_after_restore(restored, after, reason="the disk failed", actor="tester") is not None
     assert ledger_check(after).ok is True
+    assert not sealing.lost_change_of_key(restored, after)
+
+    again = settings_for(tmp_path / "again")
+    again.home.mkdir()
+    vacuum_into(after.home / "allq.db", again.home / "allq.db")
+    sealing.rotate_key(restored, after, actor="tester")  # which this backup has not
+    shutil.copytree(after.home / "ledger", again.home / "ledger")
+    once_more = Database.open(again)
+    assert sealing.go_on_after_restore(once_more, again, reason="the disk failed", actor="tester") is not None
+    assert sealing.lost_change_of_key(once_more, again)
+    sealing.rotate_key(once_more, again, actor="tester")
+    assert not sealing.lost_change_of_key(once_more, again)
+    assert verify(once_more, Witness(again.checkpoint_file)).problems == []
+    once_more.close()
     restored.close()
     database.close()
 

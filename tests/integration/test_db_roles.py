@@ -846,6 +846,22 @@ def test_a_reader_sees_the_views_and_no_table(written: Laboratory, table: str) -
     written.refuses("reader", f"INSERT INTO {table} SELECT * FROM {table}")
 
 
+def test_the_queries_of_which_a_reader_is_refused_are_those_that_the_page_names(written: Laboratory) -> None:
+    given = {"batch": 1, "slide": "A", "model": "tester"}
+    refused = set()
+    with written.opened_as("reader") as database:
+        for query in named.names():
+            try:
+                with database.read() as conn:
+                    named.run(conn, query.name, {one.name: given[one.name] for one in query.parameters if one.required})
+            except NoRight:
+                refused.add(query.name)
+    page = (ROLES.parents[2] / "docs" / "deployment.md").read_text("utf-8")
+    told = re.search(r"All named queries but (.*?) \(", page, re.DOTALL)
+    assert told, refused
+    assert set(re.findall(r"`(\w+)`", told[1])) == refused
+
+
 def test_who_is_in_none_of_the_groups_does_not_even_enter(laboratory: Laboratory) -> None:
     stranger = laboratory.login("stranger")
     laboratory.server.execute(f"CREATE ROLE {stranger} LOGIN PASSWORD 'x'")

@@ -127,7 +127,7 @@ def test_the_ledger_is_sealed_verified_shown_and_exported(batch: int, tmp_path: 
     assert f"changed from {rotated['body']['from'][:16]} to" in run("audit", "show", "--ledger").stdout
     assert "one of the two" in run("audit", "show", code=2).stderr
     assert "one of the two" in run("audit", "show", "A-1", "--ledger", code=2).stderr
-    assert lines("audit", "restored", "--reason", "none was") == [{"given_up": None}]
+    assert lines("audit", "restored", "--reason", "none was") == [{"given_up": None, "old_key": False}]
     assert "needs a reason" in run("audit", "restored", "--reason", " ", code=2).stderr
     assert "There is no slide" in run("audit", "show", "Z", code=1).stderr
     assert "no file" in run("audit", "verify", "--checkpoints", "missing.jsonl", code=2).stderr
