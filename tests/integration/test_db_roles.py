@@ -857,7 +857,7 @@ def test_the_queries_of_which_a_reader_is_refused_are_those_that_the_page_names(
             except NoRight:
                 refused.add(query.name)
     page = (ROLES.parents[2] / "docs" / "deployment.md").read_text("utf-8")
-    told = re.search(r"All named queries but (.*?) \(", page, re.DOTALL)
+    told = re.search(r"All named queries but\s(.*?) \(", page, re.DOTALL)
     assert told, refused
     assert set(re.findall(r"`(\w+)`", told[1])) == refused
 
