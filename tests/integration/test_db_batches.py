@@ -15,8 +15,11 @@ from allq.text import storable
 from db import batches, chunks, named, reads, slidecalls
 from db.database import Database
 from db.records import NewField, NewSlide
+from models import artefact
 from tests import store
 from tests.databases import settings_for
+from tests.screening import SYNTHETIC_MODEL
+from worker.calling import slide_call_of
 
 
 def test_chunks_are_filled_across_slides_and_keep_the_order(database):
@@ -255,6 +258,20 @@ def test_a_slide_cancelled_half_way_is_called_by_what_was_screened(database):
     assert seen == [(store.MODEL_ID, [("screened", "benign")] * 2 + [("cancelled", None)] * 2)]
     assert (half.call, half.screened, half.cancelled) == ("no-suspects-seen", 2, 2)
     assert (none.call, none.cancelled) == (None, 4)
+
+
+def test_failed_fields_that_were_cancelled_while_they_waited_again_are_told_as_cancelled(database, settings):
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 4)], chunk_size=2)
+    store.work(database, chunk_ids[:1])
+    store.work(database, chunk_ids[1:], store.failed)
+    configuration = artefact.find(settings, SYNTHETIC_MODEL).configuration
+    with database.begin() as conn:
+        batches.retry(conn, batch, "tester", chunk_size=2)
+        assert batches.cancel(conn, batch, "tester") == 2
+        assert slidecalls.call_due(conn, lambda _, rows: slide_call_of(rows, configuration), worker="tester") == 1
+        (slide,) = reads.slide_results(conn, batch)
+    assert (slide.failed, slide.cancelled, slide.flags) == (0, 2, ("cancelled-fields",))
 
 
 def test_a_slide_of_which_all_known_fields_had_failed_is_called_when_the_rest_is_cancelled(database):
