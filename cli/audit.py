@@ -182,8 +182,14 @@ def show(
 @app.command("export")
 def export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The zip file to write.", show_default=False)],
-    slide: Annotated[str | None, typer.Option("--slide", help="Only what concerns slides of this name.")] = None,
+    slide: Annotated[
+        str | None, typer.Option("--slide", help="Only slides of this name, and what shares their chunks.")
+    ] = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Only what concerns this batch, or `last`.")] = None,
+    places: Annotated[
+        bool,
+        typer.Option("--places/--no-places", help="Which slide and file each field is, other slides' in chunks too."),
+    ] = True,
     json: options.Json = False,
 ) -> None:
     """Write a bundle that anyone verifies offline: events with proofs, rows, checkpoints, and the script that does it.
@@ -208,13 +214,20 @@ def export(
         raise UsageError(f"{out} is a folder. Name the zip file to write.")
     with open_database() as database, database.read() as connection, meter() as shown:
         number = None if batch is None else options.find_batch(connection, batch)
-        done = bundle.export(connection, out, slide=slide, batch=number, progress=shown.stage)
+        done = bundle.export(connection, out, slide=slide, batch=number, with_places=places, progress=shown.stage)
     if json:
         record = {"file": str(done.path), "events": done.events, "waiting": done.waiting, "rows": done.rows}
-        console.emit(record | {"verify_sha256": done.script} | _checkpoint_record(done.checkpoint))
+        record |= {"others": done.others, "verify_sha256": done.script}
+        console.emit(record | _checkpoint_record(done.checkpoint))
         return
     path = console.cell(str(done.path))
     console.say(f"{plural(done.events, 'event')} and {plural(done.rows, 'row')} are in {path}.")
+    if done.others:
+        said = (
+            f"With it come {plural(done.others, 'field')} of other slides, screened in the same chunks: their results"
+        )
+        files = ", and the names of their files, which --no-places leaves out" if places else ""
+        console.say(f"{said}{files}.", style="yellow")
     if done.waiting:
         are = "is" if done.waiting == 1 else "are"
         said = f"{plural(done.waiting, 'event')} that would belong in it {are} not sealed yet, and not in it"

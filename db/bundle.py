@@ -23,11 +23,12 @@ from sqlalchemy import Connection
 from allq.errors import LedgerError, NotFound
 from allq.text import is_utf8
 from allq.version import __version__
-from db import checkpoints, findings, lines
+from db import checkpoints, findings, lines, places
 from db.checkpoints import Checkpoint
 from db.damaged import despite_damage
 from db.lines import canonical, event_text
 from db.merkle import SIZE, Levels
+from db.places import EventsOfPlaces
 from db.rows_told import KEYS
 from db.sealing import event_columns
 from db.statements import plain_blocks, run
@@ -46,9 +47,14 @@ have replaced, this text too. So take from elsewhere
   {script}
 - the ledger's name (its origin): ask whoever keeps the ledger by a way that the bundle did not take.
 
+One digest covers all the fields that were screened as one chunk. So a slide's bundle may hold results of other slides'
+fields, and in places.jsonl the names of their files.
+
 checkpoints.jsonl   every checkpoint: the signed note and the public key, a line each
 events.jsonl        the events: the text that was sealed, its leaf, the proof that it is in the newest checkpoint's tree
 rows.jsonl          the rows that the events have digests of, as the text that was digested
+places.jsonl        which slide (by its number, `slides` in the events of its calls) and file each field is, and why it
+                    failed; not there where it was left out
 verify.py           the script; what it does is described in docs/ledger.md of allq
 
 Research use, decision support: allq ranks and documents, a named person decides.
@@ -57,20 +63,35 @@ Research use, decision support: allq ranks and documents, a named person decides
 _ALWAYS: Final = ("backup-restored", "ledger-began", "ledger-key-rotated", "model-activated", "model-remembered")
 """Events that are in every bundle: what they tell of concerns all slides."""
 
-_OR_ALWAYS: Final = f"OR e.kind IN ({', '.join(repr(kind) for kind in _ALWAYS)})"
+_WORKER: Final = "worker-started"
+"""In a bundle of a slide or batch, of those who appear in its events: with which code and settings they computed."""
+
+_OR_ALWAYS: Final = f"""
+    OR e.kind IN ({", ".join(repr(kind) for kind in _ALWAYS)}) OR (e.kind = '{_WORKER}' AND e.actor IN :actors)
+"""
+_ACTORS_OF_SLIDE: Final = "SELECT DISTINCT h.actor FROM slide_history h WHERE h.slide = :slide"
+_ACTORS_OF_BATCH: Final = "SELECT DISTINCT e.actor FROM event e WHERE e.batch_id = :batch"
 _OF_SLIDE: Final = f"e.id IN (SELECT h.event_id FROM slide_history h WHERE h.slide = :slide) {_OR_ALWAYS}"
 _OF_BATCH: Final = f"e.batch_id = :batch {_OR_ALWAYS}"
 _PAGE: Final = 2_000
 
+_Chosen = tuple[str, dict[str, Any], tuple[str, ...]]
+"""The condition of the events that belong in a bundle, its values, and which of these are lists."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was written. `waiting`: events that would belong in it and are not sealed yet; `script`: its SHA-256."""
+    """What was written.
+
+    `waiting`: events that would belong in it and are not sealed yet; `others`: fields of other slides in a slide's
+    bundle, screened in the same chunks; `script`: its SHA-256.
+    """
 
     path: Path
     events: int
     waiting: int
     rows: int
+    others: int
     checkpoint: Checkpoint
     script: str
 
@@ -86,11 +107,13 @@ class _Told:
     of_choice: bool = False
     rows: list[tuple[int, str, int]] = field(default_factory=list)
     chunks: list[tuple[int, int]] = field(default_factory=list)
+    places: EventsOfPlaces = field(default_factory=EventsOfPlaces)
 
-    def add(self, event_id: int, kind: str, chunk: Any, body: str) -> None:
+    def add(self, event_id: int, kind: str, batch: Any, chunk: Any, body: str) -> None:
         """Note what an event tells of. Events from before rows had digests are left out."""
         self.events += 1
-        self.of_choice |= kind not in _ALWAYS
+        self.of_choice |= kind not in _ALWAYS and kind != _WORKER
+        self.places.add(event_id, kind, batch, body)
         if kind in KEYS and '"row":"' in body:
             table, pattern = KEYS[kind]
             key = pattern.search(body)
@@ -105,10 +128,12 @@ def export(
     *,
     slide: str | None = None,
     batch: int | None = None,
+    with_places: bool = True,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Exported:
     """Write a bundle of the events of a slide (by its name), of a batch, or of all. The file appears when it is whole.
 
+    `with_places`: with which slide and file each field is, names of other slides' files in the same chunks included.
     Events that are not sealed yet are left out, and counted. LedgerError when nothing is sealed, or the leaves do not
     give the newest checkpoint's root, or an event or a row holds what can't be read; NotFound when there are no such
     events.
@@ -121,6 +146,7 @@ def export(
     tree = Levels(hashes)
     if len(hashes) != newest.size or tree.root != newest.root:
         raise LedgerError(f"The leaves do not give the root of checkpoint {newest.number}. Run `allq audit verify`.")
+    chosen = _chosen(conn, slide, batch)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as bundle:
@@ -129,17 +155,21 @@ def export(
                     _write(file, checkpoint.as_json())
             told = _Told()
             with bundle.open("events.jsonl", "w", force_zip64=True) as file:
-                for leaf, row in _events(conn, newest.size, slide, batch):
+                for leaf, row in _events(conn, newest.size, chosen):
                     proof = [node.hex() for node in tree.proof(leaf)]
                     if not (isinstance(row[7], str) and is_utf8(text := event_text(row))):
                         raise LedgerError(f"Event {row[0]} holds what is no text. Run `allq audit verify`.")
                     _write(file, {"leaf": leaf, "event": text, "proof": proof})
-                    told.add(row[0], row[2], row[5], row[7])
+                    told.add(row[0], row[2], row[4], row[5], row[7])
                     progress("Exporting events", told.events, told.events)
-            if not told.of_choice:
+            if not told.of_choice and (slide, batch) != (None, None):
                 raise NotFound("There are no sealed events of that slide or batch. `allq audit seal` seals new ones.")
             with bundle.open("rows.jsonl", "w", force_zip64=True) as file:
                 rows = sum(_write(file, record) for record in _rows(conn, told))
+            if with_places:
+                with bundle.open("places.jsonl", "w", force_zip64=True) as file:
+                    for record in places.records(conn, told.places, slide):
+                        _write(file, record)
             what = f"of slide {slide}" if slide is not None else f"of batch {batch}" if batch is not None else "all"
             script = SCRIPT.read_bytes()
             digest = hashlib.sha256(script).hexdigest()
@@ -149,8 +179,15 @@ def export(
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    waiting = _waiting(conn, newest, slide, batch)
-    return Exported(path=path, events=told.events, waiting=waiting, rows=rows, checkpoint=newest, script=digest)
+    return Exported(
+        path=path,
+        events=told.events,
+        waiting=_waiting(conn, newest, chosen),
+        rows=rows,
+        others=0 if slide is None else places.of_others(conn, sorted({chunk for chunk, _ in told.chunks}), slide),
+        checkpoint=newest,
+        script=digest,
+    )
 
 
 def _hashes(conn: Connection, size: int) -> list[bytes]:
@@ -164,26 +201,30 @@ def _hashes(conn: Connection, size: int) -> list[bytes]:
     return found
 
 
-def _chosen(slide: str | None, batch: int | None) -> tuple[str, dict[str, Any]]:
+def _chosen(conn: Connection, slide: str | None, batch: int | None) -> _Chosen:
     """The condition of the events that belong in a bundle, and its values."""
-    if slide is not None:
-        return f"AND ({_OF_SLIDE})", {"slide": slide}
-    return ("", {}) if batch is None else (f"AND ({_OF_BATCH})", {"batch": batch})
+    if slide is None and batch is None:
+        return "", {}, ()
+    where, statement = (_OF_BATCH, _ACTORS_OF_BATCH) if slide is None else (_OF_SLIDE, _ACTORS_OF_SLIDE)
+    given = {"batch": batch} if slide is None else {"slide": slide}
+    actors = despite_damage(conn, lambda: run(conn, statement, given).scalars().all())
+    named = [one for one in actors if isinstance(one, str)] or [""]  # PostgreSQL takes an empty list for one of numbers
+    return f"AND ({where})", {**given, "actors": named}, ("actors",)
 
 
-def _waiting(conn: Connection, newest: Checkpoint, slide: str | None, batch: int | None) -> int:
+def _waiting(conn: Connection, newest: Checkpoint, chosen: _Chosen) -> int:
     """How many events belong in a bundle and are not sealed by its newest checkpoint."""
-    where, given = _chosen(slide, batch)
+    where, given, named = chosen
     statement = f"""
         SELECT count(*) FROM event e WHERE e.id > :settled {where} AND NOT EXISTS (
             SELECT 1 FROM leaf l WHERE l.event_id = e.id AND l.event_id > :settled AND l.seq < :size)
     """
     values = {"settled": newest.settled, "size": newest.size, **given}
-    return int(despite_damage(conn, lambda: run(conn, statement, values)).scalar_one())
+    return int(despite_damage(conn, lambda: run(conn, statement, values, lists=named).scalar_one()))
 
 
-def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -> Iterator[tuple[int, Any]]:
-    where, given = _chosen(slide, batch)
+def _events(conn: Connection, size: int, chosen: _Chosen) -> Iterator[tuple[int, Any]]:
+    where, given, named = chosen
     statement = f"""
         SELECT l.seq, {event_columns(conn)} FROM leaf l JOIN event e ON e.id = l.event_id
         WHERE l.seq > :after AND l.seq < :size {where} ORDER BY l.seq LIMIT :page
@@ -192,7 +233,9 @@ def _events(conn: Connection, size: int, slide: str | None, batch: int | None) -
 
     def page(after: int) -> Sequence[Any]:
         values = {"after": after, "size": size, "page": _PAGE, **given}
-        with closing(plain_blocks(conn, statement, values)) as pages:  # fewer at once where bodies are long
+        with closing(
+            plain_blocks(conn, statement, values, lists=named)
+        ) as pages:  # fewer at once where bodies are long
             return next(pages, [])
 
     while rows := despite_damage(conn, partial(page, after)):

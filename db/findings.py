@@ -109,10 +109,14 @@ def place_line(field_id: int, slide_id: int, path: str) -> str:
     return f'{{"field":{field_id!r},"path":{_text(path)},"slide":{slide_id!r}}}'
 
 
+def failure_line(field_id: int, slide_id: int, path: str, sentence: str) -> str:
+    """The same of a field that failed, with the reason in words."""
+    return f'{{"field":{field_id!r},"path":{_text(path)},"sentence":{_text(sentence)},"slide":{slide_id!r}}}'
+
+
 def failure_digest(field_id: int, slide_id: int, path: str, sentence: str) -> str:
-    """The digest that the ledger has of a field that failed: of the same, and of the reason in words."""
-    line = f'{{"field":{field_id!r},"path":{_text(path)},"sentence":{_text(sentence)},"slide":{slide_id!r}}}\n'
-    return hashlib.sha256(line.encode("utf-8", "surrogatepass")).hexdigest()
+    """The digest that the ledger has of that line."""
+    return digest([failure_line(field_id, slide_id, path, sentence)])
 
 
 def write_missing(

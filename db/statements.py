@@ -100,6 +100,7 @@ def plain_blocks(
     parameters: Mapping[str, Any] = MappingProxyType({}),
     *,
     column: int = -1,
+    lists: tuple[str, ...] = (),
     many_rows: bool = False,
 ) -> Generator[list[tuple[Any, ...]]]:
     """All rows of `template` as the driver's tuples, block by block, fetched as they are taken.
@@ -108,7 +109,7 @@ def plain_blocks(
     """
     if not on_sqlite(conn):  # else a plan is chosen that has the first rows soon, and all of them late
         conn.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
-    found = run(conn, template, parameters, many_rows=many_rows, streamed=True)
+    found = run(conn, template, parameters, lists=lists, many_rows=many_rows, streamed=True)
     block: list[tuple[Any, ...]] = []
     size, ask_for = 0, _FEW
     try:

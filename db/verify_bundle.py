@@ -197,6 +197,84 @@ def verify_events(bundle: zipfile.ZipFile, newest: dict[str, Any], problems: Pro
     return found
 
 
+class Places:
+    """Which slide and file each field is, and the slides' names: the lines that the events have digests of."""
+
+    def __init__(self, events: dict[int, Any], problems: Problems) -> None:
+        self.screened = self.failed = 0
+        self._events = events
+        self._problems = problems
+        self._seen: set[tuple[str, int]] = set()
+        self._failed: set[str] = set()
+        self._names: Any = None
+        self._of_names: int | None = None
+
+    def verify(self, record: Any) -> None:
+        """Compare the lines of an event. The names of a batch's slides may come in parts, one after the other."""
+        number, of, lines = record["event"], record["of"], record["lines"]
+        event = self._events.get(number)
+        if event is None:
+            self._problems.tell("Event {}, which tells of {}, is not in the bundle.", number, of)
+            return
+        if any("\n" in line for line in lines):
+            self._problems.tell("The lines of {} of event {} are drawn together.", of, number)
+            return
+        if of != "slide_names" or number != self._of_names:
+            self.finish()
+            if (of, number) in self._seen or (of == "places" and event["kind"] != "chunk-recorded"):
+                self._problems.tell("Event {} tells of no {}, or they came before.", number, of)
+                return
+            self._seen.add((of, number))
+        ended = [line.encode() + b"\n" for line in lines]
+        if of == "places":
+            self.screened += len(lines)
+            if sha256(b"".join(ended)).hex() != event["body"].get("places"):
+                self._problems.tell(
+                    "The slides and files of chunk {} are not those of event {}.", event["chunk"], number
+                )
+        elif of == "shown":
+            digests = [sha256(line).hex() for line in ended]
+            told = {one.get("shown") for one in event["body"].get("failures", [event["body"]])}
+            if not told.issuperset(digests) or len({*self._failed, *digests}) < len(self._failed) + len(digests):
+                self._problems.tell("The failed fields are not those of event {}, or they came before.", number)
+            self._failed.update(digests)
+            self.failed += len(lines)
+        elif of == "slide_names":
+            if number != self._of_names:
+                self._names, self._of_names = hashlib.sha256(), number
+            for line in ended:
+                self._names.update(line)
+        else:
+            self._problems.tell("Events have no digest of {}, which are said to be of event {}.", of, number)
+
+    def finish(self) -> None:
+        """After the last names of a batch's slides."""
+        if self._of_names is not None:
+            event = self._events[self._of_names]
+            if self._names.hexdigest() != event["body"].get("slide_names"):
+                sentence = "The names of the slides of batch {} are not those of event {}."
+                self._problems.tell(sentence, event["batch"], self._of_names)
+            self._of_names = None
+
+    def lacking(self) -> None:
+        """After all: no chunk's may lack. A failed field's does where it was tried again since."""
+        for number, event in self._events.items():
+            tells = event["kind"] == "chunk-recorded" and "places" in event["body"]
+            if tells and ("places", number) not in self._seen:
+                self._problems.tell("The slides and files that event {} tells of are not in the bundle.", number)
+
+
+def verify_places(bundle: zipfile.ZipFile, events: dict[int, Any], problems: Problems) -> str:
+    """Every line of a slide, a file or a name is one that its event has the digest of. What there is, or is not."""
+    if "places.jsonl" not in bundle.namelist():
+        return "It has no places.jsonl: which slide and which file a field is, it does not tell."
+    places = Places(events, problems)
+    each(bundle, "places.jsonl", problems, places.verify)
+    places.finish()
+    places.lacking()
+    return f"It tells slide and file of {places.screened} screened and {places.failed} failed fields."
+
+
 def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any], problems: Problems) -> int:
     """Every row is the one that its event has the digest of, and no event lacks its rows."""
     seen: dict[int, int] = {}
@@ -337,6 +415,7 @@ def main() -> int:
                 said += verify_kept(given.checkpoint, checkpoints, problems)
             events = verify_events(bundle, newest, problems)
             rows = verify_rows(bundle, events, problems)
+            said.append(verify_places(bundle, events, problems))
     except (ValueError, *NO_FILE) as error:
         problems.tell("This is no bundle of `allq audit export`: {}.", error)
         problems.end()

@@ -12,7 +12,7 @@ import pytest
 
 from allq.errors import LedgerError
 from allq.settings import Settings
-from db import bundle, checkpoints, events, sealing
+from db import batches, bundle, checkpoints, events, sealing
 from db.database import Database
 from tests import store
 from tests.integration.test_ledger import changed, cut_back, exported, screen, verify, verify_bundle
@@ -245,7 +245,7 @@ def test_nothing_to_compare_with_is_no_comparison(database: Database, settings: 
     kept = settings.checkpoint_file.read_bytes()
     torn.write_bytes(kept[:-9] + b"\n" + kept + kept[:50])
     done = verify_bundle(path, "--checkpoint", str(torn))
-    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1), done.stderr
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 2), done.stderr
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -318,3 +318,80 @@ def test_a_bundle_says_how_many_events_of_it_wait_to_be_sealed_and_which_script_
         assert hashlib.sha256(whole.read("verify.py")).hexdigest() == done.script
     assert f"python verify.py 'of A.zip' --origin {done.checkpoint.origin}" in readme
     assert done.script in readme
+
+
+def introduced(database: Database, worker: str) -> None:
+    with database.begin() as conn:
+        events.append(conn, "worker-started", {"operator": "tester", "version": "1", "settings": "{}"}, actor=worker)
+
+
+def test_a_slides_bundle_shows_which_fields_are_its_own_which_are_others_and_how_they_were_computed(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    introduced(database, "worker-1")
+    introduced(database, "worker-2")
+    with database.begin() as conn:
+        slides = [store.new_slide("A", 3), store.new_slide("B", 4), store.new_slide("C", 1)]
+        batch, chunk_ids = store.submit(conn, slides, chunk_size=4)
+    store.work(database, chunk_ids, lambda one: (store.failed if "000" in one.path else store.screened)(one))
+    sealing.seal(database, settings)
+    with database.read() as conn:
+        done = bundle.export(conn, tmp_path / "a.zip", slide="A")
+        every = bundle.export(conn, tmp_path / "batch.zip", batch=batch)
+        bundle.export(conn, tmp_path / "bare.zip", slide="A", with_places=False)
+    assert (done.others, every.others) == (0, 0)  # of chunk 1 one other field, and that failed
+    with zipfile.ZipFile(done.path) as whole:
+        told = [json.loads(line)["event"] for line in whole.read("events.jsonl").splitlines()]
+        records = [json.loads(line) for line in whole.read("places.jsonl").splitlines()]
+    assert [json.loads(one)["actor"] for one in told if "worker-started" in one] == ["worker-1"]
+    shown = [(one["of"], *map(json.loads, one["lines"])) for one in records]
+    (slide,) = {json.loads(one)["slides"][0] for one in told if '"slide-called"' in one}
+    (of_places, *screened), (of_shown, failed) = shown
+    assert (of_places, of_shown, failed["slide"], failed["path"]) == ("places", "shown", slide, "A/000.png")
+    assert [(one["slide"], one["path"]) for one in screened] == [(slide, "A/001.png"), (slide, "A/002.png")]
+    for path, sentence in (
+        (done.path, "It tells slide and file of 2 screened and 1 failed fields."),
+        (every.path, "It tells slide and file of 5 screened and 3 failed fields."),
+        (tmp_path / "bare.zip", "It has no places.jsonl"),
+    ):
+        checked = verify_bundle(path)
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert sentence in checked.stdout
+    with zipfile.ZipFile(every.path) as whole:
+        (names,) = (one for one in whole.read("places.jsonl").splitlines(keepends=True) if b"slide_names" in one)
+    for old, new, sentence in (
+        (b"A/001.png", b"B/001.png", "The slides and files of chunk 1 are not those of event"),
+        (b"it can't be read", b"it was not read", "The failed fields are not those of event"),
+        (rb"\"name\":\"B", rb"\"name\":\"D", f"The names of the slides of batch {batch} are not those of event"),
+        (b'"of":"places"', b'"of":"plaices"', "Events have no digest of plaices"),
+        (b'"of":"places"', b'"of":"plaices"', "are not in the bundle"),
+        (
+            names,
+            names + names.replace(b"slide_names", b"shown") + names,
+            "tells of no slide_names, or they came before",
+        ),
+    ):
+        bad = verify_bundle(changed(every.path, "places.jsonl", old, new))
+        assert (bad.returncode, sentence in bad.stderr) == (1, True), bad.stderr
+
+
+def test_a_retried_failure_and_slides_that_came_later_leave_a_bundle_sound(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    with database.begin() as conn:
+        batch, chunk_ids = store.submit(conn, [store.new_slide("A", 1), store.new_slide("B", 2)], chunk_size=4)
+    store.work(database, chunk_ids, store.failed)
+    with database.begin() as conn:
+        again = batches.retry(conn, batch, operator="tester", chunk_size=4).chunk_ids
+    store.work(database, again)
+    with database.begin() as conn:
+        batches.reopen(conn, batch, operator="tester")
+        batches.register(conn, batch, [store.new_slide("C", 1)], chunk_size=4)
+    sealing.seal(database, settings)
+    with database.read() as conn:
+        assert bundle.export(conn, tmp_path / "a.zip", slide="A").others == 2
+        bundle.export(conn, tmp_path / "all.zip")
+    for name in ("a", "all"):
+        done = verify_bundle(tmp_path / f"{name}.zip")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "slide and file of 3 screened and 0 failed fields" in done.stdout

@@ -107,7 +107,8 @@ def test_the_ledger_is_sealed_verified_shown_and_exported(batch: int, tmp_path: 
     text = run("audit", "show", "A-1", "--fields").stdout
     assert "decided all-suspected (the model: all-suspected), because: blasts in both fields" in text
     (exported,) = lines("audit", "export", str(tmp_path / "a.zip"), "--slide", "A-1")
-    assert exported["checkpoint"] == 1
+    assert (exported["checkpoint"], exported["others"]) == (1, 1)
+    assert "1 field of other slides" in run("audit", "export", str(tmp_path / "a.zip"), "--slide", "A-1").stderr
     assert (tmp_path / "a.zip").is_file()
     done = run("audit", "export", str(tmp_path / "of A 1.zip"))
     assert f"python verify.py '{tmp_path / 'of A 1.zip'}' --origin {exported['origin']}" in " ".join(
