@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from allq import faults
 from allq.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class SigningKey:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            faults.reach("key.written")
             os.link(unfinished, path)
         finally:
             with suppress(FileNotFoundError):
@@ -103,6 +105,7 @@ def key_for(path: Path, expected: bytes | None) -> SigningKey:
         with suppress(FileExistsError):
             if not path.exists():
                 SigningKey.generate().write(path)
+                faults.reach("key.made")
     place, key = _found(path, expected)
     if place == successor(path):
         promote(path)
@@ -150,6 +153,7 @@ def promote(path: Path) -> None:
     """Let the next key take the place of the one so far, which is kept under another name."""
     if path.exists():
         path.replace(_retired(path, SigningKey.read(path).public))
+        faults.reach("rotate.retired")
     successor(path).replace(path)
     sync_folder(path.parent)
 

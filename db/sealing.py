@@ -180,6 +180,8 @@ def rotate_key(database: Database, settings: Settings, *, actor: str) -> Signing
         body = {"from": key.public.hex(), "to": new.public.hex()}
         events.append_of_sealer(conn, "ledger-key-rotated", body, actor=actor)
         _seal_some(conn, settings, next_key=new.public)
+        faults.reach("rotate.written")
+    faults.reach("rotate.committed")
     keys.promote(settings.ledger_key_file)
     _exported(database, settings)
     return new
@@ -226,6 +228,8 @@ def go_on_after_restore(database: Database, settings: Settings, *, reason: str, 
         }
         events.append_of_sealer(conn, "backup-restored", body, actor=actor)
         _seal_some(conn, settings, given_up=seen)
+        faults.reach("restore.written")
+    faults.reach("restore.committed")
     _exported(database, settings)
     return seen
 

@@ -20,6 +20,7 @@ from typing import IO, ClassVar, Final
 
 from sqlalchemy import Connection
 
+from allq import faults
 from allq.errors import LedgerError
 from allq.logging import logger
 from allq.settings import Settings
@@ -133,6 +134,7 @@ class Witness:
                     torn = False
                 file.write((b"\n" if torn else b"") + b"".join(map(as_line, missing)))
                 file.flush()
+                faults.reach("export.written")
                 os.fsync(file.fileno())
             if fresh:
                 sync_folder(self.path.parent)
@@ -193,6 +195,7 @@ def catch_up(conn: Connection, settings: Settings) -> int:
     if page:
         witness.append(page)
         count += len(page)
+    faults.reach("export.kept")
     for hook in settings.ledger_hooks:
         _deliver(conn, settings, hook)
     return count

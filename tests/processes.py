@@ -27,7 +27,8 @@ from allq.settings import Settings
 from tests.databases import kill_server
 
 Victim = Literal["process", "worker", "broker", "postgresql", "error", "pause", "stall"]
-Kind = Literal["worker", "sealer", "submission"]
+Kind = Literal["worker", "sealer", "submission", "ledger"]
+Ledger = Literal["seal", "rotate", "restore"]
 
 _PRELOADED: Final = [
     "tests.installed_clock",  # before anything that takes the time
@@ -141,7 +142,9 @@ class Task:
     folder: Path | None = None
     """to submit; without it, the process is a worker, or"""
     seals: bool = False
-    """what seals and does nothing else"""
+    """what seals and does nothing else, or"""
+    ledger: Ledger | None = None
+    """what does this to the ledger, once"""
     network: Path | None = None
     """network namespace to be in"""
     elsewhere: bool = False
@@ -150,7 +153,7 @@ class Task:
 
 @dataclass(slots=True)
 class Runner:
-    """A worker, a sealer or a submission."""
+    """A worker, a sealer, a submission, or something done to the ledger."""
 
     task: Task
     process: BaseProcess = field(init=False)
@@ -218,7 +221,7 @@ def _run(task: Task) -> None:
         from allq import faults
 
         faults.handler = partial(Plan(task.plan).reached, by=_kind(task))
-    sys.exit({"worker": _work, "sealer": _seal, "submission": _submit}[_kind(task)](task))
+    sys.exit({"worker": _work, "sealer": _seal, "submission": _submit, "ledger": _see_to_ledger}[_kind(task)](task))
 
 
 def _be_elsewhere() -> None:
@@ -229,6 +232,8 @@ def _be_elsewhere() -> None:
 
 
 def _kind(task: Task) -> Kind:
+    if task.ledger is not None:
+        return "ledger"
     return "submission" if task.folder is not None else "sealer" if task.seals else "worker"
 
 
@@ -272,6 +277,22 @@ def _submit(task: Task) -> int:
     options = SubmitOptions(model=standin.model(task.settings), operator=task.settings.operator)
     done = submit(database, task.settings, task.folder, options)
     print("batch", done.batch, "published", done.published, done.broker_problem)
+    database.close()
+    return 0
+
+
+def _see_to_ledger(task: Task) -> int:
+    """As `allq audit seal`, `rotate-key` and `restored`."""
+    from db import sealing
+    from db.database import Database
+
+    database, settings = Database.open(task.settings), task.settings
+    if task.ledger == "seal":
+        sealing.seal(database, settings, wait=True)
+    elif task.ledger == "rotate":
+        sealing.rotate_key(database, settings, actor=settings.operator)
+    else:
+        sealing.go_on_after_restore(database, settings, reason="the disk failed", actor=settings.operator)
     database.close()
     return 0
 
