@@ -42,12 +42,16 @@ def verify(
         Path | None,
         typer.Option("--checkpoints", metavar="FILE", help="The exported checkpoints. Default: ALLQ_LEDGER_FILE."),
     ] = None,
+    origin: Annotated[
+        str | None, typer.Option("--origin", metavar="NAME", help="The ledger's name, as you have written it down.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Recompute the ledger and compare every row that it tells of. Exit code 1 names what was changed.
 
-    So it does with triggers and views that are not allq's own. Reads only. What can't be known without the exported
-    checkpoints is whether the end was cut off: keep them where the database's owner can't write.
+    So it does with triggers and views that are not allq's own. Reads only. Without the exported checkpoints it can't be
+    known whether the end was cut off, or all of it rewritten and sealed with another key: keep them, and the ledger's
+    origin, where the database's owner can't write.
 
     Example: allq audit verify --complete
     """
@@ -70,6 +74,7 @@ def verify(
                 Witness(checkpoints or found.checkpoint_file),
                 since=since,
                 complete=complete,
+                origin=origin,
                 progress=shown.stage,
                 found=verified,
             )

@@ -100,16 +100,19 @@ def verify(
     *,
     since: int | None = None,
     complete: bool = False,
+    origin: str | None = None,
     progress: Progress = lambda *_: None,
     found: Verified | None = None,
 ) -> Verified:
     """Verify the ledger and the rows that it tells of; with `since`, what was sealed after that checkpoint.
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
+    `origin` is the name that the ledger must have, as it was written down elsewhere; else that of the exported ones.
     `since` leaves out rows that no event tells of, events put in among the older ones, what slides and batches show,
     whether fields lie where they were to be tried again, whether reviews are dated before their calls, and whether
     indexes on SQLite hold what their tables do.
-    NotFound when there is no such checkpoint.
+    The checkpoint that it begins with must have been exported, or be chained to the newest before it that was;
+    LedgerError where that went with a restored backup, NotFound when there is no such checkpoint.
 
     `found` is what is returned, and is filled as it comes: what was wrong is in it whatever error ends this. Where the
     schema has lost columns, or has others, it ends without one at the first rows that can't be read; what goes by a
@@ -117,7 +120,7 @@ def verify(
     `progress` is told again how far it is while one statement takes long, so that a clock can be shown.
     """
     # Before the database is looked at: workers go on sealing, and what they export meanwhile is not in what is read.
-    exported = _Exported(witness)
+    exported = _Exported(witness, origin)
     stage = _Stage(progress)
     with database.read() as conn, interruptible(conn, stage.again):
         found = found or Verified()
@@ -239,7 +242,11 @@ class _Verification:
         if found is None:
             raise NotFound(f"The ledger has no checkpoint {since}. `allq audit verify --json` names the newest.")
         checkpoint, nodes = found
-        self._exported.upto(checkpoint)
+        anchor = self._exported.upto(checkpoint)
+        if self._exported.origin not in {None, checkpoint.origin}:
+            self._report(_of_checkpoint(since, _OTHER_ORIGIN))
+        if anchor is not None:
+            self._chained(anchor, checkpoint)
         if not checkpoint.is_signed():
             self._report(_of_checkpoint(since, "its signature is not that of its key"))
         try:
@@ -249,6 +256,28 @@ class _Verification:
         if tree is None or tree.root() != checkpoint.root:
             raise LedgerError(f"Checkpoint {since} is damaged: verify the whole ledger, without --since.")
         return checkpoint, tree
+
+    def _chained(self, anchor: Checkpoint, checkpoint: Checkpoint) -> None:
+        """Name what keeps a checkpoint that was not exported from following on the newest before it that was.
+
+        Its own signature would do for one whose key was made for the purpose.
+        """
+        found = checkpoints.by_number(self._conn, anchor.number)
+        if found is None and checkpoints.giving_up(self._conn, anchor.number):
+            raise LedgerError(
+                f"Checkpoint {checkpoint.number} can't be held against the exported ones, which end with "
+                f"{anchor.number}: a restored backup has lost that. Verify the whole ledger, without --since."
+            )
+        if found is None or found[0] != anchor:
+            what = "was exported and is gone" if found is None else "is not the one that was exported"
+            self._report(_of_checkpoint(anchor.number, what))
+            return
+        chain = _Chain(anchor, self._exported, self._report, self._giving_up)
+        for one, _ in checkpoints.after(self._conn, anchor.number):
+            chain.follows(one)
+            if one.number >= checkpoint.number:
+                break
+        self._found.remarks += chain.remarks
 
     def _checkpoints(self, number: int | None) -> Iterator[tuple[Checkpoint, bytes]]:
         """Those after `number`, all of them for None; one that can't be read is named and left out."""
@@ -372,7 +401,9 @@ class _Verification:
 
     def _remark_waiting(self, settled: int) -> None:
         now = known_moment(run(self._conn, "SELECT {now}").scalar_one())
-        oldest = run(self._conn, "SELECT min(at) FROM event WHERE id > :settled", {"settled": settled}).scalar()
+        waiting = "NOT EXISTS (SELECT 1 FROM leaf l WHERE l.event_id = e.id)"
+        statement = f"SELECT min(e.at) FROM event e WHERE e.id > :settled AND {waiting}"
+        oldest = run(self._conn, statement, {"settled": settled}).scalar()
         try:
             since: datetime | None = known_moment(oldest)
         except (TypeError, ValueError):
@@ -549,14 +580,14 @@ class _Leaves:
 class _Exported:
     """The exported checkpoints as they are now, to be read in lockstep with the database's."""
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, witness: Witness, origin: str | None = None) -> None:
         self._lines = witness.lines(witness.size())
         self.report: Callable[[Problem], None] = lambda _: None
         self._raw: bytes | None = None
         self._ahead: Checkpoint | None = None
         self.newest = 0
         self.count = 0
-        self.origin: str | None = None
+        self.origin = origin
 
     def _peek(self) -> Checkpoint | None:
         """The next line, read."""
@@ -585,7 +616,8 @@ class _Exported:
 
     def _took(self, line: Checkpoint) -> None:
         self.count += 1
-        self.origin = self.origin or line.origin
+        if self.origin is None:
+            self.origin = line.origin
 
     def before(self, number: int | None) -> Iterator[Checkpoint]:
         """Those that come before `number`, all for None, each once."""
@@ -610,12 +642,18 @@ class _Exported:
             return True
         return False
 
-    def upto(self, checkpoint: Checkpoint) -> None:
-        """Pass over what was exported up to this checkpoint, and compare it with the last of that."""
-        for _ in self.before(checkpoint.number):
-            pass
-        if self.matches(checkpoint) is False:
+    def upto(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """Pass over what was exported up to this checkpoint, and compare it with the last of that.
+
+        Where it was not exported itself, the newest before it that was.
+        """
+        newest = None
+        for line in self.before(checkpoint.number):
+            newest = line
+        same = self.matches(checkpoint)
+        if same is False:
             self.report(_of_checkpoint(checkpoint.number, "is not the one that was exported"))
+        return newest if same is None else None
 
 
 class _Chain:
@@ -676,8 +714,8 @@ class _Chain:
             )
         if self.last is not None and self._exported.count == 0:
             self.remarks.append(
-                "No exported checkpoints are at hand: that nothing was cut off at the end can't be known. "
-                "Name the file with --checkpoints."
+                "No exported checkpoints are at hand: that this is the ledger it was, and not one cut off at the end "
+                "or rewritten and sealed anew with another key, can't be known. Name the file with --checkpoints."
             )
         elif self.last is None and self._exported.count == 0:
             self.remarks.append("Nothing is sealed yet. `allq audit seal` does it now.")
@@ -689,7 +727,7 @@ class _Chain:
         if last is not None and checkpoint.origin != last.origin:
             self._report(_of_checkpoint(checkpoint.number, "has another origin than the one before it"))
         if last is None and self._exported.origin not in {None, checkpoint.origin}:
-            self._report(_of_checkpoint(checkpoint.number, "has another origin than the exported checkpoints"))
+            self._report(_of_checkpoint(checkpoint.number, _OTHER_ORIGIN))
 
     def _accept(self, checkpoint: Checkpoint, lost: Iterable[Checkpoint]) -> None:
         """A restored backup: the lost checkpoints are named by the signed one that follows."""
@@ -708,6 +746,9 @@ class _Chain:
             f"{lost_ones} lost with a restored backup; checkpoint {checkpoint.number} says so, and "
             f"{who or 'no event says who gave it up'}."
         )
+
+
+_OTHER_ORIGIN: Final = "has another origin than the exported checkpoints, or than the one it must have"
 
 
 def _of_checkpoint(number: int | str, what: str) -> Problem:

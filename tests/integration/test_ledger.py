@@ -101,6 +101,56 @@ def test_what_has_happened_is_sealed_exported_and_found_sound(database: Database
         verify(database, settings, since=7)
 
 
+def test_a_ledger_that_was_sealed_anew_with_another_key_is_named_from_whichever_checkpoint_on(
+    database: Database, settings: Settings
+) -> None:
+    for name in "AB":
+        screen(database, name)
+        sealing.seal(database, settings)
+    origin = verify(database, settings).newest.origin
+    kept = settings.checkpoint_file.rename(settings.checkpoint_file.with_name("kept.jsonl"))
+    with database.begin() as conn, unprotected(conn):
+        conn.exec_driver_sql("DELETE FROM leaf")
+        conn.exec_driver_sql("DELETE FROM checkpoint")
+    settings.ledger_key_file.unlink()
+    for name in "CDE":
+        sealing.seal(database, settings)
+        screen(database, name)
+    sealing.seal(database, settings)
+    for since in (None, 1, 2, 3, 4):
+        forged = verifying.verify(database, Witness(kept), since=since)
+        assert any("another origin" in one.what for one in forged.problems), since
+        assert verify(database, settings, since=since).problems == []
+        assert "another origin" in verify(database, settings, since=since, origin=origin).problems[0].what
+    unknown = verifying.verify(database, Witness(kept.with_name("none")))
+    assert "rewritten and sealed anew with another key, can't be known" in unknown.remarks[0]
+
+
+def test_a_checkpoint_to_begin_with_that_was_not_exported_is_held_against_the_newest_before_it_that_was(
+    database: Database, settings: Settings
+) -> None:
+    for name in "ABCD":
+        screen(database, name)
+        sealing.seal(database, settings)
+    kept = settings.checkpoint_file.with_name("kept.jsonl")
+    kept.write_bytes(b"".join(settings.checkpoint_file.read_bytes().splitlines(keepends=True)[:1]))
+    assert verifying.verify(database, Witness(kept), since=3).problems == []
+    with database.read() as conn:
+        third, _ = next(checkpoints.after(conn, 2))
+    key = keys.SigningKey.generate()
+    values = {
+        name: getattr(third, name)
+        for name in checkpoints.COLUMNS
+        if name not in {"public_key", "signature", "frontier"}
+    }
+    forged = checkpoints.signed(key, **values)
+    with database.begin() as conn, unprotected(conn):
+        change = text("UPDATE checkpoint SET public_key = :key, signature = :signature WHERE number = 3")
+        conn.execute(change, {"key": forged.public_key, "signature": forged.signature})
+    (named,) = verifying.verify(database, Witness(kept), since=3).problems[:1]
+    assert (named.row, named.what) == ("3", "is signed with a key that the one before does not name")
+
+
 def test_many_events_are_sealed_by_several_checkpoints(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
