@@ -51,7 +51,7 @@ def test_the_help_of_a_command_has_an_example_that_starts_with_it(command: tuple
     assert f"allq {' '.join(command)}" in " ".join(example[1].split())
 
 
-@pytest.mark.parametrize("command", [*{command[:-1] for command in COMMANDS}], ids=" ".join)
+@pytest.mark.parametrize("command", sorted({command[:-1] for command in COMMANDS}), ids=" ".join)
 def test_the_help_of_a_group_has_an_example_too(command: tuple[str, ...]) -> None:
     text = " ".join(CliRunner().invoke(app, [*command, "--help"]).stdout.split())
     assert f"Example: allq {' '.join(command)}".rstrip() in text
