@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soak import SHORT, Programme, Soak
+from benchmarks.soaking.night import Soak
+from benchmarks.soaking.programme import SHORT, Programme
 from tests import standin, store
 from tests.databases import KillablePostgresql, PostgresqlMissing
 from worker import submission

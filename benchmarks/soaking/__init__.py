@@ -1,0 +1,1 @@
+"""The soak's parts: how much happens, what happens, and the night in which it does."""
