@@ -75,6 +75,7 @@ def verify(
                 since=since,
                 complete=complete,
                 origin=origin,
+                key_file=found.ledger_key_file,
                 progress=shown.stage,
                 found=verified,
             )

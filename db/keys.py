@@ -136,6 +136,15 @@ def retired_signs(path: Path, expected: bytes) -> bool:
     return _retired(path, expected).exists() and SigningKey.read(path).public != expected
 
 
+def public_keys(path: Path) -> frozenset[bytes]:
+    """The public parts of the keys that sign or have signed here, of those that this account may read."""
+    found = set()
+    for candidate in (path, successor(path), *path.parent.glob(f"{path.name}.retired-*")):
+        with suppress(LedgerError):
+            found.add(SigningKey.read(candidate).public)
+    return frozenset(found)
+
+
 def successor(path: Path) -> Path:
     """Where the next key lies while it is not yet the one that signs."""
     return path.with_name(path.name + ".next")

@@ -17,11 +17,12 @@ signature and all.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -29,7 +30,7 @@ from sqlalchemy.exc import DBAPIError
 
 from allq.errors import LedgerError, NotFound
 from allq.text import plural
-from db import batches_told, checkpoints, fields_told, history, indexes, merkle, review_times, rows_shown, schema
+from db import batches_told, checkpoints, fields_told, history, indexes, keys, merkle, review_times, rows_shown, schema
 from db.checkpoints import NO_PREVIOUS, Checkpoint
 from db.damaged import despite_damage
 from db.database import Database
@@ -101,6 +102,7 @@ def verify(
     since: int | None = None,
     complete: bool = False,
     origin: str | None = None,
+    key_file: Path | None = None,
     progress: Progress = lambda *_: None,
     found: Verified | None = None,
 ) -> Verified:
@@ -108,6 +110,7 @@ def verify(
 
     With `complete`, an event that waits to be sealed is a problem as well: for a database that nobody writes to.
     `origin` is the name that the ledger must have, as it was written down elsewhere; else that of the exported ones.
+    `key_file`: where this machine's key lies, if it has one; where nothing was exported, the ledger is known by it.
     `since` leaves out rows that no event tells of, events put in among the older ones, what slides and batches show,
     whether fields lie where they were to be tried again, whether reviews are dated before their calls, and whether
     indexes on SQLite hold what their tables do.
@@ -124,7 +127,8 @@ def verify(
     stage = _Stage(progress)
     with database.read() as conn, interruptible(conn, stage.again):
         found = found or Verified()
-        _Verification(database, conn, exported, found, complete=complete, progress=stage).run(since)
+        held = keys.public_keys(key_file) if key_file else frozenset()
+        _Verification(database, conn, exported, found, complete=complete, held=held, progress=stage).run(since)
         return found
 
 
@@ -156,11 +160,13 @@ class _Verification:
         found: Verified,
         *,
         complete: bool,
+        held: Set[bytes],
         progress: Progress,
     ) -> None:
         self._database = database
         self._conn = conn
         self._complete = complete
+        self._held = held
         self._progress = progress
         self._found = found
         self._more = 0
@@ -206,6 +212,7 @@ class _Verification:
         found.newest = chain.last
         found.exported = self._exported.count
         found.remarks += chain.remarks
+        self._remark_unknown(chain.last, whole=since is None)
         self._remark_not_exported(due)
         events_there = not (self._lost.events or self._lost.leaves)
         if events_there:
@@ -419,6 +426,27 @@ class _Verification:
         self._found.remarks.append(
             f"Not all rows were looked at: with the tables and columns as they are, they can't be read ({reason}). Put "
             "back what is named, as docs/backup.md says, and verify again."
+        )
+
+    def _remark_unknown(self, newest: Checkpoint | None, *, whole: bool) -> None:
+        """What can't be known without exported checkpoints: a ledger rebuilt with another key fits in itself.
+
+        It is the one that it was where a key of this machine has signed it, or where its first key is that of a given
+        origin, down from which a whole `verify` has followed it.
+        """
+        if newest is None or self._exported.count:
+            return
+        if newest.public_key in self._held or (whole and self._exported.origin is not None):
+            unknown, key = "that nothing was cut off at the end", ""
+        else:
+            unknown = (
+                "that this is the ledger it was, and not one cut off at the end or rewritten and sealed anew with "
+            )
+            unknown += "another key,"
+            key = f" The newest is signed with {keys.short(newest.public_key)}, and this machine's key is another."
+        self._found.remarks.append(
+            f"No exported checkpoints are at hand: {unknown} can't be known.{key if self._held else ''} Name the file "
+            "with --checkpoints."
         )
 
     def _remark_not_exported(self, due: Any) -> None:
@@ -712,12 +740,7 @@ class _Chain:
             self._report(
                 _of_checkpoint(line.number, "was exported and is gone: the ledger was cut back, or a backup restored")
             )
-        if self.last is not None and self._exported.count == 0:
-            self.remarks.append(
-                "No exported checkpoints are at hand: that this is the ledger it was, and not one cut off at the end "
-                "or rewritten and sealed anew with another key, can't be known. Name the file with --checkpoints."
-            )
-        elif self.last is None and self._exported.count == 0:
+        if self.last is None and self._exported.count == 0:
             self.remarks.append("Nothing is sealed yet. `allq audit seal` does it now.")
 
     def _origin(self, checkpoint: Checkpoint) -> None:

@@ -29,6 +29,7 @@ from db import checkpoints
 from db.checkpoints import Checkpoint
 from db.keys import sync_folder
 from db.lines import canonical
+from db.statements import run
 
 log = logger(__name__)
 
@@ -38,6 +39,9 @@ HOOK_SECONDS: Final = 20
 ROUND_SECONDS: Final = 5.0
 """After so long, what a hook has not had yet waits for the next round: a worker does nothing else meanwhile, and a hook
 that is added to an old ledger, or was away for long, gets thousands."""
+
+LONG_SEALED: Final = 600.0
+"""Seconds after which a checkpoint should lie outside the database."""
 
 _TAIL: Final = 65_536
 """The last line is looked for in so many bytes at the end of the file."""
@@ -195,10 +199,25 @@ def catch_up(conn: Connection, settings: Settings) -> int:
     if page:
         witness.append(page)
         count += len(page)
+    if known is None:
+        _warn_of_beginning(conn, witness)
     faults.reach("export.kept")
     for hook in settings.ledger_hooks:
         _deliver(conn, settings, hook)
     return count
+
+
+def _warn_of_beginning(conn: Connection, witness: Witness) -> None:
+    """Say that a file has begun with checkpoints that may be older than it: it proves nothing of their time."""
+    statement = "SELECT count(*) FROM checkpoint WHERE sealed_at < {ago}"
+    if old := run(conn, statement, {"seconds": LONG_SEALED}).scalar_one():
+        log.warning(
+            "the file of exported checkpoints was missing or empty, and begins with what the database has now: whether "
+            "that is what was sealed before can't be told by it; on a machine that has had one, put it back from where "
+            "it is kept, and run `allq audit verify`",
+            file=str(witness.path),
+            checkpoints=old,
+        )
 
 
 class _Deliveries:

@@ -248,9 +248,14 @@ def test_an_event_that_is_committed_late_is_sealed_later(
             "INSERT INTO event (at, kind, actor, body) VALUES (now(), 'late', 'x', '{}') RETURNING id"
         ).scalar_one()
         screen(database, "B")
+        with database.engine.begin() as conn:
+            conn.exec_driver_sql("INSERT INTO event (at, kind, actor, body) VALUES ('2020-01-01', 'old', 'x', '{}')")
         sealed = sealing.seal(database, settings)
         assert sealed.checkpoint is not None
         assert sealed.checkpoint.settled < number
+    (remark,) = verify(database, settings).remarks
+    waits = re.match(r"1 event waits to be sealed, the oldest since (\d+) s", remark)
+    assert waits, f"what is sealed beyond it does not wait: {remark}"
     assert sealing.seal(database, settings).events == 1
     screen(database, "C")
     last = sealing.seal(database, settings).checkpoint
@@ -294,6 +299,52 @@ def test_exported_checkpoints_that_have_stopped_growing_are_remarked_upon(
     found = verify(database, settings, progress=lambda *_: sealing.seal(database, settings))
     assert numbers(settings) == [1, 2, 3, 4]
     assert not [remark for remark in found.remarks if "lack" in remark], "sealed after the file was looked at"
+
+
+def test_without_exported_checkpoints_a_ledger_is_known_by_its_origin_or_by_the_key_that_signs_here(
+    database: Database, settings: Settings
+) -> None:
+    screen(database, "A")
+    origin = getattr(sealing.seal(database, settings).checkpoint, "origin", "")
+    key = settings.ledger_key_file
+    settings.checkpoint_file.unlink()
+
+    def said(**how: Any) -> str:
+        found = verify(database, settings, **how)
+        assert found.sound
+        return " ".join(found.remarks)
+
+    assert "sealed anew with another key" in said()
+    assert "sealed anew with another key" in said(since=1, origin=origin)
+    for how in ({"origin": origin}, {"key_file": key}, {"key_file": key, "since": 1}):
+        assert "that nothing was cut off at the end can't be known" in said(**how)
+    with database.begin() as conn, unprotected(conn):
+        conn.exec_driver_sql("DELETE FROM leaf")
+        conn.exec_driver_sql("DELETE FROM checkpoint")
+    forged = {"ledger_key": settings.home / "forged.pem", "ledger_file": settings.home / "forged.jsonl"}
+    sealing.seal(database, settings.model_copy(update=forged))
+    assert "this machine's key is another" in said(key_file=key)
+    for other in (origin, ""):
+        assert not verify(database, settings, origin=other, key_file=key).sound
+
+
+def test_a_file_that_begins_with_old_checkpoints_is_warned_of(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warned() -> bool:
+        with capture_logs() as logged:
+            sealing.seal(database, settings)
+        return any("was missing or empty" in entry["event"] for entry in logged)
+
+    screen(database, "A")
+    assert not warned(), "a new ledger"
+    settings.checkpoint_file.write_bytes(b"")
+    assert not warned(), "what was sealed just now may be on its way"
+    monkeypatch.setattr(witness, "LONG_SEALED", -1.0)
+    assert not warned()
+    settings.checkpoint_file.write_bytes(b"")
+    assert warned()
+    assert numbers(settings) == [1]
 
 
 def test_there_is_one_sealer_at_a_time(database: Database, settings: Settings) -> None:
