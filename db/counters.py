@@ -43,7 +43,7 @@ Found = tuple[str, Any, str]
 """The table, the row's number, and what is wrong with it."""
 
 
-class _Counting:
+class Counting:
     """The rows of a table that count fields: of which batch each is, and how much of its counts is left."""
 
     def __init__(self, rows: Iterator[tuple[Any, ...]], width: int) -> None:
@@ -77,6 +77,7 @@ class _Counting:
                 self._left[place] -= of_fields
 
     def batch(self, at: int) -> Any:
+        """The batch of the row at a place; what stands there instead, where that is no number."""
         return self._of_none.get(at, self._batches[at])
 
     def miscounted(self) -> Iterator[int]:
@@ -92,8 +93,8 @@ class _Counting:
 
 def compare(conn: Connection) -> list[Found]:
     """Slides and chunks that count other fields than there are, are gone, are of two batches or stand for nothing."""
-    slides = _Counting((row for rows in blocks(conn, _SLIDES) for row in rows), 4)
-    chunks = _Counting((row for rows in blocks(conn, _CHUNKS) for row in rows), 6)
+    slides = Counting((row for rows in blocks(conn, _SLIDES) for row in rows), 4)
+    chunks = Counting((row for rows in blocks(conn, _CHUNKS) for row in rows), 6)
     found: set[Found] = set()
     pairs = groups(conn, "field", "slide_id, chunk_id, state, linked", by="slide_id, chunk_id", sums=_OF_FIELDS)
     for slide, chunk, *sums in pairs:

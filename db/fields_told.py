@@ -7,7 +7,8 @@ own event. The mark of a twin stays for good.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -15,8 +16,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from db import retries_told
-from db.damaged import despite_damage
+from db.counters import Counting
+from db.damaged import blocks, despite_damage
 from db.findings import failure_digest
+from db.grouped import groups
 from db.lines import blob
 from db.lost import Lost
 from db.rows_told import Problem, Report, RowsTold, Seen, name_rows, object_of, rows_of
@@ -64,6 +67,9 @@ class Fields:
     `part`: one of several that work side by side. What it finds otherwise than told may have become so since: it leaves
     all that this event tells of failures to whoever puts the parts together with `take` and `merge`, and so sees all by
     one moment. `lost`: tables that are not there.
+
+    A field that lies where fields were tried again is noted by the event of this, and held against it with
+    `hold_retried` after all events: such a one may have a whole batch's fields, and is read once.
     """
 
     conn: Connection
@@ -77,6 +83,7 @@ class Fields:
     _failures_told: list[Failed] = field(default_factory=list)
     _twins_told: list[tuple[int, int]] = field(default_factory=list)
     _chunks: retries_told.Chunks | None = None
+    _retried: defaultdict[int, Seen] = field(default_factory=lambda: defaultdict(Seen))
 
     def check(self, told: Iterable[tuple[int, str, int | None, Mapping[str, Any]]]) -> None:
         """Compare what events of KINDS tell of: (event, kind, chunk, body as it was read). The last with `settle`."""
@@ -101,6 +108,12 @@ class Fields:
         self._compare_failures(failures)
         self._compare_twins(twins)
 
+    def hold_retried(self) -> None:
+        """After all events: name fields that have failed and lie among others that were to be tried again."""
+        retried, self._retried = self._retried, defaultdict(Seen)
+        for event_id in sorted(retried):
+            retries_told.name_others(self.conn, self.report, event_id, retried[event_id])
+
     def finish(self, rows: RowsTold) -> None:
         """After all events: name fields that failed, have a twin or show a finding by none, those that do not lie where
         they were to be tried again, and slides that count other twins. `rows`: has seen the same events.
@@ -116,7 +129,7 @@ class Fields:
                 name_rows(self.report, "field", (row[0] for row in run(self.conn, _MISPLACED)), what)
             if not self.lost.rows_of("slide"):
                 what = "counts other fields whose bytes lie in another slide's folder than show it"
-                name_rows(self.report, "slide", (row[0] for row in run(self.conn, _MISCOUNTED)), what)
+                name_rows(self.report, "slide", self._miscounted(), what)
         if rows.makes_chunks:
             retries_told.compare(self.conn, self.report, self._chunks_made(), self.lost)
 
@@ -156,25 +169,36 @@ class Fields:
             self._unsettled |= unsettled
             told = [one for one in told if one.event not in unsettled]
         else:
+            batches = dict(rows_of(self.conn, _BATCHES, sorted({one.event for one in differing})))
             for one in differing:
-                self._report_unless_retried(one, found.get(one.field))
+                self._report_unless_retried(one, found.get(one.field), batches.get(one.event))
         self.rows += len(told)
         for one in told:
             if _in_place(one, found.get(one.field)) and not self._failed.add(one.field):
                 self._of_field(one.field, _TOLD_TWICE)
 
-    def _report_unless_retried(self, one: Failed, row: tuple[Any, ...] | None) -> None:
+    def _report_unless_retried(self, one: Failed, row: tuple[Any, ...] | None, batch_id: Any) -> None:
         if row is None:
             self._of_field(one.field, f"is gone; event {one.event} tells that it failed")
         elif row[1] == one.chunk:
             self._of_field(one.field, f"differs from what event {one.event} tells of its failure")
-        elif not self._of_retried(row[1], one.event):
+        elif (retry := self._chunks_made().retried(row[1])) <= one.event:
             what = f"lies in another chunk than event {one.event} tells, and none tells that it was to be tried again"
             self._of_field(one.field, what)
+        elif self._chunks_made().batch(row[1]) != batch_id:
+            self._of_field(
+                one.field, f"lies in a chunk of another batch than that in which event {one.event} has it fail"
+            )
+        elif retry not in self._chunks_made().silent:
+            self._retried[retry].add(one.field)
 
-    def _of_retried(self, chunk_id: Any, after: int) -> bool:
-        """Whether a chunk is one of fields that were set to waiting again after an event, or a half of such a one."""
-        return self._chunks_made().retried(chunk_id) > after
+    def _miscounted(self) -> Iterator[int]:
+        """Slides that count other twins than they have."""
+        slides = Counting((row for rows in blocks(self.conn, _COUNTED_TWINS) for row in rows), 1)
+        twins = "count(CASE WHEN duplicate THEN 1 END)"
+        for slide, count in groups(self.conn, "field", "slide_id, duplicate", by="slide_id", sums=twins):
+            slides.take(slides.places(slide), [count])
+        return slides.miscounted()
 
     def _chunks_made(self) -> retries_told.Chunks:
         if self._chunks is None:
@@ -216,11 +240,8 @@ _MISPLACED: Final = """
     SELECT f.id FROM field f {not_indexed} LEFT JOIN told t ON t.chunk_id = f.chunk_id
     WHERE f.state = 'screened' AND t.chunk_id IS NULL ORDER BY f.id
 """
-_MISCOUNTED: Final = """
-    WITH twins AS (SELECT slide_id, count(*) AS fields FROM field {not_indexed} WHERE duplicate GROUP BY slide_id)
-    SELECT s.id FROM slide s {not_indexed} LEFT JOIN twins t ON t.slide_id = s.id
-    WHERE coalesce(s.duplicates, -1) <> coalesce(t.fields, 0) ORDER BY s.id
-"""
+_COUNTED_TWINS: Final = "SELECT id, batch_id, duplicates FROM slide {not_indexed} ORDER BY id"
+_BATCHES: Final = "SELECT id, batch_id FROM event WHERE id"
 
 
 def compare(told: Iterable[tuple[int, str, int | None, str]], rows: RowsTold, fields: Fields) -> None:

@@ -217,6 +217,7 @@ class _Verification:
         events_there = not (self._lost.events or self._lost.leaves)
         if events_there:
             self._unsealed(chain.last, since is not None)
+            self._fields.hold_retried()
         if since is None:
             if events_there:
                 self._strays()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ NOT_AS_TOLD = "differs from what event "
 MOVED = "lies in another chunk than event "
 GONE = "is gone; event "
 UNTOLD = "failed, and no event of the ledger tells of it"
+UNSAID = "does not say which fields were to be tried again, or in which chunks"
 NO_TWIN = "does not show that its bytes lie in another slide's folder, as event "
 NEVER_TWIN = "shows that its bytes lie in another slide's folder, and no event of the ledger tells of it"
 MISCOUNTED = "counts other fields whose bytes lie in another slide's folder than show it"
@@ -250,21 +252,29 @@ def test_a_field_to_be_tried_again_that_is_gone_is_named(
     assert any(re.fullmatch(r"field 1: is gone; event \d+ tells that it was to be tried again", one) for one in found)
 
 
-def test_retries_from_before_they_told_which_fields_are_no_alarm_beside_those_that_do(
-    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def retries_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Events of retries that don't tell which fields are tried again, as those of earlier versions."""
     append = events.append
 
     def as_before(conn: Connection, kind: str, body: Any, **rest: Any) -> int:
         return append(conn, kind, {name: value for name, value in body.items() if name != "placed"}, **rest)
 
+    with monkeypatch.context() as patched:
+        patched.setattr(events, "append", as_before)
+        yield
+
+
+def test_retries_from_before_they_told_which_fields_are_no_alarm_beside_those_that_do(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def problems() -> list[str]:
         return [str(one) for one in verifying.verify(database, Witness(settings.checkpoint_file)).problems]
 
-    batch = four_tried_again(database, settings)
-    store.work(database, [2, 3], store.failed)
-    with monkeypatch.context() as patched:
-        patched.setattr(events, "append", as_before)
+    with retries_as_before(monkeypatch):
+        batch = four_tried_again(database, settings)
+        assert problems() == []
+        store.work(database, [2, 3], store.failed)
         before = retry(database, batch)
     assert problems() == []
     store.work(database, before, store.failed)
@@ -276,6 +286,108 @@ def test_retries_from_before_they_told_which_fields_are_no_alarm_beside_those_th
     with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
         conn.exec_driver_sql(f"UPDATE field SET chunk_id = {before[0]} WHERE path = 'A/003.png'")
         assert any("in which it was to be tried again" in one.what for one in check().problems)
+
+
+TO_WAIT = (
+    "UPDATE field SET chunk_id = {chunk}, state = 'waiting', failure = NULL, failure_sentence = NULL, sha256 = NULL "
+    "WHERE id = {field}"
+)
+PUT_IN = "INSERT INTO chunk (id, batch_id, state, fields, waiting) VALUES (900, 1, 'pending', 1, 1)"
+
+
+@pytest.mark.parametrize("telling", [True, False])
+def test_a_failed_field_laid_among_those_of_another_batch_that_are_tried_again_is_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, telling: bool
+) -> None:
+    with database.begin() as conn:
+        _, first = store.submit(conn, [store.new_slide("A", 2)])
+        second, others = store.submit(conn, [store.new_slide("B", 2)])
+    store.work(database, first + others, store.failed)
+    with nullcontext() if telling else retries_as_before(monkeypatch):
+        (chunk,) = retry(database, second)
+    sealing.seal(database, settings)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        assert check().problems == []
+        for statement in (
+            TO_WAIT.format(chunk=chunk, field=1),
+            "UPDATE field SET slide_id = 2 WHERE id = 1",
+            "UPDATE slide SET fields = 1, failed = 1 WHERE id = 1",
+            "UPDATE slide SET fields = 3 WHERE id = 2",
+            "UPDATE chunk SET fields = 1, failed = 1 WHERE id = 1",
+            f"UPDATE chunk SET fields = 3, waiting = 3 WHERE id = {chunk}",
+        ):
+            assert conn.exec_driver_sql(statement).rowcount == 1
+        found = [str(one) for one in check().problems if one.table == "field"]
+    assert len(found) == 1
+    assert re.fullmatch(r"field 1: lies in a chunk of another batch than that in which event \d+ has it fail", found[0])
+
+
+def test_a_failed_field_laid_where_no_retry_has_placed_it_is_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.begin() as conn:
+        _, first = store.submit(conn, [store.new_slide("A", 2)])
+    store.work(database, first, store.failed)
+    sealing.seal(database, settings)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        conn.exec_driver_sql(PUT_IN)
+        body = {"chunks": [900], "fields": 1, "placed": [[2]]}
+        event = events.append(conn, "fields-retried", body, actor="nobody", batch_id=1)
+        conn.exec_driver_sql(TO_WAIT.format(chunk=900, field=1))
+        conn.exec_driver_sql(TO_WAIT.format(chunk=900, field=2))
+        found = {str(one) for one in check().problems if one.table == "field"}
+    assert found == {
+        f"field 1: lies among fields that were to be tried again, and event {event} does not tell that it was"
+    }
+
+
+def test_what_was_sealed_after_a_checkpoint_is_held_against_retries_that_place_other_fields(
+    database: Database, settings: Settings
+) -> None:
+    with database.begin() as conn:
+        store.submit(conn, [store.new_slide("Z", 1)])
+    since = sealing.seal(database, settings).checkpoint
+    assert since is not None
+    with database.begin() as conn:
+        batch, found = store.submit(conn, [store.new_slide("A", 2)])  # fields 2 and 3
+    store.work(database, found, store.failed)
+    with database.begin() as conn:
+        _, other = batches.retry(conn, batch, "tester", chunk_size=1).chunk_ids
+    store.work(database, [other], store.failed)
+    (again,) = retry(database, batch)
+    sealing.seal(database, settings)
+    witness = Witness(settings.checkpoint_file)
+    assert verifying.verify(database, witness, since=since.number).problems == []
+    with database.begin() as conn:
+        conn.exec_driver_sql(f"UPDATE field SET chunk_id = {again} WHERE id = 2")
+    (problem,) = verifying.verify(database, witness, since=since.number).problems
+    assert str(problem).startswith("field 2: lies among fields that were to be tried again, and event ")
+
+
+def test_a_retry_that_does_not_tell_which_fields_after_one_that_did_is_named_and_excuses_nothing(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_tried_again(database, settings)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        conn.exec_driver_sql(PUT_IN)
+        event = events.append(conn, "fields-retried", {"chunks": [900], "fields": 1}, actor="nobody", batch_id=1)
+        conn.exec_driver_sql("UPDATE field SET chunk_id = 900 WHERE id = 1")
+        found = {str(one) for one in check().problems}
+    assert f"event {event}: {UNSAID}" in found
+    assert any(
+        re.match(r"field 1: lies in another chunk than that in which it was to be tried again", one) for one in found
+    )
+
+
+def test_two_events_that_tell_of_one_chunk_made_of_fields_to_be_tried_again_are_named(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_tried_again(database, settings)
+    with as_owner(database, Witness(settings.checkpoint_file), monkeypatch) as (conn, check):
+        for kind, body in (("fields-retried", {"chunks": [2], "placed": [[3]]}), ("chunk-halved", {"into": 3})):
+            events.append(conn, kind, body, actor="nobody", batch_id=1, chunk_id=1)
+        found = {str(one) for one in check().problems}
+    assert {f"chunk {number}: two events tell that it was made" for number in (2, 3)} <= found
 
 
 @pytest.mark.parametrize("counted", [0, 3])
@@ -360,8 +472,9 @@ def test_an_event_without_sense_about_chunks_excuses_nothing_and_ends_nothing(
     ledger: Database, settings: Settings, kind: str, body: Any
 ) -> None:
     with ledger.begin() as conn:
-        events.append(conn, kind, body, actor="nobody", batch_id=1, chunk_id=1)
-    assert verifying.verify(ledger, Witness(settings.checkpoint_file)).problems == []
+        event = events.append(conn, kind, body, actor="nobody", batch_id=1, chunk_id=1)
+    found = [str(one) for one in verifying.verify(ledger, Witness(settings.checkpoint_file)).problems]
+    assert found == ([f"event {event}: {UNSAID}"] if kind == "fields-retried" else [])
     with ledger.begin() as conn:
         conn.exec_driver_sql(ATTACKS["moved"][0])
     found = [str(one) for one in verifying.verify(ledger, Witness(settings.checkpoint_file)).problems]
