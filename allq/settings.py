@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
@@ -164,9 +165,9 @@ class Settings(BaseSettings):
     @classmethod
     def _known_hooks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for hook in value:
-            if hook != "syslog" and not hook.startswith(("/", "https://", "http://")):
+            if hook != "syslog" and not hook.startswith("/") and not _is_place_for_objects(hook):
                 raise PydanticCustomError(
-                    "ledger_hooks", "each is syslog, the absolute path of a command, or an https:// URL"
+                    "ledger_hooks", "each is syslog, the absolute path of a command, or an https:// URL without #"
                 )
         return value
 
@@ -218,6 +219,14 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's URL with its password: for connecting, never for printing."""
         return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.home / 'allq.db'}"
+
+
+def _is_place_for_objects(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+    except ValueError:
+        return False
 
 
 def _is_cut_short(url: str, broken: str) -> bool:

@@ -109,10 +109,10 @@ def seal(
         return
     from allq.text import plural
     from cli import console
-    from cli.session import open_database, settings
+    from cli.session import open_database, working_settings
     from db import sealing
 
-    found = settings()
+    found = working_settings()
     with open_database(found) as database:
         sealed = sealing.seal(database, found, wait=True)
     if sealed.damaged:
@@ -252,11 +252,11 @@ def rotate_key(json: options.Json = False) -> None:
     Example: allq audit rotate-key
     """
     from cli import console
-    from cli.session import open_database, settings
+    from cli.session import open_database, working_settings
     from db import sealing
     from db.keys import short
 
-    found = settings()
+    found = working_settings()
     with open_database(found) as database:
         key = sealing.rotate_key(database, found, actor=found.operator)
     console.say(f"The ledger's key is now {short(key.public)}, in {console.cell(str(found.ledger_key_file))}.")
@@ -277,10 +277,10 @@ def restored(
     Example: allq audit restored --reason "disk of db-1 failed, backup of 3 May"
     """
     from cli import console
-    from cli.session import open_database, settings
+    from cli.session import open_database, working_settings
     from db import sealing
 
-    found = settings()
+    found = working_settings()
     with open_database(found) as database:
         lost = sealing.go_on_after_restore(database, found, reason=reason, actor=found.operator)
         old_key = lost is not None and sealing.lost_change_of_key(database, found)

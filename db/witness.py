@@ -1,4 +1,4 @@
-"""Checkpoints outside the database: an append-only file, and what hooks take them further (syslog, command, URL).
+"""Checkpoints outside the database: an append-only file, from which hooks take them further (`db.hooks`).
 
 A line of the file is one checkpoint in JSON. Whoever owns the database but not this file can't take anything back that
 is covered by a line of it. Each machine that seals or works keeps a file of its own; what it missed it catches up with.
@@ -7,16 +7,11 @@ is covered by a line of it. Each machine that seals or works keeps a file of its
 from __future__ import annotations
 
 import fcntl
-import http.client
 import json
 import os
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, ClassVar, Final
+from typing import IO, Final
 
 from sqlalchemy import Connection
 
@@ -24,21 +19,13 @@ from allq import faults
 from allq.errors import LedgerError
 from allq.logging import logger
 from allq.settings import Settings
-from allq.text import is_utf8
-from db import checkpoints
+from db import checkpoints, hooks
 from db.checkpoints import Checkpoint
 from db.keys import sync_folder
 from db.lines import canonical
 from db.statements import run
 
 log = logger(__name__)
-
-HOOK_SECONDS: Final = 20
-"""How long one hook may take for one checkpoint."""
-
-ROUND_SECONDS: Final = 5.0
-"""After so long, what a hook has not had yet waits for the next round: a worker does nothing else meanwhile, and a hook
-that is added to an old ledger, or was away for long, gets thousands."""
 
 LONG_SEALED: Final = 600.0
 """Seconds after which a checkpoint should lie outside the database."""
@@ -203,7 +190,7 @@ def catch_up(conn: Connection, settings: Settings) -> int:
         _warn_of_beginning(conn, witness)
     faults.reach("export.kept")
     for hook in settings.ledger_hooks:
-        _deliver(conn, settings, hook)
+        hooks.deliver(conn, witness.path, hook)
     return count
 
 
@@ -218,118 +205,3 @@ def _warn_of_beginning(conn: Connection, witness: Witness) -> None:
             file=str(witness.path),
             checkpoints=old,
         )
-
-
-class _Deliveries:
-    """The last checkpoint that each hook has had: in a file, and where that can't be kept, in this process's memory.
-
-    A process that starts anew has no such memory: it hands over once more what the file lacks.
-    """
-
-    _unkept: ClassVar[dict[Path, dict[str, int]]] = {}
-    """What the files lack, by file."""
-    _warned: ClassVar[set[Path]] = set()
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def last(self, hook: str) -> int | None:
-        """The number of the last one, 0 for none; None where that isn't known."""
-        unkept = self._unkept.get(self._file, {})
-        try:
-            sent = _read_sent(self._file)
-        except OSError as error:
-            self._warn(error)
-            return unkept.get(hook)
-        if unkept:
-            self._keep(unkept)
-        else:
-            self._warned.discard(self._file)
-        return max(sent.get(hook, 0), unkept.get(hook, 0))
-
-    def keep(self, hook: str, number: int) -> None:
-        """Note one that a hook has had."""
-        self._keep({**self._unkept.get(self._file, {}), hook: number})
-
-    def _keep(self, had: dict[str, int]) -> None:
-        try:
-            sent = _read_sent(self._file)
-            sent |= {hook: max(sent.get(hook, 0), number) for hook, number in had.items()}
-            unfinished = self._file.with_suffix(".new")
-            unfinished.write_text(canonical(sent), "utf-8")
-            unfinished.replace(self._file)
-        except OSError as error:
-            self._unkept[self._file] = had
-            self._warn(error)
-            return
-        self._unkept.pop(self._file, None)
-        self._warned.discard(self._file)
-
-    def _warn(self, error: OSError) -> None:
-        """Once, until it has been kept again."""
-        if self._file in self._warned:
-            return
-        self._warned.add(self._file)
-        log.warning(
-            "what hooks have had can't be kept: put right that this user may read and write the file and its folder, "
-            "and that the disk has room; until then a process that starts anew may hand over checkpoints once more",
-            file=str(self._file),
-            problem=str(error),
-        )
-
-
-def _deliver(conn: Connection, settings: Settings, hook: str) -> None:
-    """Hand a hook what it has not had yet. What fails is logged and tried again next time, from the same checkpoint."""
-    until = time.monotonic() + ROUND_SECONDS
-    deliveries = _Deliveries(settings.checkpoint_file.with_name("delivered.json"))
-    if (last := deliveries.last(hook)) is None:
-        return
-    for checkpoint, _ in checkpoints.after(conn, last):
-        try:
-            _hand_over(hook, checkpoint)
-        except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
-            log.warning("a checkpoint was not handed on", checkpoint=checkpoint.number, problem=str(error))
-            return
-        deliveries.keep(hook, checkpoint.number)
-        if time.monotonic() >= until:
-            return
-
-
-def _read_sent(memory: Path) -> dict[str, int]:
-    """The last checkpoint that each hook has had; without what is no such number, whoever has written it."""
-    try:
-        found = json.loads(memory.read_text("utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {
-        hook: number
-        for hook, number in found.items()
-        if is_utf8(hook) and type(number) is int and 0 <= number < 1 << 63
-    }
-
-
-def _hand_over(hook: str, checkpoint: Checkpoint) -> None:
-    line = canonical(checkpoint.as_json())
-    if hook == "syslog":
-        import syslog  # noqa: PLC0415 - absent on Windows
-
-        syslog.openlog("allq", 0, syslog.LOG_AUTHPRIV)
-        syslog.syslog(syslog.LOG_NOTICE, line)
-    elif hook.startswith("/"):
-        subprocess.run([hook], input=line.encode() + b"\n", timeout=HOOK_SECONDS, check=True, stdout=subprocess.DEVNULL)
-    else:
-        # an object store that honours If-None-Match (S3's do) refuses a second one of that name
-        request = urllib.request.Request(  # noqa: S310 - settings allow http and https only
-            f"{hook.rstrip('/')}/{checkpoint.number:012}.json",
-            data=line.encode(),
-            method="PUT",
-            headers={"Content-Type": "application/json", "If-None-Match": "*"},
-        )
-        try:
-            urllib.request.urlopen(request, timeout=HOOK_SECONDS).close()  # noqa: S310 - see above
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code != 412:  # it is there already
-                raise

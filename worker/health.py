@@ -14,10 +14,12 @@ from sqlalchemy.exc import DBAPIError
 
 from allq.errors import AllqError, BrokerUnreachable, LedgerError, ModelError, NoRight, SchemaOutdated, StoreError
 from allq.settings import Settings, unknown_variables
-from db import activations, schema, sealing
+from allq.text import plural
+from db import activations, hooks, schema, sealing
 from db import health as store
 from db.database import Database
 from db.records import Activation
+from db.witness import Witness
 from models import artefact
 from models.artefact import Model
 from worker import broker, embedded
@@ -71,6 +73,8 @@ def checks(settings: Settings) -> Iterator[Check]:
             yield _guarded("database", lambda: _database(database))
             yield _guarded("schema", lambda: _schema(database))
             yield _guarded("ledger", lambda: _ledger(database, settings))
+            if settings.ledger_hooks:
+                yield _guarded("hooks", lambda: _hooks(database, settings))
             yield _guarded("clock", lambda: _clock(database))
             with suppress(AllqError, DBAPIError):
                 active = _active(database)
@@ -176,6 +180,24 @@ def _ledger(database: Database, settings: Settings) -> Check:
         detail=detail,
         advice="Start what seals: `allq audit seal --watch`, or a worker, where ALLQ_LEDGER_KEY is the ledger's key "
         "and the login is in the group allq_sealer. Its log says what keeps it from it.",
+    )
+
+
+def _hooks(database: Database, settings: Settings) -> Check:
+    file, given = settings.checkpoint_file, settings.ledger_hooks
+    last = Witness(file).last()
+    newest = last.number if last else 0
+    with database.read() as connection:
+        found = list(hooks.shortcomings(connection, file, given, newest=newest, seconds=SEALED_WITHIN))
+    if not found:
+        count = plural(len(given), "hook has", "hooks have")
+        return Check(name="hooks", ok=True, detail=f"{count} had the checkpoints that are in this machine's file")
+    return Check(
+        name="hooks",
+        ok=False,
+        detail="; ".join(found),
+        advice="Put ALLQ_LEDGER_HOOKS right: the log of what seals or works here says what keeps them from it, and "
+        "tries again in each round. One that was added to an old ledger catches up by and by.",
     )
 
 

@@ -30,6 +30,7 @@ from db import (
     bundle,
     checkpoints,
     history,
+    hooks,
     keys,
     lines,
     review_times,
@@ -672,7 +673,12 @@ def test_checkpoints_are_handed_to_a_command_and_put_as_objects(
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(412 if there else 200)
             self.end_headers()
-            received.setdefault(self.path, (self.headers["If-None-Match"], json.loads(body)["checkpoint"]))
+            received.setdefault(self.path, (self.headers["If-None-Match"], json.loads(body)["checkpoint"], body))
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(received[self.path][2])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -682,8 +688,8 @@ def test_checkpoints_are_handed_to_a_command_and_put_as_objects(
     command.chmod(0o755)
     with HTTPServer(("127.0.0.1", 0), Store) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        hooks = (str(command), str(tmp_path / "missing"), f"http://127.0.0.1:{server.server_port}/ledger")
-        hooked = settings.model_copy(update={"ledger_hooks": hooks})
+        places = (str(command), str(tmp_path / "missing"), f"http://127.0.0.1:{server.server_port}/ledger")
+        hooked = settings.model_copy(update={"ledger_hooks": places})
         screen(database, "A")
         sealing.seal(database, settings)
         screen(database, "B")
@@ -692,9 +698,82 @@ def test_checkpoints_are_handed_to_a_command_and_put_as_objects(
         screen(database, "C")
         sealing.seal(database, hooked)
         server.shutdown()
-    assert received == {f"/ledger/{number:012}.json": ("*", number) for number in (1, 2, 3)}
+    origin = getattr(Witness(settings.checkpoint_file).last(), "origin", "")
+    assert {path: had[:2] for path, had in received.items()} == {
+        f"/ledger/{origin}/{number:012}.json": ("*", number) for number in (1, 2, 3)
+    }
     handed = [json.loads(line)["checkpoint"] for line in (tmp_path / "handed").read_text().splitlines()]
     assert handed == [1, 2, 1, 2, 3]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("readable", "said"), [(True, "Another checkpoint 1 of"), (False, "whether it is the same")])
+def test_what_lies_under_a_checkpoints_name_is_compared_and_no_secret_is_said_or_kept(
+    database: Database, settings: Settings, readable: bool, said: str
+) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    class Store(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(412)
+
+        def do_GET(self) -> None:
+            self._answer(200 if readable else 403)
+
+        def _answer(self, code: int) -> None:
+            asked.append((self.command, self.path, self.headers["Authorization"]))
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(b"" if code == 412 else b'{"checkpoint":1}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}/kept"
+        hook = f"{place.replace('//', '//lab:s%40cret@', 1)}/?sig=ABC"
+        hooked = settings.model_copy(update={"ledger_hooks": (hook,)})
+        memory = settings.checkpoint_file.with_name("delivered.json")
+        memory.parent.mkdir(parents=True)
+        memory.write_text(json.dumps({hook: 0}))
+        screen(database, "A")
+        with capture_logs() as logged:
+            sealing.seal(database, hooked)
+            sealing.seal(database, hooked)
+        server.shutdown()
+    origin = getattr(Witness(settings.checkpoint_file).last(), "origin", "")
+    name, who = f"/kept/{origin}/000000000001.json?sig=ABC", "Basic bGFiOnNAY3JldA=="
+    assert asked == [("PUT", name, who), ("GET", name, who)] * (2 if readable else 1)
+    warned = [str(entry) for entry in logged]
+    assert len(warned) == (2 if readable else 1)
+    assert all(said in entry and f"{place}/" in entry for entry in warned)
+    assert not any(secret in entry for entry in warned for secret in ("s%40", "ABC"))
+    if not readable:
+        assert not any(secret in memory.read_text() for secret in ("s%40", "ABC"))
+        assert list(json.loads(memory.read_text()).values()) == [1]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_doctor_tells_of_hooks_that_are_no_command_or_lack_what_is_in_the_file(
+    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "hook"
+    command.write_text("#!/bin/sh\nexit 1\n")
+    hooked = settings.model_copy(update={"ledger_hooks": (str(command),)})
+    screen(database, "A")
+    check = health._hooks(database, hooked)
+    assert (check.ok, f"{command} is no command that this account may run" in check.detail) == (False, True)
+    command.chmod(0o755)
+    sealing.seal(database, hooked)
+    assert health._hooks(database, hooked).ok, "what was sealed just now may be on its way"
+    monkeypatch.setattr(health, "SEALED_WITHIN", -1.0)
+    check = health._hooks(database, hooked)
+    assert (check.ok, f"{command} lacks 1 of the checkpoints" in check.detail) == (False, True)
+    command.write_text("#!/bin/sh\n")
+    sealing.seal(database, hooked)
+    assert health._hooks(database, hooked).ok
 
 
 def test_checkpoints_are_handed_to_the_system_log(
@@ -715,7 +794,7 @@ def test_a_hook_that_has_much_to_catch_up_with_does_so_by_rounds(
     for name in "ABC":
         screen(database, name)
         sealing.seal(database, settings)
-    monkeypatch.setattr(witness, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(hooks, "ROUND_SECONDS", 0.0)
     command = tmp_path / "hook"
     command.write_text(f"#!/bin/sh\ncat >> {tmp_path}/handed\n")
     command.chmod(0o755)
@@ -745,7 +824,8 @@ def test_a_hook_that_answers_nonsense_holds_up_nothing(database: Database, setti
             screen(database, name)
             assert sealing.seal(database, hooked).checkpoints == 1
         server.shutdown(socket.SHUT_RDWR)
-    assert [data.split(b" ")[1] for data in asked] == [b"/ledger/000000000001.json"] * 2, "from the same one again"
+    paths = [data.split(b" ")[1] for data in asked]
+    assert [path[-18:] for path in paths] == [b"/000000000001.json"] * 2, "from the same one again"
     assert numbers(settings) == [1, 2]
 
 
