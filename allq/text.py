@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
 from typing import Final
 
@@ -39,6 +40,39 @@ def _in_json(character: str) -> str:
 
 def _is_plain(character: str) -> bool:
     return unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or character == "\u200d"
+
+
+def command(*words: str) -> str:
+    """A command line to copy into a shell: each word is one word there, whatever slides or folders are called.
+
+    A word with characters that can't be printed is written `$'…'` with octal escapes, which bash, zsh, ksh and POSIX
+    read.
+    """
+    return " ".join(_quoted(word) for word in words)
+
+
+def operand(name: str) -> tuple[str, ...]:
+    """The words of a command line that name something, as its last ones: after `--` where it looks like an option."""
+    return ("--", name) if name.startswith("-") else (name,)
+
+
+def _quoted(word: str) -> str:
+    if printable(word) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(_in_quotes(character) for character in word)}'"
+
+
+def _in_quotes(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if _is_plain(character):
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", _surrogates(character)))
+
+
+def _surrogates(character: str) -> str:
+    """How Python names a byte that is no UTF-8, and how a surrogate that is none."""
+    return "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
 
 
 def storable(name: str) -> tuple[str, bytes | None]:

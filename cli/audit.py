@@ -202,10 +202,8 @@ def export(
 
     Example: allq audit export evidence.zip --slide H26-0102
     """
-    from shlex import quote
-
     from allq.errors import UsageError
-    from allq.text import plural
+    from allq.text import command, plural
     from allq.version import __version__
     from cli import console
     from cli.progress import meter
@@ -226,8 +224,7 @@ def export(
         record |= {"others": done.others, "verify_sha256": done.script}
         console.emit(record | _checkpoint_record(done.checkpoint))
         return
-    path = console.cell(str(done.path))
-    console.say(f"{plural(done.events, 'event')} and {plural(done.rows, 'row')} are in {path}.")
+    console.say(f"{plural(done.events, 'event')} and {plural(done.rows, 'row')} are in {console.cell(str(done.path))}.")
     if done.others:
         said = (
             f"With it come {plural(done.others, 'field')} of other slides, screened in the same chunks: their results"
@@ -238,7 +235,9 @@ def export(
         are = "is" if done.waiting == 1 else "are"
         said = f"{plural(done.waiting, 'event')} that would belong in it {are} not sealed yet, and not in it"
         console.say(f"{said}: run `allq audit seal` first.", style="yellow")
-    console.say(f"Verify it anywhere:  python verify.py {quote(path)} --origin {done.checkpoint.origin}")
+    path = f"./{done.path}" if str(done.path).startswith("-") else str(done.path)
+    words = ("python", "verify.py", path, "--origin", done.checkpoint.origin)
+    console.say(f"Verify it anywhere:  {command(*words)}")
     console.say(
         f"verify.py is db/verify_bundle.py of allq {__version__}, in its repository; SHA-256 {done.script}. Whoever "
         "gets the bundle takes it from there, not from the bundle, and the origin from you by another way."

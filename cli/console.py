@@ -84,8 +84,8 @@ def fitted_width(console: Console | None = None) -> int | None:
 
 
 def say(text: str, *, style: str | None = None) -> None:
-    """Print a sentence to stderr."""
-    messages().print(Text(text, style=style or ""))
+    """Print a sentence to stderr, on a line of its own: whatever is named in it moves no cursor and begins no line."""
+    messages().print(Text(printable(text), style=style or ""))
 
 
 def emit(record: Mapping[str, Any]) -> None:

@@ -11,13 +11,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from allq.classes import CLASSES
 from allq.settings import Settings, load
+from allq.text import command
 from cli.edge import Command
 
 MODEL: Final = "synthetic-smears"
@@ -192,10 +192,10 @@ def _say_what_next(folder: Path, own: Path | None) -> None:
     out = console.output()
     out.print()
     out.print(f"Everything is kept in {console.cell(folder)}. To look around:")
-    out.print(f"  export ALLQ_HOME={quote(str(folder / 'home'))}")
+    out.print(f"  export ALLQ_HOME={command(str(folder / 'home'))}")
     allq = Path(sys.executable).with_name("allq")
-    for command in ("results last --level field", "failures last", "query worklist"):
-        out.print(f"  {quote(str(allq))} {command}")
+    for words in ("results last --level field", "failures last", "query worklist"):
+        out.print(f"  {command(str(allq), *words.split())}")
     if own is None:
         out.print("Your own slides, a folder of images each, with the real model:")
         out.print("  make demo SLIDES=path/to/slides")

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from allq.errors import AllqError
-from allq.text import printable
+from allq.text import printable, without_rows
 
 INTERRUPTED: Final = 130
 
@@ -24,6 +24,11 @@ _USAGE_ERROR: Final[type[BaseException]] = typer.BadParameter.__mro__[1]
 class Commands(TyperGroup):
     """A group of commands with the edge around it; `--debug` of the group asks for tracebacks."""
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the group's own options."""
+        with _usage():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         with _edge(debug=bool(ctx.params.get("debug"))):
@@ -33,6 +38,11 @@ class Commands(TyperGroup):
 class Command(TyperCommand):
     """The same for a program that is one command."""
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read its options."""
+        with _usage():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         with _edge(debug=bool(ctx.params.get("debug"))):
@@ -40,9 +50,20 @@ class Command(TyperCommand):
 
 
 @contextmanager
-def _edge(*, debug: bool) -> Iterator[None]:
+def _usage() -> Iterator[None]:
+    """What the parser repeats of the command line was typed, or pasted, with whatever a name had in it."""
     try:
         yield
+    except _USAGE_ERROR as error:
+        error.message = printable(error.message)  # type: ignore[attr-defined]  # the parser's classes aren't public
+        raise
+
+
+@contextmanager
+def _edge(*, debug: bool) -> Iterator[None]:
+    try:
+        with _usage():
+            yield
         sys.stdout.flush()
     except (typer.Exit, typer.Abort, _USAGE_ERROR):
         raise
@@ -65,10 +86,9 @@ def _edge(*, debug: bool) -> Iterator[None]:
 
 
 def _complain(sentence: str, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
+    told = f"{without_rows(traceback.format_exc())}\n{sentence}" if debug else sentence
     with suppress(BrokenPipeError):
-        typer.echo("\n".join(printable(line) for line in sentence.splitlines()), err=True)
+        typer.echo("\n".join(printable(line) for line in told.splitlines()), err=True)
 
 
 def _file_problem(error: OSError) -> str:

@@ -283,6 +283,7 @@ def calibrate(
 
     Example: allq models calibrate ./labelled --name our-model
     """
+    from allq.text import command, operand
     from cli import console
     from cli.progress import meter
     from cli.session import chosen_model, working_settings
@@ -300,8 +301,9 @@ def calibrate(
             progress=shown.stage,
         )
     console.say(f"Model {made.name} ({made.id[:12]}) is in {console.cell(made.path)}.")
-    console.say(f"Screen with it:  allq screen ./slides --model {made.name}")
-    console.say(f'Always, for all:  allq models activate {made.name} --reason "…"')
+    activation = ("allq", "models", "activate", "--reason", "…")
+    console.say(f"Screen with it:  {command('allq', 'screen', './slides', '--model', made.name)}")
+    console.say(f"Always, for all:  {command(*activation, *operand(made.name))}")
     if json:
         console.emit(
             {"model": made.id, "model_name": made.name, "path": str(made.path)}

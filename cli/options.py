@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,9 +28,10 @@ def complete_model(incomplete: str) -> list[str]:
     from models.artefact import available
 
     try:
-        return sorted({model.name for model in available(load()) if model.name.startswith(incomplete)})
+        names = {model.name for model in available(load())}
     except AllqError:
         return []
+    return sorted(name for name in names if name.startswith(incomplete) and _for_shells(name) == name)
 
 
 def complete_query(incomplete: str) -> list[tuple[str, str]]:
@@ -46,10 +48,15 @@ def complete_batch(incomplete: str) -> list[tuple[str, str]]:
 
     try:
         with open_database() as database, database.read() as connection:
-            found = [(str(status.batch), status.root) for status in reads.batches(connection, limit=20)]
+            found = [(str(status.batch), _for_shells(status.root)) for status in reads.batches(connection, limit=20)]
     except AllqError:
         found = []
     return [(text, help_) for text, help_ in [("last", "the newest batch"), *found] if text.startswith(incomplete)]
+
+
+def _for_shells(name: str) -> str:
+    """A name without what means something to a shell: some read what is offered to be completed as a script."""
+    return re.sub(r"[^\w ./@%+=,-]", "?", name)
 
 
 Batch = Annotated[

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
-from allq.text import plural
+from allq.text import plural, printable
 from cli.console import messages
 from cli.wording import pace_words
 
@@ -67,7 +67,7 @@ class Bar:
 
     def say(self, text: str, *, style: str = "") -> None:
         """See `Meter`."""
-        self._progress.console.print(Text(text, style=style))
+        self._progress.console.print(Text(printable(text), style=style))
 
     def registered(self, slides: int, fields: int, skipped: int) -> None:
         """See `Meter`."""
@@ -104,7 +104,7 @@ class Lines:
 
     def say(self, text: str, *, style: str = "") -> None:
         """See `Meter`."""
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(printable(text), style=style))
 
     def registered(self, slides: int, fields: int, skipped: int) -> None:
         """See `Meter`."""

@@ -105,6 +105,7 @@ def show(slide: Slide, batch: InBatch = None, json: options.Json = False) -> Non
 
     Example: allq review show H26-0102
     """
+    from allq.text import command, operand
     from cli import console
     from cli.session import open_database, settings
     from db import reviews
@@ -117,7 +118,8 @@ def show(slide: Slide, batch: InBatch = None, json: options.Json = False) -> Non
         console.emit(_record(shown))
         return
     _show(shown)
-    console.say(f'Sign it:  allq review sign {shown.slide} --decision agree --reason "…"')
+    sign = ("allq", "review", "sign", "--decision", "agree", "--reason", "…")
+    console.say(f"Sign it:  {command(*sign, *operand(shown.slide))}")
 
 
 @app.command("sign")

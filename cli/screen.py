@@ -55,8 +55,7 @@ def screen(
 
 def report(database: Database, done: Screened, *, path: str, json: bool, advice: bool = True) -> int:
     """Print how a screening ended, with `advice` on what to do next, and return the command's exit code."""
-    from shlex import quote
-
+    from allq.text import command, operand
     from cli import console, summary
     from cli.wording import state_words, unread_words
 
@@ -65,7 +64,7 @@ def report(database: Database, done: Screened, *, path: str, json: bool, advice:
         console.emit(summary.record(database, done))
     if done.interrupted:
         console.say(f"Interrupted. Batch {status.batch} is kept: {state_words(status)}.")
-        console.say(f"To go on:  allq screen {quote(path)}")
+        console.say(f"To go on:  {command('allq', 'screen', *operand(path))}")
         return 130
     if not json:
         summary.show(database, done, advice=advice)

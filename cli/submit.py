@@ -138,13 +138,12 @@ def cancel(batch: options.Batch, json: options.Json = False) -> None:
 
 
 def _say_what_it_waits_for(*, published: bool, problem: str | None, path: Path | None = None) -> None:
-    from shlex import quote
-
+    from allq.text import command, operand
     from cli import console
 
     if problem is not None:
         advice = "Workers publish the work once it answers: start it, or correct ALLQ_BROKER_URL."
         console.say(f"{problem} {advice}", style="yellow")
     elif not published:
-        here = f", or `allq screen {quote(str(path))}`," if path is not None else ""
+        here = f", or `{command('allq', 'screen', *operand(str(path)))}`," if path is not None else ""
         console.say(f"The work waits for a worker: `allq worker`{here} does it.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -21,7 +20,7 @@ from typing import IO, Any, Final
 from sqlalchemy import Connection
 
 from allq.errors import LedgerError, NotFound
-from allq.text import is_utf8
+from allq.text import command, is_utf8, printable
 from allq.version import __version__
 from db import checkpoints, findings, lines, places
 from db.checkpoints import Checkpoint
@@ -170,10 +169,16 @@ def export(
                 with bundle.open("places.jsonl", "w", force_zip64=True) as file:
                     for record in places.records(conn, told.places, slide):
                         _write(file, record)
-            what = f"of slide {slide}" if slide is not None else f"of batch {batch}" if batch is not None else "all"
+            what = (
+                f"of slide {printable(slide)}"
+                if slide is not None
+                else f"of batch {batch}"
+                if batch is not None
+                else "all"
+            )
             script = SCRIPT.read_bytes()
             digest = hashlib.sha256(script).hexdigest()
-            named = {"name": shlex.quote(path.name), "origin": newest.origin, "version": __version__, "script": digest}
+            named = {"name": command(path.name), "origin": newest.origin, "version": __version__, "script": digest}
             bundle.writestr("README.txt", _README.format(events=told.events, what=what, **named))
             bundle.writestr("verify.py", script)
         unfinished.replace(path)

@@ -45,6 +45,7 @@ def make_batch(
     chunk_size: int = 256,
     finish: bool = True,
     skipped: Sequence[tuple[str, str]] = (),
+    root: str = "/slides",
 ) -> int:
     """Register `slides` (name: file names) and screen them: files named `bad…` fail, `blank…` hold no leukocyte,
     `odd…` are novel and hold four suspects.
@@ -56,7 +57,7 @@ def make_batch(
     try:
         with database.begin() as connection:
             artefacts.remember_model(connection, model)
-            batch = batches.create_batch(connection, root="/slides", model_id=model.id, operator="m.meier@lab")
+            batch = batches.create_batch(connection, root=root, model_id=model.id, operator="m.meier@lab")
             new = [
                 NewSlide(name=name, fields=[NewField(f"{name}/{file}", None, 1000, 0) for file in files])
                 for name, files in slides.items()

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from allq.errors import ModelDamaged, ModelError, ModelNotFound
 from allq.settings import Settings
+from allq.text import command, operand
 from db import activations
 from db.records import Activation, ModelRecord
 from models import artefact
@@ -48,7 +49,8 @@ def _not_here(settings: Settings, activation: Activation) -> ModelError:
         )
     return ModelDamaged(
         f"The model {name} on this machine has the id {other.id[:12]}, and {activation.activated_by} activated "
-        f"{short}: put that one's folder back, or activate this one with `allq models activate {name}`."
+        f"{short}: put that one's folder back, or activate this one with "
+        f"`{command('allq', 'models', 'activate', *operand(name))}`."
     )
 
 

@@ -1,11 +1,13 @@
 import json
 import os
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allq.text import duration, plural, printable, printable_json, storable
+from allq.text import command, duration, operand, plural, printable, printable_json, storable
 
 
 def test_control_characters_bidirectional_overrides_and_surrogates_are_escaped():
@@ -55,6 +57,32 @@ def test_the_text_of_a_field_begins_with_the_text_of_its_slide(slide, file):
 )
 def test_only_names_that_need_it_are_escaped(name, text):
     assert storable(os.fsdecode(name))[0] == text
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_a_command_that_is_shown_gives_a_shell_the_very_words_and_nothing_to_run():
+    words = [
+        "H26-0102",
+        "",
+        "May-Grünwald 7041",
+        "it's",
+        "A; touch ${HOME}pwned; echo",
+        "x`id`$(id)!!",
+        "a\\b\tc\nd",
+        "'\x1b[31m\\x1b1\u202e'; id; '",
+        "\u200d👩\u200d🔬",
+        os.fsdecode(b"\xff\xfe;id"),
+        "*",
+        "~root",
+        "#x",
+        "…",
+    ]
+    line = command("printf", r"%s\0", *words)
+    assert printable(line) == line
+    done = subprocess.run(["bash", "-c", os.fsencode(line)], capture_output=True, check=True)
+    assert (done.stdout.split(b"\0")[:-1], done.stderr) == ([os.fsencode(word) for word in words], b"")
+    assert command("allq", "audit", "show", *operand("A-1")) == "allq audit show A-1"
+    assert command("allq", "audit", "show", *operand("--json")) == "allq audit show -- --json"
 
 
 def test_durations_and_counts_read_naturally():

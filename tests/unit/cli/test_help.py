@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from typer.testing import CliRunner
 
 from allq.settings import load
 from cli.main import app
-from models.artefact import available
+from cli.options import complete_batch, complete_model
+from models.artefact import CONFIGURATION, SHIPPED, available
+from tests.hand_made import make_batch
 
 README = Path(__file__).parents[3] / "README.md"
 
@@ -102,6 +106,19 @@ def test_the_shell_completes_commands_queries_models_and_batches(home: Path) -> 
     assert complete("allq results last --format par", home) == ["parquet"]
     names = sorted({model.name for model in available(load())})
     assert complete("allq screen x --model ", home) == names
+
+
+def test_what_a_shell_is_offered_has_nothing_in_it_that_a_shell_would_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [text for text, _ in complete_batch("")] == ["last"]
+    make_batch({"A": ["f1.png"]}, root="/slides/x\\\"); touch pwned; ($(id)`id`'\x1b\u202e")
+    assert complete_batch("1") == [("1", "/slides/x???? touch pwned? ???id??id????")]
+    folder = home / "models" / "own"
+    shutil.copytree(SHIPPED / "synthetic-smears", folder)
+    told = json.loads((folder / CONFIGURATION).read_text("utf-8"))
+    (folder / CONFIGURATION).write_text(json.dumps(told | {"name": 'a"); touch pwned; ('}), "utf-8")
+    assert len(available(load())) == len(complete_model("")) + 1
 
 
 def test_the_list_of_commands_cuts_no_sentence_short() -> None:

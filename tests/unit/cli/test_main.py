@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from allq.errors import AllqError, NotFound, UsageError
+from allq.text import printable
 from cli.edge import Commands
 from cli.main import app
 from tests.hand_made import make_batch
@@ -57,6 +58,14 @@ def test_a_fault_of_ours_names_itself_without_a_traceback_and_with_one_under_deb
     assert "Traceback" in loud.stderr
 
 
+def test_a_traceback_that_is_asked_for_moves_no_cursor_and_repeats_no_row() -> None:
+    error = ValueError("a\x1b[2Jb\u202e\nDETAIL:  Key (name)=(H26-0102) already exists.\n")
+    told = RUN.invoke(edge(error), ["--debug", "fail"]).stderr
+    assert "ValueError: a\\x1b[2Jb\\u202e\nallq failed unexpectedly (ValueError: a" in told
+    assert "H26-0102" not in told
+    assert all(printable(line) == line for line in told.split("\n"))
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     result = RUN.invoke(edge(BrokenPipeError()), ["fail"])
     assert (result.exit_code, result.output) == (0, "")
@@ -70,6 +79,14 @@ def test_wrong_usage_ends_with_2_and_leaves_stdout_empty(arguments: list[str]) -
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--{}"], ["{}"], ["submit", "x", "--{}"], ["review", "sign", "A", "-d", "{}"]])
+def test_what_wrong_usage_repeats_moves_no_cursor(arguments: list[str]) -> None:
+    result = RUN.invoke(app, [argument.format("\x1b[31m\u202eRED\n") for argument in arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "RED" in result.stderr
+    assert all(printable(line) == line for line in result.stderr.split("\n"))
 
 
 def test_the_version_is_printed() -> None:
