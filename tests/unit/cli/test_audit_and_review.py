@@ -67,6 +67,9 @@ def test_the_list_says_how_many_more_wait_and_what_nobody_could_judge_is_above_w
     whole = run("review", "list", "--limit", "6").stderr
     assert "shown" not in whole + run("query", "worklist", "limit=6").stderr
     assert "allq review show SLIDE --batch N" in whole, "each slide was screened twice"
+    assert "--batch 1 A-1\n" in run("review", "show", "A-1", "--batch", "1").stderr, "signed is what was looked at"
+    run("review", "sign", "A-1", "--batch", "1", "-d", "agree", "-r", "blasts")
+    assert ("A-1", 1) not in {(one["slide"], one["batch"]) for one in lines("review", "list")}
 
 
 def test_what_does_not_count_towards_a_call_is_told(home: Path) -> None:
