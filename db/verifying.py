@@ -172,6 +172,7 @@ class _Verification:
         self._more = 0
         self._misshapen = False
         self._lost = Lost()
+        self._hidden = False
         self._rows = RowsTold(conn, self._report)
         self._fields = Fields(conn, self._report)
         self._exported = exported
@@ -184,7 +185,7 @@ class _Verification:
             self._ledger(since)
             if self._lost.tables:
                 self._found.remarks.append(self._lost.remark())
-            self._found.finished = not self._lost.tables
+            self._found.finished = not (self._lost.tables or self._hidden)
         except _OF_ANOTHER_SHAPE as error:
             if not self._misshapen:
                 raise
@@ -450,6 +451,15 @@ class _Verification:
             "with --checkpoints."
         )
 
+    def _remark_hidden(self, tables: list[str]) -> None:
+        self._hidden = True
+        names = ", ".join(tables)
+        own = f"allq's own table {names} was" if len(tables) == 1 else f"allq's own tables {names} were"
+        self._found.remarks.append(
+            f"Not all rows were looked at: {own} not, but what stands before it in search_path. Set that right for "
+            "this login, and verify again."
+        )
+
     def _remark_not_exported(self, due: Any) -> None:
         """A file that has stopped growing; `due`: what was sealed until then should be in it."""
         newest = self._exported.newest
@@ -468,8 +478,10 @@ class _Verification:
         found = schema.differences(self._conn)
         self._lost = Lost(frozenset(one.name for one in found if one.is_lost_table))
         self._rows.lost = self._fields.lost = self._lost
+        if hidden := [one.name for one in found if one.is_hidden_table]:
+            self._remark_hidden(hidden)
         for one in found:
-            self._misshapen |= one.of_shape
+            self._misshapen |= one.of_shape or one.is_hidden_table
             if not one.only_slower:
                 self._report(Problem(table=one.kind, row=one.name, what=one.what))
 

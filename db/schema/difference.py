@@ -28,6 +28,11 @@ class Difference:
         """Whether it is a table of allq's that is not there."""
         return self.kind == "table" and self.what == MISSING
 
+    @property
+    def is_hidden_table(self) -> bool:
+        """Whether it is a table of allq's that is there, and another is read in its place."""
+        return self.kind == "table" and self.what == HIDDEN
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name} {self.what}"
 
@@ -45,5 +50,6 @@ class Compared:
 MISSING: Final = "is missing"
 OTHER: Final = "is not as allq makes it"
 NO_TABLE: Final = "is no table of its own"
+HIDDEN: Final = "is hidden from this login by another of its name, which stands earlier in search_path"
 FOREIGN: Final = "is none of allq's"
 KINDS: Final = frozenset({"trigger", "function", "view", "table", "column", "index", "constraint", "rule", "setting"})

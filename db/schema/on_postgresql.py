@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from db.schema import catalogue, ddl, explained, made, roles_settings
-from db.schema.difference import FOREIGN, MISSING, NO_TABLE, OTHER, Compared, Difference
+from db.schema.difference import FOREIGN, HIDDEN, MISSING, NO_TABLE, OTHER, Compared, Difference
 from db.schema.made import Made
 from db.statements import run
 
@@ -61,7 +61,7 @@ class _Look:
             elif self._relations[name].relkind != "v" or self._relations[name].options != self._made.options[name]:
                 yield Difference(kind="view", name=name, what=OTHER)
             elif not self._relations[name].visible:
-                yield Difference(kind="view", name=name, what=_HIDDEN)
+                yield Difference(kind="view", name=name, what=HIDDEN)
 
     def _is_lost(self, table: str) -> bool:
         """Whether a table is gone, which is told, and what belonged to it went with it."""
@@ -82,7 +82,7 @@ class _Look:
                 yield Difference(kind="table", name=name, what=NO_TABLE if here else MISSING)
                 continue
             if not here.visible:
-                yield Difference(kind="table", name=name, what=_HIDDEN)
+                yield Difference(kind="table", name=name, what=HIDDEN)
             if here.relrowsecurity:
                 what = "has row security, which allq does not use: it hides rows"
                 yield Difference(kind="table", name=name, what=what)
@@ -249,6 +249,3 @@ class _Look:
         return wanted.table in self._blind or explained.same_value(
             self._conn, wanted.where, here.condition, source=wanted.table
         )
-
-
-_HIDDEN: Final = "is hidden from this login by another of its name, which stands earlier in search_path"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -754,6 +754,31 @@ def test_all_that_the_migrations_make_is_looked_at(database: Database) -> None:
             views = conn.exec_driver_sql("SELECT viewname FROM pg_views WHERE schemaname = 'public'").scalars()
             triggers = conn.exec_driver_sql("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal").scalars()
             assert (set(views), set(triggers)) == (set(made.views), {name for _, name in made.triggers})
+
+
+@pytest.mark.parametrize("columns", ["*", "id"])
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_verify_says_that_a_table_was_not_looked_at_where_another_is_read_before_it(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    with database.begin() as conn:
+        _, chunk_ids = store.submit(conn, [store.new_slide("A", 1)])
+    store.work(database, chunk_ids)
+    sealing.seal(database, settings)
+
+    @contextmanager
+    def read() -> Iterator[Connection]:
+        with database.engine.connect() as conn:
+            conn.exec_driver_sql("CREATE SCHEMA aside")
+            conn.exec_driver_sql(f"CREATE TABLE aside.slide_call AS SELECT {columns} FROM slide_call")
+            conn.exec_driver_sql("SET LOCAL search_path = aside, public")
+            yield conn
+
+    monkeypatch.setattr(database, "read", read)
+    found = verifying.verify(database, Witness(settings.checkpoint_file))
+    assert not found.finished
+    assert "table slide_call: is hidden from this login" in {str(one).split(" by ")[0] for one in found.problems}
+    assert "allq's own table slide_call was not" in found.remarks[0]
 
 
 def test_verify_says_so_as_well_and_the_doctor_what_to_do(
