@@ -35,7 +35,10 @@ _UNUSABLE: Final = KEY_PREFIX + "unusable:"
 _UNUSABLE_SECONDS: Final = 60
 
 _COUNTED: Final = KEY_PREFIX + "counted"
-"""There while nobody need count what waits, because a worker did lately, with its name as its value."""
+"""The worker that counted last what waits: of what is left of the key's time, each knows how long ago."""
+
+_COUNTED_MS: Final = 3_600_000
+"""For how long the broker remembers it: the same for all, so that rounds of any length can be compared."""
 
 _NAMELESS: Final[dict[str, Any]] = (
     {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
@@ -111,20 +114,27 @@ def queue_lengths(settings: Settings) -> Mapping[str, int]:
 
 
 def queue_lengths_in_turn(settings: Settings) -> Mapping[str, int] | None:
-    """The same for one worker in half a round of housekeeping, None for the others. Raises BrokerUnreachable.
+    """The same where none of the workers has asked for half a round of housekeeping, else None. Raises
+    BrokerUnreachable.
 
-    Half a round, so that a worker by itself has the turn each time, however regular its rounds are. A key that would
-    last for longer, or for ever, is somebody else's, and keeps nobody from a turn.
+    Half a round of the one that asks: machines may have rounds of different lengths, and one by itself has the turn
+    each time, however regular its rounds are. A key that lasts for longer than allq's, or for ever, is somebody else's:
+    it keeps nobody from a turn, and whatever it holds is written over.
     """
-    lifetime = max(1, int(settings.housekeeping_seconds * 500))
-    with _client(settings) as client, client.pipeline(transaction=False) as together:
-        together.set(_COUNTED, owner(), nx=True, px=lifetime)
-        together.pttl(_COUNTED)
+    with _client(settings) as client, client.pipeline() as together:
+        together.watch(_COUNTED)  # type: ignore[no-untyped-call]  # the library states no types of it
+        left: Any = together.pttl(_COUNTED)  # at once, since the key is watched
+        if 0 <= left <= _COUNTED_MS and _COUNTED_MS - left < settings.housekeeping_seconds * 500:
+            return None
+        together.multi()
+        together.set(_COUNTED, owner(), px=_COUNTED_MS)
         for queue in QUEUES:
             together.llen(KEY_PREFIX + queue)
-        first, left, *lengths = together.execute()
-        others = not first and 0 <= left <= lifetime
-        return None if others else dict(zip(QUEUES, map(int, lengths), strict=True))
+        try:
+            _, *lengths = together.execute()
+        except redis.WatchError:  # another has taken the turn in between
+            return None
+        return dict(zip(QUEUES, map(int, lengths), strict=True))
 
 
 def announce(settings: Settings) -> None:

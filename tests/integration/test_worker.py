@@ -177,13 +177,49 @@ def test_a_worker_by_itself_has_the_turn_to_count_in_each_round(settings):
             time.sleep(settings.housekeeping_seconds)
 
 
-@pytest.mark.parametrize("lifetime", [None, 3600])
-def test_a_key_that_no_worker_made_keeps_none_from_its_turn_to_count(settings, lifetime):
+def test_workers_whose_rounds_differ_take_turns_to_count_each_by_its_own_round(settings):
+    hasty, slow = (settings.model_copy(update={"housekeeping_seconds": seconds}) for seconds in (0.4, 600.0))
     with embedded.in_use(settings):
+        for first, second in ((hasty, slow), (slow, hasty)):
+            redis.Redis(unix_socket_path=str(embedded.socket_path(settings))).flushall()
+            assert broker.queue_lengths_in_turn(first) is not None
+            assert broker.queue_lengths_in_turn(second) is None
+        time.sleep(hasty.housekeeping_seconds)
+        assert broker.queue_lengths_in_turn(slow) is None
+        assert broker.queue_lengths_in_turn(hasty) is not None
+
+
+def test_of_workers_that_ask_at_the_same_moment_one_counts(settings, monkeypatch):
+    asked = redis.client.Pipeline.multi
+    others = []
+
+    def multi(pipeline):
+        if not others:
+            others.append(None)
+            others.append(broker.queue_lengths_in_turn(settings))
+        asked(pipeline)
+
+    with embedded.in_use(settings):
+        monkeypatch.setattr(redis.client.Pipeline, "multi", multi)
+        assert broker.queue_lengths_in_turn(settings) is None
+    assert others[1] is not None
+
+
+def test_a_key_that_no_worker_made_keeps_none_from_its_turn_to_count(settings):
+    settings = settings.model_copy(update={"housekeeping_seconds": 600.0})
+    with embedded.in_use(settings):
+        somebody = redis.Redis(unix_socket_path=str(embedded.socket_path(settings)))
         key = broker.KEY_PREFIX + "counted"
-        redis.Redis(unix_socket_path=str(embedded.socket_path(settings))).set(key, "somebody", ex=lifetime)
-        for _ in range(2):
+        for put in (
+            lambda: somebody.set(key, "somebody"),
+            lambda: somebody.set(key, "somebody", ex=86_400),
+            lambda: somebody.rpush(key, "a list"),
+            lambda: somebody.hset(key, "a", "hash"),
+        ):
+            somebody.delete(key)
+            put()
             assert broker.queue_lengths_in_turn(settings) is not None
+            assert broker.queue_lengths_in_turn(settings) is None
 
 
 def test_a_healthy_worker_keeps_its_connection(database, settings, smears, tmp_path):
