@@ -28,9 +28,9 @@ NAMED: Final = 5
 class HistoryEvent:
     """An event in a slide's history. `leaf`: its place in the sealed tree, None while it waits for it.
 
-    `at`: None where somebody wrote a time that is none. `checkpoint` has sealed it, at `sealed_at`. What concerns the
-    slide alone is told by its fields as they stand: `own` of a chunk that was recorded, `field` of the one that failed,
-    `twins` of fields with the same bytes as others.
+    `at`: None where somebody wrote a time that is none. `checkpoint` has sealed it, at `sealed_at`. `body`: without
+    the `placed` of a retry. What concerns the slide alone is told by its fields as they stand: `own` of a chunk that
+    was recorded, `field` of the one that failed, `twins` of fields with the same bytes as others.
     """
 
     event: int
@@ -114,11 +114,15 @@ _FIELDS: Final = """
     FROM field f LEFT JOIN finding i ON i.id = f.finding_id
     WHERE f.slide_id = :slide ORDER BY f.id
 """
-_EVENTS: Final = """
-    SELECT h.event_id, h.at, h.kind, h.actor, h.body, l.seq, e.chunk_id
+_UNPLACED: Final = "rtrim(h.body, '0123456789[],}')"
+_EVENTS: Final = f"""
+    SELECT h.event_id, h.at, h.kind, h.actor, l.seq, e.chunk_id,
+           CASE WHEN h.kind = 'fields-retried' AND substr({_UNPLACED}, length({_UNPLACED}) - 9) = ',"placed":'
+                THEN substr({_UNPLACED}, 1, length({_UNPLACED}) - 10) || '}}' ELSE h.body END AS body
     FROM slide_history h JOIN event e ON e.id = h.event_id LEFT JOIN leaf l ON l.event_id = h.event_id
     WHERE h.slide_id = :slide ORDER BY h.event_id
 """
+"""Of fields that were tried again without the list of them, which ends the body and may have all of a batch's."""
 _TWINS: Final = """
     SELECT DISTINCT own.id AS field_id, s.batch_id, s.id AS slide_id, s.name
     FROM field own

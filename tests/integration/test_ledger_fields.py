@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from allq.settings import Settings
-from db import batches, chunks, events, sealing, verifying, verifying_parts
+from db import batches, chunks, events, history, sealing, verifying, verifying_parts
 from db.database import Database
 from db.records import ClaimedField, Failure, FieldOutcome
 from db.verifying_parts import Part
@@ -377,6 +377,20 @@ def test_a_retry_that_does_not_tell_which_fields_after_one_that_did_is_named_and
     assert any(
         re.match(r"field 1: lies in another chunk than that in which it was to be tried again", one) for one in found
     )
+
+
+def test_a_slides_history_is_read_without_the_list_of_all_fields_that_were_tried_again(
+    database: Database, settings: Settings
+) -> None:
+    four_tried_again(database, settings)
+    otherwise = ({"placed": [[1]]}, {"fields": 1, "placed": "all"}, {"fields": 1, "placed": [], "reason": "x"}, {})
+    with database.begin() as conn:
+        for body in otherwise:
+            events.append(conn, "fields-retried", body, actor="nobody", batch_id=1, slide_ids=[1])
+    with database.read() as conn:
+        (told,) = history.of_slide(conn, "A")
+    bodies = [event.body for event in told.events if event.kind == "fields-retried"]
+    assert bodies == [{"chunks": [2, 3], "fields": 4}, *otherwise]
 
 
 def test_two_events_that_tell_of_one_chunk_made_of_fields_to_be_tried_again_are_named(
