@@ -116,7 +116,9 @@ class Settings(BaseSettings):
         default=None, description="Where checkpoints are written to. Default: ledger/checkpoints.jsonl in home."
     )
     ledger_hooks: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Where checkpoints go as well, separated by spaces: syslog, a command's path, a URL."
+        default=(),
+        repr=False,  # a URL may hold a password
+        description="Where checkpoints go as well, separated by spaces: syslog, a command's path, a URL.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -29,7 +29,16 @@ def test_roots_are_separated_like_a_search_path(monkeypatch, tmp_path):
 def test_passwords_do_not_appear_when_settings_are_printed(monkeypatch):
     monkeypatch.setenv("ALLQ_DATABASE_URL", "postgresql+psycopg://allq:geheim@db/allq")
     monkeypatch.setenv("ALLQ_BROKER_URL", "redis://:geheim@broker/0")
+    monkeypatch.setenv("ALLQ_LEDGER_HOOKS", "https://lab:geheim@127.0.0.1/kept")
     assert "geheim" not in repr(load(_env_file=None))
+
+
+@pytest.mark.parametrize("hook", ["journal", "s3://127.0.0.1/x", "https://", "https://[/x", "https://127.0.0.1/x#2"])
+def test_a_hook_that_is_none_is_refused_without_repeating_it(monkeypatch, hook):
+    monkeypatch.setenv("ALLQ_LEDGER_HOOKS", f"syslog /bin/true http://127.0.0.1:80/x?y=1 {hook}")
+    with pytest.raises(SettingsError, match="ALLQ_LEDGER_HOOKS can't be used") as refused:
+        load(_env_file=None)
+    assert hook == "https://" or hook not in str(refused.value)
 
 
 def test_a_field_error_survives_pickling():
