@@ -173,7 +173,11 @@ class KillablePostgresql:
         self.data.mkdir()
         self._disk = disk is not None
         if disk is not None:
-            mount_small_disk(self.data, disk)
+            try:
+                mount_small_disk(self.data, disk)
+            except NoSmallDisk:
+                shutil.rmtree(self.folder)
+                raise
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self._user = "pgserver"
             ensure_user_exists(self._user)
