@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     )
     roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
-        description="Folders that may be read, separated by ':'. Default: just the folder that was submitted.",
+        description="Folders that may be read, separated by ':'. Default: just the folder that was submitted; with "
+        "ALLQ_DATABASE_URL none, and no worker starts.",
     )
     operator: str = Field(default_factory=default_operator, description="Identity recorded in the ledger.")
 
@@ -245,6 +246,19 @@ def _is_cut_short(url: str, broken: str) -> bool:
     port = place.rpartition(":")[2] if ":" in place.rpartition("]")[2] else ""
     stray = "@" in path or ("@" in options and bool(port) and not port.isdigit())
     return stray or any(character in person for character in broken)
+
+
+def require_roots(settings: Settings) -> None:
+    """Raise SettingsError where a worker would let the database say which files it may read.
+
+    Without roots these are those of each batch's folder, which every login that submits names as it likes; and of each
+    file that allq's account can read it would hear the SHA-256. The embedded database is written by that account alone.
+    """
+    if not settings.roots and not settings.embedded_database:
+        raise SettingsError(
+            "ALLQ_ROOTS must be set where ALLQ_DATABASE_URL is: else whoever may submit to that database says which "
+            "files of this machine are read. Set it to the folders of your slides: ALLQ_ROOTS=/srv/slides."
+        )
 
 
 def load(**overrides: Any) -> Settings:

@@ -137,7 +137,8 @@ def apart() -> Iterator[Path]:
 
 def settings_of(home: Path, database_url: str | None = None, **others: Any) -> Settings:
     """Settings with a home of their own and, if given, on a server's database."""
-    return load(home=home, operator="benchmark", **({"database_url": database_url} if database_url else {}), **others)
+    server: dict[str, Any] = {"database_url": database_url, "roots": (Path("/"),)} if database_url else {}
+    return load(home=home, operator="benchmark", **(server | others))
 
 
 def figure(bar: str, values: Sequence[float], *, database: str | None = None, note: str = "") -> Figure:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from allq.errors import AllqError, BrokerUnreachable
-from allq.settings import Settings
+from allq.settings import Settings, require_roots
 from allq.text import plural
 from cli.progress import Meter, meter
 from db import reads
@@ -59,8 +59,10 @@ def screen_folder(
 ) -> Screened:
     """Submit `path`, or take up its unfinished batch, and work until the batch has ended or somebody interrupts.
 
-    Raises SubmissionError for a folder that can't be used, WorkerEnded when the worker dies by itself.
+    Raises SubmissionError for a folder that can't be used, SettingsError where there must be roots, and WorkerEnded
+    when the worker dies by itself.
     """
+    require_roots(settings)
     if "chunk_size" not in settings.model_fields_set:
         settings = settings.model_copy(update={"chunk_size": SMALL_CHUNK})
     with _terminated_is_interrupted(), meter() as shown:

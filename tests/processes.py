@@ -239,6 +239,7 @@ def _kind(task: Task) -> Kind:
 
 def _work(task: Task) -> int:
     from tests import standin
+    from tests.screening import with_roots
     from worker import station
     from worker.run import run_worker
 
@@ -246,7 +247,8 @@ def _work(task: Task) -> int:
         return standin.StandIn.load(model, settings, seconds=task.seconds)
 
     station.Classifier.load = load  # type: ignore[assignment,method-assign]
-    return run_worker(task.settings, concurrency=1, parent=os.getppid())  # a test that is killed leaves none behind
+    settings = with_roots(task.settings)
+    return run_worker(settings, concurrency=1, parent=os.getppid())  # a test that is killed leaves none behind
 
 
 def _seal(task: Task) -> int:

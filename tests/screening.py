@@ -55,6 +55,12 @@ def copies(source: Path, target: Path, count: int) -> Path:
     return target
 
 
+def with_roots(settings: Settings) -> Settings:
+    """The settings with roots, where a worker must have some: the tests' folders lie anywhere."""
+    must = not settings.roots and not settings.embedded_database
+    return settings.model_copy(update={"roots": (Path("/"),)}) if must else settings
+
+
 class WorkerProcess:
     """`allq worker`, or a test's own script in its place, as a process group of its own."""
 
@@ -66,7 +72,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment(settings)},
+                env={**os.environ, **environment(with_roots(settings))},
                 start_new_session=True,
             )
 

@@ -12,8 +12,17 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from allq.errors import AllqError, BrokerUnreachable, LedgerError, ModelError, NoRight, SchemaOutdated, StoreError
-from allq.settings import Settings, unknown_variables
+from allq.errors import (
+    AllqError,
+    BrokerUnreachable,
+    LedgerError,
+    ModelError,
+    NoRight,
+    SchemaOutdated,
+    SettingsError,
+    StoreError,
+)
+from allq.settings import Settings, require_roots, unknown_variables
 from allq.text import plural
 from db import activations, hooks, schema, sealing
 from db import health as store
@@ -310,6 +319,10 @@ def _workers(settings: Settings) -> Check:
 
 
 def _roots(settings: Settings) -> Check:
+    try:
+        require_roots(settings)
+    except SettingsError as error:
+        return Check(name="roots", ok=False, detail="ALLQ_ROOTS is not set: no worker starts", advice=str(error))
     if not settings.roots:
         return Check(
             name="roots", ok=None, detail="ALLQ_ROOTS is not set: each batch may read the folder that was submitted"

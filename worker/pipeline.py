@@ -139,6 +139,7 @@ class Pipeline:
         `known` tells which of some SHA-256 digests the model has findings of; `checkpoint` is called between groups and
         may raise to stop. A field that can't be screened yields its failure; nothing about a field is raised.
         """
+        # Without roots of its own no worker starts but on the embedded database, which this account alone can write.
         roots = self._settings.roots or (Path(os.fsdecode(_root(claim))),)
         groups = self._groups(claim.fields)
         # Cores are full with one batch; a card prepares some while the network runs on the one before them.

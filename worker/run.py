@@ -19,7 +19,7 @@ from celery.platforms import EX_FAILURE, EX_OK
 
 from allq import logging as allq_logging
 from allq.errors import UsageError
-from allq.settings import Settings
+from allq.settings import Settings, require_roots
 from db import health as store
 from db.database import Database
 from worker import broker, cards, embedded, health
@@ -52,12 +52,13 @@ def run_worker(
 
     `concurrency` is the number of processes: by default one a core; on cards always one a card. With `parent`, the
     process that started this one, its end however it comes is the same as SIGTERM; with `card`, one of several that
-    each have a worker, its absence ends this one. Raises StoreError or BrokerUnreachable when it makes no sense to
-    start.
+    each have a worker, its absence ends this one. Raises SettingsError, StoreError or BrokerUnreachable when it makes
+    no sense to start.
     """
     unknown = sorted(set(queues) - set(QUEUES))
     if unknown:
         raise UsageError(f"There is no queue {unknown[0]!r}; the queues are {' and '.join(QUEUES)}.")
+    require_roots(settings)
     allq_logging.configure(settings)
     _look_at_the_database(settings)
     signals.setup_logging.connect(_keep_our_logging, weak=False)

@@ -147,6 +147,7 @@ def _worker(
         "ALLQ_HOME": str(own),
         "ALLQ_DATABASE_URL": f"postgresql+psycopg://postgres@{seat.host}:{database.port}/{name}",
         "ALLQ_BROKER_URL": f"redis://{seat.host}:{broker.port}/0",
+        "ALLQ_ROOTS": "/",
     }
     clean = {key: value for key, value in os.environ.items() if not key.startswith("ALLQ_")}
     command = [*seat.prefix, sys.executable, "-P", "-m", "allq", "worker", "--concurrency", "1"]

@@ -5,9 +5,12 @@ import os
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
+from allq.errors import SettingsError
+from cli import screening
 from models.engines import choose
-from worker import cards, embedded, run
+from worker import cards, embedded, health, run
 
 
 @pytest.fixture
@@ -69,6 +72,22 @@ def test_where_a_card_is_asked_for_and_none_is_seen_one_process_says_what_is_wro
     started, warnings = machine(seen=0, usable=False, concurrency=4, device="cuda")
     assert started == ("solo", 1)
     assert len(warnings) == 1
+
+
+def test_without_roots_no_worker_starts_on_a_database_that_others_write_and_nothing_is_submitted(
+    machine, settings, tmp_path, monkeypatch
+):
+    shared = settings.model_copy(update={"database_url": SecretStr("postgresql://allq@db.lab.example/allq")})
+    with pytest.raises(SettingsError, match="ALLQ_ROOTS must be set"):
+        run.run_worker(shared)
+    monkeypatch.setattr(screening, "submit", lambda *_, **__: pytest.fail("submitted"))
+    with pytest.raises(SettingsError, match="ALLQ_ROOTS must be set"):
+        screening.screen_folder(None, shared, tmp_path, model=None)
+    looked_at = health._roots(shared)
+    assert (looked_at.ok, "no worker starts" in looked_at.detail) == (False, True)
+    assert machine(seen=0, usable=False, concurrency=1, database_url=shared.database_url, roots=(tmp_path,))
+    assert health._roots(shared.model_copy(update={"roots": (tmp_path,)})).ok
+    assert health._roots(settings).ok is None
 
 
 def test_the_worker_of_a_card_that_is_gone_ends_as_one_whose_card_failed_and_takes_no_chunk(machine):
