@@ -46,7 +46,7 @@ def command(*words: str) -> str:
     """A command line to copy into a shell: each word is one word there, whatever slides or folders are called.
 
     A word with characters that can't be printed is written `$'…'` with octal escapes, which bash, zsh, ksh and POSIX
-    read.
+    read. For a shell that doesn't it is one word, too, if not the same: there is no quote in it that would end it.
     """
     return " ".join(_quoted(word) for word in words)
 
@@ -63,9 +63,9 @@ def _quoted(word: str) -> str:
 
 
 def _in_quotes(character: str) -> str:
-    if character in "\\'":
-        return f"\\{character}"
-    if _is_plain(character):
+    if character == "\\":
+        return r"\\"
+    if _is_plain(character) and character != "'":
         return character
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", _surrogates(character)))
 

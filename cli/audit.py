@@ -237,7 +237,7 @@ def export(
         console.say(f"{said}: run `allq audit seal` first.", style="yellow")
     path = f"./{done.path}" if str(done.path).startswith("-") else str(done.path)
     words = ("python", "verify.py", path, "--origin", done.checkpoint.origin)
-    console.say(f"Verify it anywhere:  {command(*words)}")
+    console.offer("Verify it anywhere", command(*words))
     console.say(
         f"verify.py is db/verify_bundle.py of allq {__version__}, in its repository; SHA-256 {done.script}. Whoever "
         "gets the bundle takes it from there, not from the bundle, and the origin from you by another way."

@@ -88,6 +88,11 @@ def say(text: str, *, style: str | None = None) -> None:
     messages().print(Text(printable(text), style=style or ""))
 
 
+def offer(what: str, line: str) -> None:
+    """Print a command line to be copied, on stderr. Only the terminal breaks it: what is copied has no line's end."""
+    messages().print(Text(printable(f"{what}:  {line}")), soft_wrap=True)
+
+
 def emit(record: Mapping[str, Any]) -> None:
     """Print one JSON document on one line of stdout, UTF-8 whatever the locale."""
     line = printable_json(json.dumps(record, ensure_ascii=False, allow_nan=False, default=_json)) + "\n"

@@ -302,8 +302,8 @@ def calibrate(
         )
     console.say(f"Model {made.name} ({made.id[:12]}) is in {console.cell(made.path)}.")
     activation = ("allq", "models", "activate", "--reason", "…")
-    console.say(f"Screen with it:  {command('allq', 'screen', './slides', '--model', made.name)}")
-    console.say(f"Always, for all:  {command(*activation, *operand(made.name))}")
+    console.offer("Screen with it", command("allq", "screen", "./slides", "--model", made.name))
+    console.offer("Always, for all", command(*activation, *operand(made.name)))
     if json:
         console.emit(
             {"model": made.id, "model_name": made.name, "path": str(made.path)}

@@ -120,7 +120,7 @@ def show(slide: Slide, batch: InBatch = None, json: options.Json = False) -> Non
     _show(shown)
     sign = ("allq", "review", "sign", "--decision", "agree", "--reason", "…")
     in_it = () if batch is None else ("--batch", str(shown.batch))  # another batch's slide of that name may be newer
-    console.say(f"Sign it:  {command(*sign, *in_it, *operand(shown.slide))}")
+    console.offer("Sign it", command(*sign, *in_it, *operand(shown.slide)))
 
 
 @app.command("sign")

@@ -64,7 +64,7 @@ def report(database: Database, done: Screened, *, path: str, json: bool, advice:
         console.emit(summary.record(database, done))
     if done.interrupted:
         console.say(f"Interrupted. Batch {status.batch} is kept: {state_words(status)}.")
-        console.say(f"To go on:  {command('allq', 'screen', *operand(path))}")
+        console.offer("To go on", command("allq", "screen", *operand(path)))
         return 130
     if not json:
         summary.show(database, done, advice=advice)

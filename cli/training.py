@@ -93,7 +93,7 @@ def train(
     with meter() as shown:
         model = train_model(data, out or found.home / "models" / name, asked, shown.stage)
     console.say(f"Model {model.name} ({model.id[:12]}) is in {console.cell(model.path)}.")
-    console.say(f"Screen with it:  {command('allq', 'screen', './slides', '--model', model.name)}")
+    console.offer("Screen with it", command("allq", "screen", "./slides", "--model", model.name))
     if json:
         console.emit(
             {"model": model.id, "model_name": model.name, "synthetic": synthetic, "path": str(model.path)}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from allq.text import command
 from cli import console
 
 COLUMNS = [console.name("slide"), console.fixed("call"), console.number("fields"), console.words("flags")]
@@ -154,6 +155,16 @@ def test_a_confidence_is_rounded_down_and_an_upper_bound_up() -> None:
     assert console.upper_percent(0.00712) == "0.8 %"
     assert console.upper_percent(0.007) == "0.7 %"
     assert console.upper_percent(1.0) == "100.0 %"
+
+
+def test_a_command_to_be_copied_has_no_end_of_line_in_it_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    narrow = Console(file=stream, force_terminal=True, width=20, color_system=None)
+    monkeypatch.setattr(console, "messages", lambda: narrow)
+    console.offer("Sign it", command("allq", "review", "sign", "--reason", "…", "reboot now\x1b[2J\n"))
+    assert stream.getvalue() == "Sign it:  allq review sign --reason '…' $'reboot now\\033[2J\\012'\n"
 
 
 def test_a_models_card_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
