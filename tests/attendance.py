@@ -64,7 +64,6 @@ class Attendance:
 
     def look(self) -> None:
         """Raises StoreError or BrokerUnreachable."""
-        broker.ping(self._settings)
         with self._database.read() as connection:
             found = run(connection, _UNENDED).all()
         # After the database: what a worker has taken out meanwhile looks as if it were lost until the next look.
