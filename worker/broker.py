@@ -137,6 +137,25 @@ def queue_lengths_in_turn(settings: Settings) -> Mapping[str, int] | None:
         return dict(zip(QUEUES, map(int, lengths), strict=True))
 
 
+def remove_of_other_kinds(settings: Settings, kinds: Mapping[str, str]) -> list[str]:
+    """Delete allq's keys of which each is of another kind than it has to be. Returns which. Raises BrokerUnreachable.
+
+    `kinds`: of each key, without its prefix, what Redis' TYPE says of it.
+    """
+    removed = []
+    with _client(settings) as client:
+        with client.pipeline(transaction=False) as together:
+            for name in kinds:
+                together.type(KEY_PREFIX + name)
+            found = together.execute()
+        for (name, kind), there in zip(kinds.items(), found, strict=True):
+            if there.decode() not in {"none", kind}:
+                # Another worker may have put it right since: its messages are published again, as all that get lost.
+                client.delete(KEY_PREFIX + name)
+                removed.append(name)
+    return removed
+
+
 def announce(settings: Settings) -> None:
     """Say that this worker is there, for three housekeeping rounds. Raises BrokerUnreachable."""
     with _client(settings) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
@@ -12,7 +13,7 @@ from kombu.exceptions import OperationalError
 from allq.errors import BrokerUnreachable
 from allq.logging import logger
 from allq.settings import current
-from worker import broker, embedded
+from worker import broker, embedded, transport
 
 log = logger(__name__)
 
@@ -31,6 +32,8 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
         """
         while True:
             self._wait_for_an_answer()
+            with suppress(BrokerUnreachable):  # where it may not look, or the broker goes, connecting tells
+                transport.mend(current())
             try:
                 conn.ensure_connection(max_retries=1, interval_start=_PAUSE, callback=maybe_shutdown)
             except OperationalError as error:

@@ -28,7 +28,7 @@ from allq.logging import logger
 from allq.settings import Settings, current
 from db import chunks
 from db.database import Database
-from worker import broker, embedded
+from worker import broker, embedded, transport
 from worker.calling import call_due_slides
 from worker.identity import is_dead, owner
 from worker.lease import LapsedLeases
@@ -127,6 +127,8 @@ class Housekeeper:
             if not self._broker_was_down:
                 log.warning("broker away; work waits in SQL", problem=str(error))
             self._broker_was_down = True
+            with suppress(BrokerUnreachable):  # or it is there, and what lies in it in the way
+                transport.mend(self._settings)
         except ProgramOutdated as error:
             if str(error) != self._problem:  # rounds go on while the pool ends
                 log.error("this worker ends: only a newer one can go on", problem=str(error))

@@ -223,26 +223,36 @@ def test_what_is_forged_among_the_messages_in_hand_ends_no_worker_and_changes_no
     assert not proof.exists()
 
 
-@pytest.mark.parametrize("key", ["routine", "unacked", "unacked_index"])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_key_of_another_kind_in_the_broker_holds_work_up_until_it_is_emptied_and_nothing_is_lost(
-    database: Database, settings: Settings, tmp_path: Path, key: str
+def test_keys_of_another_kind_in_the_broker_end_no_worker_and_nothing_is_lost(
+    database: Database, settings: Settings, tmp_path: Path
 ) -> None:
     write_slides(tmp_path / "slides", slides=1, fields=3, seed=5)
     with closing(KillableValkey()) as valkey, closing(client_of(valkey)) as client:
         settings = settings.model_copy(
             update={"broker_url": SecretStr(valkey.url()), "housekeeping_seconds": 1.0, "republish_seconds": 1.0}
         )
+        kept = f"{KEY_PREFIX}kept"
+        client.set(kept, "of the right kind, for all that allq knows")
         submission = submit_synthetic(database, settings, tmp_path / "slides")
-        client.delete(f"{KEY_PREFIX}{key}")
-        client.set(f"{KEY_PREFIX}{key}", "of another kind")
-        with workers(settings) as (ended,):
-            wait_for(lambda: ended.process.poll() is not None, what="the worker ends")
-        assert "WRONGTYPE" in ended.log.read_text()
-        assert status(database, submission.batch).waiting == 3
-        valkey.empty()
-        with workers(settings):
+        put_in_place_of_keys(client)
+        with workers(settings) as (worker,):
             wait_for(lambda: status(database, submission.batch).state == "done", what="all is screened")
+            put_in_place_of_keys(client)  # beneath a worker that waits for messages
+            submission = submit_synthetic(database, settings, tmp_path / "slides")
+            wait_for(lambda: status(database, submission.batch).state == "done", what="all is screened again")
+            assert worker.process.poll() is None
+            assert "in the place of one of the broker's keys was deleted" in worker.log.read_text()
+        assert client.get(kept)
+
+
+def put_in_place_of_keys(client: redis.Redis) -> None:
+    """What is of another kind than kombu's keys."""
+    for name in ("routine", "routine\x06\x163", "stat", "_kombu.binding.routine", "unacked", "unacked_index"):
+        client.delete(f"{KEY_PREFIX}{name}")
+        client.set(f"{KEY_PREFIX}{name}", "of another kind")
+    client.delete(f"{KEY_PREFIX}unacked_mutex")
+    client.rpush(f"{KEY_PREFIX}unacked_mutex", "of another kind")
 
 
 def client_of(valkey: KillableValkey) -> redis.Redis:

@@ -21,9 +21,11 @@ class Fleeting:
 
 def test_a_broker_that_goes_before_the_connection_is_made_is_looked_after_again(monkeypatch):
     looks = []
+    mended = []
     monkeypatch.setattr(consumer, "_problem", lambda: looks.append(1))
+    monkeypatch.setattr(consumer.transport, "mend", mended.append)
     waiting = PatientConsumer.__new__(PatientConsumer)
     fleeting = Fleeting(times=2)
     assert waiting.ensure_connected(fleeting) is fleeting
-    assert len(looks) == 3
+    assert len(looks) == len(mended) == 3
     assert not waiting.first_connection_attempt
