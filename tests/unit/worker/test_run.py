@@ -84,7 +84,7 @@ def test_without_roots_no_worker_starts_on_a_database_that_others_write_and_noth
     with pytest.raises(SettingsError, match="ALLQ_ROOTS must be set"):
         screening.screen_folder(None, shared, tmp_path, model=None)
     looked_at = health._roots(shared)
-    assert (looked_at.ok, "no worker starts" in looked_at.detail) == (False, True)
+    assert (looked_at.ok, "no worker starts" in looked_at.detail) == (None, True)
     assert machine(seen=0, usable=False, concurrency=1, database_url=shared.database_url, roots=(tmp_path,))
     assert health._roots(shared.model_copy(update={"roots": (tmp_path,)})).ok
     assert health._roots(settings).ok is None
