@@ -58,7 +58,8 @@ def operand(name: str) -> tuple[str, ...]:
 
 def _quoted(word: str) -> str:
     if printable(word) == word:
-        return shlex.quote(word)
+        quoted = shlex.quote(word)
+        return f"'{word}'" if quoted == word and word.startswith("=") else quoted  # zsh takes =ls for a path
     return f"$'{''.join(_in_quotes(character) for character in word)}'"
 
 

@@ -103,7 +103,7 @@ def key_for(path: Path, expected: bytes | None) -> SigningKey:
     """
     if expected is None:
         with suppress(FileExistsError):
-            if not path.exists():
+            if not is_there(path):
                 SigningKey.generate().write(path)
                 faults.reach("key.made")
     place, key = _found(path, expected)
@@ -121,25 +121,37 @@ def _found(path: Path, expected: bytes | None) -> tuple[Path, SigningKey]:
     if expected is None:
         return path, SigningKey.read(path)
     for candidate in (path, successor(path), _retired(path, expected)):
-        if candidate.exists():
+        if is_there(candidate):
             key = SigningKey.read(candidate)
             if key.public == expected:
                 return candidate, key
     raise NoKey(
-        f"This machine has not the ledger's key {short(expected)}: {path} is missing or another key. Copy it from "
-        "where the ledger is sealed, or set ALLQ_LEDGER_KEY; other machines go on sealing."
+        f"This machine has not the ledger's key {short(expected)}: {path} is missing, out of this account's reach, or "
+        "another key. Copy it from where the ledger is sealed, or set ALLQ_LEDGER_KEY; other machines go on sealing."
     )
+
+
+def is_there(path: Path) -> bool:
+    """Whether this account sees a file of a key; False also where a folder above keeps it from that."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def retired_signs(path: Path, expected: bytes) -> bool:
     """Whether what the ledger expects is a key that was replaced here: a backup from before the change was restored."""
-    return _retired(path, expected).exists() and SigningKey.read(path).public != expected
+    return is_there(_retired(path, expected)) and SigningKey.read(path).public != expected
 
 
 def public_keys(path: Path) -> frozenset[bytes]:
     """The public parts of the keys that sign or have signed here, of those that this account may read."""
     found = set()
-    for candidate in (path, successor(path), *path.parent.glob(f"{path.name}.retired-*")):
+    retired: list[Path] = []
+    with suppress(OSError):  # a folder of another account, which keeps the key from this one
+        retired += path.parent.glob(f"{path.name}.retired-*")
+    for candidate in (path, successor(path), *retired):
         with suppress(LedgerError):
             found.add(SigningKey.read(candidate).public)
     return frozenset(found)

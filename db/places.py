@@ -91,7 +91,8 @@ def _of_fields(conn: Connection, events: Sequence[int], slide: str | None) -> It
         if kind == "chunk-recorded" and "places" in body:
             yield {"event": event_id, "of": "places", "lines": screened[chunk]}
         told = body.get("failures") if kind == "chunk-recorded" else [body]
-        numbers = [one.get("field") for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+        failures = told if isinstance(told, list) else []
+        numbers = [one.get("field") for one in failures if isinstance(one, dict) and isinstance(one.get("shown"), str)]
         if texts := [failed[chunk][number] for number in numbers if type(number) is int and number in failed[chunk]]:
             yield {"event": event_id, "of": "shown", "lines": texts}
 

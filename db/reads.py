@@ -189,11 +189,18 @@ def skipped(conn: Connection, batch_id: int) -> Iterator[SkippedItem]:
 def unread(conn: Connection, batch_id: int) -> int:
     """How many of the folders and files that were left out could not be looked at, so that slides may be missing.
 
-    A folder that was read later, when the batch was taken up again, doesn't count. It goes through what was left out.
+    What was read later, when the batch was taken up again, doesn't count, but for a folder in which nothing was found
+    then. It goes through what was left out.
     """
     statement = """
         SELECT count(*) FROM skipped k WHERE k.batch_id = :batch AND k.reason LIKE :unread
-          AND NOT EXISTS (SELECT 1 FROM slide s WHERE s.name = k.path AND s.batch_id = k.batch_id)
+          AND NOT EXISTS (
+              SELECT 1 FROM slide s WHERE s.batch_id = k.batch_id
+                AND (s.name = k.path OR substr(s.name, 1, length(k.path) + 1) = k.path || '/')
+          )
+          AND NOT EXISTS (
+              SELECT 1 FROM slide s JOIN field f ON f.slide_id = s.id WHERE s.batch_id = k.batch_id AND f.path = k.path
+          )
     """
     return int(run(conn, statement, {"batch": batch_id, "unread": f"%{UNREAD}%"}).scalar_one())
 

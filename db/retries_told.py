@@ -37,8 +37,8 @@ class Chunks:
 
     `events`: of each chunk that was made, the event that tells so, and its batch; `again`: the chunks of which another
     tells so, too. `retries`: the events of fields tried again, ascending; `silent`: those of them that don't tell where
-    each field was laid, from before they did: none comes after one that does, for what no longer writes such can't
-    write to the same schema as what did.
+    each field was laid, from before they did: none comes after one that does, for no allq that was given out writes
+    such to a schema to which another writes the others.
     """
 
     retried_by: dict[int, int] = field(default_factory=dict)

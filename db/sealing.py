@@ -126,7 +126,7 @@ def require_way_open(conn: Connection, settings: Settings) -> None:
     _require_right(conn)
     witness.agrees(conn, witness.Witness(settings.checkpoint_file))
     found = checkpoints.last(conn)
-    if found is not None or settings.ledger_key_file.exists():
+    if found is not None or keys.is_there(settings.ledger_key_file):
         _key(conn, settings, keys.held)
 
 

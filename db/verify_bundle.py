@@ -235,9 +235,10 @@ class Places:
         elif of == "shown":
             digests = [sha256(line).hex() for line in ended]
             told = {one.get("shown") for one in event["body"].get("failures", [event["body"]])}
-            if not told.issuperset(digests) or len({*self._failed, *digests}) < len(self._failed) + len(digests):
+            fresh = set(digests)
+            if not told.issuperset(fresh) or len(fresh) < len(digests) or not self._failed.isdisjoint(fresh):
                 self._problems.tell("The failed fields are not those of event {}, or they came before.", number)
-            self._failed.update(digests)
+            self._failed |= fresh
             self.failed += len(lines)
         elif of == "slide_names":
             if number != self._of_names:

@@ -249,6 +249,10 @@ class _Verification:
             return None, Frontier()
         found = checkpoints.by_number(self._conn, since)
         if found is None:
+            for line in self._exported.before(since + 1):
+                if line.number == since and not checkpoints.giving_up(self._conn, since):
+                    what = "was exported and is gone: the ledger was cut back, or a backup restored"
+                    self._report(_of_checkpoint(since, what))
             raise NotFound(f"The ledger has no checkpoint {since}. `allq audit verify --json` names the newest.")
         checkpoint, nodes = found
         anchor = self._exported.upto(checkpoint)
@@ -436,6 +440,11 @@ class _Verification:
         It is the one that it was where a key of this machine has signed it, or where its first key is that of a given
         origin, down from which a whole `verify` has followed it.
         """
+        if newest is None and self._held and not self._exported.count:
+            self._found.remarks.append(
+                "This machine has a key, as the first seal makes it: that nothing was sealed and cut off can't be "
+                "known."
+            )
         if newest is None or self._exported.count:
             return
         if newest.public_key in self._held or (whole and self._exported.origin is not None):
@@ -753,7 +762,10 @@ class _Chain:
             self._report(
                 _of_checkpoint(line.number, "was exported and is gone: the ledger was cut back, or a backup restored")
             )
-        if self.last is None and self._exported.count == 0:
+        if self.last is None and self._exported.count == 0 and self._exported.origin is not None:
+            what = "is gone, and all after it: a ledger has its name from the first"
+            self._report(_of_checkpoint(1, what))
+        elif self.last is None and self._exported.count == 0:
             self.remarks.append("Nothing is sealed yet. `allq audit seal` does it now.")
 
     def _origin(self, checkpoint: Checkpoint) -> None:

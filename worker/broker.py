@@ -40,6 +40,16 @@ _COUNTED: Final = KEY_PREFIX + "counted"
 _COUNTED_MS: Final = 3_600_000
 """For how long the broker remembers it: the same for all, so that rounds of any length can be compared."""
 
+_COUNT_IN_TURN: Final = """
+local left, whole, half = redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+if left >= 0 and left <= whole and whole - left < half then return nil end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local lengths = {}
+for number = 2, #KEYS do lengths[number - 1] = redis.call('LLEN', KEYS[number]) end
+return lengths
+"""
+"""In the broker, so that one wins of several that ask at the same moment, by one answer each."""
+
 _NAMELESS: Final[dict[str, Any]] = (
     {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
 )
@@ -121,20 +131,11 @@ def queue_lengths_in_turn(settings: Settings) -> Mapping[str, int] | None:
     each time, however regular its rounds are. A key that lasts for longer than allq's, or for ever, is somebody else's:
     it keeps nobody from a turn, and whatever it holds is written over.
     """
-    with _client(settings) as client, client.pipeline() as together:
-        together.watch(_COUNTED)  # type: ignore[no-untyped-call]  # the library states no types of it
-        left: Any = together.pttl(_COUNTED)  # at once, since the key is watched
-        if 0 <= left <= _COUNTED_MS and _COUNTED_MS - left < settings.housekeeping_seconds * 500:
-            return None
-        together.multi()
-        together.set(_COUNTED, owner(), px=_COUNTED_MS)
-        for queue in QUEUES:
-            together.llen(KEY_PREFIX + queue)
-        try:
-            _, *lengths = together.execute()
-        except redis.WatchError:  # another has taken the turn in between
-            return None
-        return dict(zip(QUEUES, map(int, lengths), strict=True))
+    half = int(settings.housekeeping_seconds * 500)
+    with _client(settings) as client:
+        keys = [_COUNTED, *(KEY_PREFIX + queue for queue in QUEUES)]
+        lengths: Any = client.eval(_COUNT_IN_TURN, len(keys), *keys, owner(), str(_COUNTED_MS), str(half))
+    return None if lengths is None else dict(zip(QUEUES, map(int, lengths), strict=True))
 
 
 def remove_of_other_kinds(settings: Settings, kinds: Mapping[str, str]) -> list[str]:

@@ -41,6 +41,7 @@ _PRIORITIES: Final = [f"{kombu_redis.Channel.sep}{step}" if step else "" for ste
 _KINDS: Final = {
     **{queue + priority: "list" for queue in QUEUES for priority in _PRIORITIES},
     **{kombu_redis.Channel.keyprefix_queue % queue: "set" for queue in QUEUES},
+    **{kombu_redis.Channel.keyprefix_binding_permanent % queue: "set" for queue in QUEUES},
     kombu_redis.Channel.unacked_key: "hash",
     kombu_redis.Channel.unacked_index_key: "zset",
     kombu_redis.Channel.unacked_mutex_key: "string",

@@ -19,7 +19,9 @@ from db.records import UNREAD
 from imaging.formats import named_as_image, sniff
 from worker.files import NAMES_ONLY, real_path, within
 
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
+_SYSTEM_FILES = frozenset(
+    {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found", "system volume information", "$recycle.bin"}
+)
 _DIGITS = re.compile(r"(\d+)")
 _HEAD_BYTES = 32
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK

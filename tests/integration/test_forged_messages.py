@@ -248,7 +248,8 @@ def test_keys_of_another_kind_in_the_broker_end_no_worker_and_nothing_is_lost(
 
 def put_in_place_of_keys(client: redis.Redis) -> None:
     """What is of another kind than kombu's keys."""
-    for name in ("routine", "routine\x06\x163", "stat", "_kombu.binding.routine", "unacked", "unacked_index"):
+    bindings = ("_kombu.binding.routine", "_kombu.binding_permanent.routine")
+    for name in ("routine", "routine\x06\x163", "stat", *bindings, "unacked", "unacked_index"):
         client.delete(f"{KEY_PREFIX}{name}")
         client.set(f"{KEY_PREFIX}{name}", "of another kind")
     client.delete(f"{KEY_PREFIX}unacked_mutex")

@@ -123,8 +123,20 @@ def test_a_ledger_that_was_sealed_anew_with_another_key_is_named_from_whichever_
         assert any("another origin" in one.what for one in forged.problems), since
         assert verify(database, settings, since=since).problems == []
         assert "another origin" in verify(database, settings, since=since, origin=origin).problems[0].what
-    unknown = verifying.verify(database, Witness(kept.with_name("none")))
+    none = Witness(kept.with_name("none"))
+    unknown = verifying.verify(database, none)
     assert "rewritten and sealed anew with another key, can't be known" in unknown.remarks[0]
+    with database.begin() as conn, unprotected(conn):
+        conn.exec_driver_sql("DELETE FROM leaf")
+        conn.exec_driver_sql("DELETE FROM checkpoint")
+    assert "is gone, and all after it" in verifying.verify(database, none, origin=origin).problems[0].what
+    assert "that nothing was sealed and cut off can't be known" in str(
+        verifying.verify(database, none, key_file=settings.ledger_key_file).remarks
+    )
+    cut_off = Verified()
+    with pytest.raises(NotFound, match="no checkpoint 2"):
+        verifying.verify(database, Witness(kept), since=2, found=cut_off)
+    assert "was exported and is gone" in cut_off.problems[0].what
 
 
 def test_a_checkpoint_to_begin_with_that_was_not_exported_is_held_against_the_newest_before_it_that_was(

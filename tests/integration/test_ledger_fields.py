@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 
 from allq.settings import Settings
-from db import batches, chunks, events, history, sealing, verifying, verifying_parts
+from db import batches, bundle, chunks, events, history, sealing, verifying, verifying_parts
 from db.database import Database
 from db.records import ClaimedField, Failure, FieldOutcome
 from db.verifying_parts import Part
 from db.witness import Witness
 from tests import store
+from tests.integration.test_ledger import verify_bundle
 from tests.integration.test_ledger_tampering import as_owner, attempt, parts_here
 
 GAVE_UP = Failure(code="time-limit", sentence="it takes longer than allowed, even alone")
@@ -561,7 +563,7 @@ def test_whatever_becomes_of_a_failed_field_by_rights_is_no_alarm(
 
 
 def test_events_from_before_failures_had_digests_are_held_by_code_and_bytes(
-    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     append = events.append
 
@@ -581,6 +583,9 @@ def test_events_from_before_failures_had_digests_are_held_by_code_and_bytes(
     sealing.seal(database, settings)
     witness = Witness(settings.checkpoint_file)
     assert verifying.verify(database, witness).problems == []
+    with database.read() as conn:
+        bundle.export(conn, tmp_path / "of-before.zip")
+    assert verify_bundle(tmp_path / "of-before.zip").returncode == 0
     for number in (2, 3):
         with database.begin() as conn:
             conn.execute(text("UPDATE field SET failure = 'missing' WHERE id = :id"), {"id": number})

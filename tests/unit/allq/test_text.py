@@ -83,6 +83,7 @@ def test_a_command_that_is_shown_gives_a_shell_the_very_words_and_nothing_to_run
     assert (done.stdout.split(b"\0")[:-1], done.stderr) == ([os.fsencode(word) for word in words], b"")
     elsewhere = subprocess.run(["sh", "-c", os.fsencode(line)], capture_output=True, check=True)
     assert (elsewhere.stdout.count(b"\0"), elsewhere.stderr) == (len(words), b"")
+    assert command("echo", "=ls", "a=b") == "echo '=ls' a=b", "zsh takes =ls for a path"
     assert command("allq", "audit", "show", *operand("A-1")) == "allq audit show A-1"
     assert command("allq", "audit", "show", *operand("--json")) == "allq audit show -- --json"
 

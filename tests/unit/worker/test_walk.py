@@ -87,12 +87,13 @@ def test_names_with_spaces_newlines_emoji_and_invalid_utf8_are_found(tmp_path):
 
 
 def test_hidden_and_system_files_are_left_out_with_a_reason(tmp_path):
-    for name in (".DS_Store", "Thumbs.db", ".hidden/a.jpg"):
+    for name in (".DS_Store", "Thumbs.db", ".hidden/a.jpg", "lost+found/a.jpg"):
         image(tmp_path / name)
     assert reasons(tmp_path) == {
         ".DS_Store": "hidden",
         ".hidden": "hidden",
         "Thumbs.db": "a file of the operating system, not an image",
+        "lost+found": "a file of the operating system, not an image",
     }
 
 
