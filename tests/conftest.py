@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -29,9 +30,22 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_keep_nothing() -> Iterator[None]:
+    """A logger that keeps what was set up when it was first used would write into that test's files ever after."""
+    configure = structlog.configure
+
+    def without_keeping(**settings: Any) -> None:
+        configure(**{**settings, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(structlog, "configure", without_keeping)
+        yield
+
+
+@pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
-    """The root logger as it was, after a test that has set allq's logging up."""
+    """Logging as it was, after a test that has set allq's up, also by a command that it ran."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     yield
