@@ -17,7 +17,7 @@ from allq.text import printable, without_rows
 
 INTERRUPTED: Final = 130
 
-_USAGE_ERROR: Final[type[BaseException]] = typer.BadParameter.__mro__[1]
+_USAGE_ERROR: Final[type[Any]] = typer.BadParameter.__mro__[1]
 """The parser's own complaints; Typer prints them, with exit code 2."""
 
 
@@ -55,7 +55,7 @@ def _usage() -> Iterator[None]:
     try:
         yield
     except _USAGE_ERROR as error:
-        error.message = printable(error.message)  # type: ignore[attr-defined]  # the parser's classes aren't public
+        error.message = printable(error.message)
         raise
 
 

@@ -20,6 +20,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -28,7 +29,7 @@ from allq.errors import LedgerError
 from db.damaged import despite_damage
 from db.keys import SigningKey, verifies
 from db.lines import blob, instant
-from db.statements import run
+from db.statements import plain_rows, run
 
 NO_PREVIOUS: Final = bytes(32)
 
@@ -206,7 +207,7 @@ def covering(conn: Connection, leaves: Sequence[int]) -> dict[int, tuple[int, An
     found: dict[int, tuple[int, Any]] = {}
     for start in range(0, len(leaves), 1_000):
         part = {"leaves": leaves[start : start + 1_000]}
-        rows = despite_damage(conn, lambda: run(conn, _COVERING, part, lists=("leaves",)).all())  # noqa: B023 - at once
+        rows = despite_damage(conn, partial(plain_rows, conn, _COVERING, part, lists=("leaves",)))
         found |= {seq: (number, sealed_at) for seq, number, sealed_at in rows}
     return found
 

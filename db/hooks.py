@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from sqlalchemy import Connection
@@ -79,13 +79,11 @@ class _Deliveries:
         """Note one that a hook has had."""
         self._keep({**self._unkept.get(self._file, {}), _label(hook): number}, instead_of=hook)
 
-    def _keep(self, had: dict[str, int], *, instead_of: str | None = None) -> None:
+    def _keep(self, had: dict[str, int], *, instead_of: str = "") -> None:
         try:
             sent = _read_sent(self._file)
-            if (
-                instead_of is not None and instead_of not in had
-            ):  # an earlier version kept it with whatever secret is in it
-                sent.pop(instead_of, None)
+            if instead_of not in had:
+                sent.pop(instead_of, None)  # an earlier version kept it with whatever secret is in it
             sent |= {hook: max(sent.get(hook, 0), number) for hook, number in had.items()}
             unfinished = self._file.with_suffix(".new")
             unfinished.write_text(canonical(sent), "utf-8")
@@ -203,7 +201,7 @@ def _put(hook: str, checkpoint: Checkpoint, line: bytes) -> None:
     request.add_header("Content-Type", "application/json")
     request.add_header("If-None-Match", "*")
     try:
-        urllib.request.urlopen(request, timeout=HOOK_SECONDS).close()  # noqa: S310 - settings allow http and https only
+        _answer(request).close()
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 412:
@@ -217,7 +215,7 @@ _UNREAD: Final[set[str]] = set()
 
 def _compare(hook: str, checkpoint: Checkpoint, line: bytes) -> None:
     try:
-        with urllib.request.urlopen(_request(hook, checkpoint), timeout=HOOK_SECONDS) as answer:  # noqa: S310 - see above
+        with _answer(_request(hook, checkpoint)) as answer:
             there = answer.read(len(line) + 2)
     except urllib.error.HTTPError as error:
         error.close()
@@ -239,13 +237,17 @@ def _compare(hook: str, checkpoint: Checkpoint, line: bytes) -> None:
         )
 
 
+def _answer(request: urllib.request.Request) -> Any:
+    return urllib.request.urlopen(request, timeout=HOOK_SECONDS)  # noqa: S310 - settings allow http and https only
+
+
 def _request(hook: str, checkpoint: Checkpoint) -> urllib.request.Request:
     """Of the object of a checkpoint: its name follows the URL's path; the query, and who asks, stay as they are."""
     parts = urlsplit(hook)
     path = f"{parts.path.rstrip('/')}/{checkpoint.origin}/{checkpoint.number:012}.json"
     place = quote(path, safe=_AS_IT_IS), quote(parts.query, safe=_AS_IT_IS)
     url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], *place, ""))
-    request = urllib.request.Request(url)  # noqa: S310 - see above
+    request = urllib.request.Request(url)  # noqa: S310 - settings allow http and https only
     if parts.username is not None:
         who = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(who.encode()).decode()}")

@@ -23,6 +23,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -309,7 +310,7 @@ def verify_rows(bundle: zipfile.ZipFile, events: dict[int, Any], problems: Probl
 
 def kept_lines(name: str) -> Iterator[str]:
     """The lines of a file of checkpoints, but for what a power cut has torn: the whole line follows that."""
-    with open(name, encoding="utf-8") as file:  # noqa: PTH123 - stands alone
+    with Path(name).open(encoding="utf-8") as file:
         before = ""
         for line in file:
             if not line.startswith(before.rstrip("\n")):

@@ -228,7 +228,7 @@ def _be_elsewhere() -> None:
     from worker import identity
 
     place = f"elsewhere/{os.getpid()}/0"
-    identity._place = lambda: place  # type: ignore[assignment]  # is not cached: there is nothing to find out
+    identity._place = cache(lambda: place)
 
 
 def _kind(task: Task) -> Kind:
